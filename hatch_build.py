@@ -12,10 +12,10 @@ ROOT = Path(__file__).parent
 
 
 class FirmwareBuildHook(BuildHookInterface):
-    """Builds the firmware with avr-gcc. A source archive holds the built firmware, and wheels from the archive get this firmware."""
+    """Builds the firmware with avr-gcc. If a wheel is built from a source archive, the firmware in the archive is used instead."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Adds the files to the archive. Leaves them out, with a warning, if avr-gcc is missing."""
+        """Adds the firmware and its checksum to the package. If avr-gcc is missing, shows a warning and adds nothing."""
         if version == "editable":
             return
         sys.path.insert(0, str(ROOT))

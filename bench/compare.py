@@ -33,8 +33,8 @@ ReportProgress = Callable[[str], None]
 
 # The new inspector is "no slower" if it needs at most 3 % more processor time per picture.
 MAX_PROCESSOR_RATIO = 1.03
-# A 95 % interval needs at least six pairs. With five pairs, all ratios lie on one side of the true median in 2 ** -4 = 6 % of cases. Then
-# not even the interval from the smallest to the largest ratio contains the true median.
+# A 95 % interval for the median needs at least six pairs. With five pairs, even the interval from the smallest to the largest ratio is
+# wrong in 6 % of cases: all five ratios then lie on the same side of the true median.
 MIN_PAIRS_FOR_INTERVAL = 6
 _CONFIDENCE = 0.95
 _DIFFERENT_PICTURES = 256
@@ -182,8 +182,8 @@ def estimate_median(values: Sequence[float]) -> RatioEstimate:
     count = len(ordered)
     if count < MIN_PAIRS_FOR_INTERVAL:
         return RatioEstimate(statistics.median(ordered), None)
-    # The interval leaves out the smallest and the largest `left_out` values. `tail` is the probability that the true median is smaller than
-    # all values of the interval. The loop leaves out as many values as possible while `tail` is at most 2.5 %.
+    # The interval first contains all values. Then the smallest and the largest value are left out, again and again. `tail` is the
+    # probability that the true median is smaller than all values that would remain. The loop ends before `tail` exceeds 2.5 %.
     tail = 2.0**-count
     left_out = 0
     while (tail := tail + math.comb(count, left_out + 1) * 2.0**-count) <= (1 - _CONFIDENCE) / 2:
@@ -313,7 +313,7 @@ class _ComparisonBench:
 
     def _make_environment(self, checkout: InspectorCheckout, prefix: str, run_dir: Path) -> dict[str, str]:
         sections = self._sections[checkout.name] | {
-            # Old releases do not know the setting broker.access, so the checkouts get the address of a broker that needs no log-in.
+            # Both inspectors connect to a broker that needs no log-in, because an old release does not know the setting broker.access.
             "kafka": self._sections[checkout.name].get("kafka", {}) | {"bootstrap": self.settings.bootstrap},
             "topics": {"prefix": prefix},
             "service": {"run_dir": str(run_dir)},
@@ -377,24 +377,25 @@ class _ProcessorTimes:
     def _read_seconds(self) -> float:
         times = [self._process.cpu_times()]
         for child in self._process.children(recursive=True):
-            # The processor time of a child process that has ended is already part of its parent's `children_…` times.
+            # A child process can end during this loop. Nothing is lost, because its processor time is then part of `children_user` and
+            # `children_system` of its parent.
             with contextlib.suppress(psutil.NoSuchProcess):
                 times.append(child.cpu_times())
         return float(sum(each.user + each.system + each.children_user + each.children_system for each in times))
 
     def wait_until(self, time_s: float) -> None:
-        """Waits until there is a sample from `time_s` (in seconds since 1970) or later, or until the process has ended."""
+        """Waits until the processor time was measured at `time_s` (in seconds since 1970) or later, or until the process has ended."""
         while self._thread.is_alive() and (not self._samples or self._samples[-1][0] < time_s):
             time.sleep(0.1)
 
     def seconds_at(self, time_s: float) -> float:
-        """Returns how many seconds of processor time the process used until `time_s`."""
+        """Returns how many seconds of processor time the process used until `time_s`, interpolated between two measurements."""
         times, seconds = zip(*self._samples, strict=True)
         return float(np.interp(time_s, times, seconds))
 
 
 def describe_pair(pair: PairMeasurement) -> str:
-    """Returns the figures of one pair as a line for the terminal."""
+    """Returns the figures of the old and of the new inspector in one pair of runs, as a line for the terminal."""
     return (
         f"processor time per picture {pair.old.processor_ms_per_picture:.2f} ms old, {pair.new.processor_ms_per_picture:.2f} ms new, "
         f"ratio {pair.processor_ratio:.3f}; throughput {pair.old.pictures_per_s:.1f}/s old, {pair.new.pictures_per_s:.1f}/s new, "

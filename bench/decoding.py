@@ -74,7 +74,7 @@ def _measure(form: str, values: Sequence[bytes], process: DecoderProcess) -> Dec
 
 
 def _find_best(values: Sequence[bytes], clock: Callable[[], float], decode: Callable[[bytes], object]) -> float:
-    """Returns the mean time for decoding one of `values` in the fastest of several rounds, in seconds."""
+    """Decodes all `values` in several rounds. Returns the mean time for one value in the fastest round, in seconds."""
     best_s = float("inf")
     for _ in range(_ROUNDS):
         start_s = clock()

@@ -46,9 +46,10 @@ class RoundFigures:
 
 @dataclass(frozen=True)
 class FlushComparison:
-    """The medians of all rounds with and without the flush.
+    """The result of the comparison of a gateway that flushes each picture to the disk with a gateway that does not.
 
-    Each pair of rounds has a ratio: the throughput with the flush divided by the throughput without it. `ratio` is their median.
+    `with_flush` and `without_flush` are medians over all rounds. For each pair of rounds, the throughput with the flush is divided by the
+    throughput without the flush. `ratio` is the median of these quotients.
     """
 
     pairs: int
@@ -81,9 +82,10 @@ def _open_channel() -> PictureChannel:
 def compare_flush(
     folder: Path | None, pairs: int, seconds: float, connections: int, picture_bytes: int, report: Callable[[str], None]
 ) -> FlushComparison:
-    """Measures pairs of rounds, one with and one without the flush. Each round takes `seconds`. The spool lies in `folder`.
+    """Measures pairs of rounds. In one round of a pair, each picture is flushed to the disk, in the other round not.
 
-    Each of the `connections` uploads its next picture as soon as the gateway has confirmed the last picture.
+    Each round takes `seconds`. The spool lies in `folder`. Each of the `connections` uploads its next picture as soon as the gateway has
+    confirmed the last picture.
     """
     with_flush: list[RoundFigures] = []
     without: list[RoundFigures] = []

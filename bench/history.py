@@ -63,7 +63,7 @@ def prepare_database(file: Path, rows: int, report_progress: ReportProgress) -> 
 
     migrate_database()
     create_or_update_account("bench", "operator", "a measurement logs in")
-    # Parts are numbered without gaps, so the last number is their count. Counting rows would read a whole index.
+    # Parts are numbered without gaps, so the largest number is also the number of parts. To count the rows would take longer.
     existing = Part.objects.aggregate(last=Max("pk"))["last"] or 0
     if existing >= rows:
         return
@@ -188,7 +188,10 @@ def make_queries(rows: int) -> list[HistoryQuery]:
 
 
 def measure_pages(rows: int, requests: int, report_progress: ReportProgress) -> dict[str, Any]:
-    """Measures how long the first and the next page of each search take, `requests` times. Returns milliseconds, as values for JSON."""
+    """Requests the first two result pages of each kind of search, and measures the times. Repeats each kind of search `requests` times.
+
+    Returns milliseconds, as values for JSON.
+    """
     from django.contrib.auth.models import User
     from django.test import Client
 

@@ -25,7 +25,8 @@ from streams.settings import Settings
 ReportProgress = Callable[[str], None]
 
 _SCRAPE_INTERVAL_S = 5.0
-# The command that starts `castline` without metrics. This module must not import `deploy.cli`, which imports this module.
+# The command that starts `castline` without metrics. The import of `deploy.cli` is in the command, because this module cannot import
+# `deploy.cli`, which imports this module.
 _CASTLINE_WITHOUT_METRICS = (
     sys.executable,
     "-c",
@@ -94,7 +95,7 @@ def _scrape(inspector: RoleProcess) -> Iterator[None]:
             try:
                 inspector.read_metrics()
             except (OSError, ValueError):
-                # While the inspector starts or stops, it does not serve its metrics page.
+                # The error is ignored, because an inspector that starts or stops serves no metrics page.
                 continue
 
     thread = threading.Thread(target=run, name="scraper", daemon=True)

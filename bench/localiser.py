@@ -28,7 +28,8 @@ ReportProgress = Callable[[str], None]
 
 _LINES = 3
 _WARM_UP_PICTURES = 512
-# This many seconds after the bench has paused or continued the localiser, all processes have reached their new speeds.
+# After the bench has paused or continued the localiser, it waits this many seconds before it measures, because the speeds of all processes
+# change in this time.
 _SETTLE_S = 1.0
 _FIRST_FINDING_S = 180.0
 
@@ -90,7 +91,7 @@ def measure_localiser(
 
 @dataclass(frozen=True)
 class _Window:
-    """The figures of one window: pictures and heat maps a second, and processor time."""
+    """The figures of one measurement of some seconds: pictures and heat maps a second, and processor time."""
 
     pictures_per_s: float
     findings_per_s: float
@@ -168,7 +169,7 @@ class _LocaliserBench:
         if self._verdicts.count() >= self._feed.sent_count:
             raise BrokerError("The inspector judged all pictures before the window ended. Run the bench again with a smaller --seconds.")
         if not judged:
-            raise BrokerError("The inspector judged no picture in a window. Run the bench again with more --seconds.")
+            raise BrokerError("The inspector judged no picture in one of the measurements. Run the bench again with more --seconds.")
         return _Window(
             judged / seconds,
             (self._findings.count() - findings) / seconds,

@@ -71,9 +71,9 @@ class PictureFeed:
 
 
 def open_verdict_consumer(settings: Settings, topic_of: Callable[[TopicNames, str], str] = TopicNames.verdicts) -> KafkaConsumer:
-    """Returns a Kafka consumer that reads the new records of one topic for each line: of the topic that `topic_of(names, line)` returns.
+    """Returns a Kafka consumer that reads the new records of one topic of each line: by default, of the verdicts.
 
-    The default is the topic of the line's verdicts.
+    For other topics, `topic_of(names, line)` returns the topic of a line.
     """
     names = TopicNames(settings.topics.prefix)
     consumer = KafkaConsumer(bootstrap_servers=settings.bootstrap, enable_auto_commit=False)

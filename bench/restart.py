@@ -1,4 +1,4 @@
-"""Starts a plant, kills its inspector and its broker, and measures how long the verdicts stay away."""
+"""Starts a plant, kills its inspector and its broker, and measures how long no verdicts come after each kill."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ _STEADY_S = 5.0
 _LONGEST_PAUSE_S = 2.0
 _FIRST_SPAN = "noticed by the supervisor"
 _LAST_SPAN = "the first verdict"
-# The Kafka clients of this bench connect again quickly, so that they do not make the measured time without verdicts longer.
+# The Kafka clients of this bench connect again quickly after the broker was killed. Otherwise the bench would see verdicts too late, and
+# measure a time that is too long.
 _RECONNECT = {"reconnect_backoff_ms": 50, "reconnect_backoff_max_ms": 200}
 
 

@@ -51,7 +51,7 @@ _STALL_S = 60.0
 _BOARD_START_S = 120.0
 
 
-# Maps each step of a verdict's path, in order, to the name of the step in the output of `castline bench verdicts`.
+# The steps of a verdict from Kafka to the board, in order. Each step is mapped to its name in the output of `castline bench verdicts`.
 STEPS = {"fetch": "Kafka to sorter", "send": "sorter to serial port", "board": "serial line and board"}
 # Maps the upper bound of each bucket of a histogram, in seconds, to the number of values up to this bound.
 Buckets = dict[float, float]
@@ -59,7 +59,7 @@ Buckets = dict[float, float]
 
 @dataclass(frozen=True)
 class StepTimes:
-    """How long a step of a verdict's path takes, in milliseconds: the median and the 99th percentile.
+    """How long one of the STEPS takes for a verdict, in milliseconds: the median and the 99th percentile.
 
     The two values are interpolated between the bounds of a histogram's buckets.
     """
@@ -90,7 +90,7 @@ class VerdictPathTimes:
 
 
 def measure_verdict_path(per_s: float, seconds: float, is_avr: bool, report_progress: ReportProgress) -> VerdictPathTimes:
-    """Measures with a temporary broker, a sorter, and a simulated board whose four lanes get `per_s` parts a second in all.
+    """Measures with a temporary broker, a sorter, and a simulated board. The four lanes of the board together get `per_s` parts a second.
 
     If `is_avr` is True, the board runs the real firmware in the AVR simulator. Otherwise it is the simulated board in Python.
     """

@@ -45,7 +45,7 @@ ReportProgress = Callable[[str], None]
 
 _ACCOUNT = "bench"
 _STATION_START_S = 120.0
-# The browsers first fetch all cards, so the measurement begins 10 s after they have opened the wall.
+# The browsers open the page "wall" and first fetch the pictures of all lines. So the measurement begins 10 s later.
 _SETTLE_S = 10.0
 _TRIMMED_SHARE = 0.2
 _MIN_ROUNDS_FOR_INTERVAL = 5
@@ -85,7 +85,10 @@ class WallCost:
 def measure_wall(
     base: Settings, pictures: list[bytes], round_s: float, round_count: int, browser_count: int, report_progress: ReportProgress
 ) -> WallCost:
-    """Measures `round_count` rounds without the wall, and as many with the wall, on a temporary broker. A round takes `round_s` seconds."""
+    """Measures `round_count` rounds while no browser shows the page "wall", and as many rounds while browsers show it.
+
+    The measurement uses a temporary broker. A round takes `round_s` seconds.
+    """
     with tempfile.TemporaryDirectory(prefix="castline-bench-") as name:
         folder = Path(name)
         settings = make_bench_settings(base, folder)
@@ -145,9 +148,10 @@ def _processor_seconds(process: psutil.Process) -> float:
 
 
 def _estimate_share(shares: list[float]) -> ShareEstimate:
-    """Returns the mean of `shares` and its 95 % interval, without the lowest and the highest fifth (Tukey and McLaughlin, 1963).
+    """Returns the mean of `shares` and its 95 % interval. `shares` has one share of the processors for each round.
 
-    Other programs on the machine make a few shares very low or very high. With these shares, the interval would be much wider.
+    Other programs on the machine make a few shares very low or very high. So the lowest and the highest fifth of the shares are left out
+    (Tukey and McLaughlin, 1963).
     """
     if len(shares) < _MIN_ROUNDS_FOR_INTERVAL:
         return ShareEstimate(statistics.fmean(shares), math.inf)
@@ -208,7 +212,7 @@ def _wait_for_station(address: str, station: subprocess.Popen[bytes], log_file: 
 class _BrowserProcess:
     """Runs the browsers in a separate process during a `with` block. They are logged in when the block begins.
 
-    After the block, `counts` holds the number of cards and pictures that they received.
+    After the block, `counts` holds the number of cards and pictures that they received. A card is the box of one line on the page.
     """
 
     def __init__(self, address: str, browser_count: int, environment: dict[str, str]) -> None:
@@ -234,12 +238,13 @@ class _BrowserProcess:
 
 
 class _Browser:
-    """Behaves like a browser that shows the wall: reads its events, and fetches the pictures of the cards, four at a time.
+    """Behaves like a browser that shows the page "wall": reads its events, and fetches the pictures, four at a time.
 
-    `counts` holds the number of cards and pictures received. Pictures of cards that have left the wall are skipped.
+    Each event contains a card, the box of one line. A picture is not fetched if a newer card of the line no longer shows it. `counts` holds
+    the number of received cards and pictures.
     """
 
-    # A browser opens six connections. One is for the events, and one stays free for pages.
+    # A browser opens six connections: one for the events, one for pages, and four for pictures.
     _FETCHERS = 4
     _TIMEOUT_S = 120
     _PICTURE = re.compile(r'src="(/live/pictures/[^"]+)"')

@@ -36,8 +36,8 @@ INHIBITIONS: tuple[Inhibition, ...] = (
     Inhibition("CameraLatencyWrong", ("PartsWithoutVerdict", "PicturesUnmatched", "CameraLatencyDrifts"), ("plant", "line")),
     Inhibition("ErrorBudgetBurnsFast", ("ErrorBudgetBurnsSlowly",), ("plant", "line")),
     Inhibition("PartsPassUnseen", ("PartsWithoutVerdict",), ("plant", "line")),
-    # The first alert of each entry names a cause, for example that no inspector is ready. The alerts in brackets name states of a line that
-    # follow from this cause. They stay silent while the cause lasts, because the runbook says more about the cause.
+    # The first alert of each entry reports a cause, for example that no inspector is ready. The alerts in brackets report states of a line
+    # that follow from this cause. While the first alert fires, they stay silent, because the runbook says more about the first alert.
     Inhibition("NoInspector", ("LineRunningBlind", "LineLate"), ("plant",)),
     Inhibition("LineSilent", ("LineRunningBlind", "LineCameraSilent"), ("plant", "line")),
     Inhibition("CameraDown", ("LineCameraSilent",), ("plant", "line")),
@@ -67,7 +67,7 @@ _NO_HEAD = "Only a version with a segmentation head names types of defect."
 _NO_DETAILS = "Only a version with a detail template searches for small defects."
 _NO_ARCHIVIST = "The archivist exports the states. A plant may run without it."
 _NO_STATION = "A plant may run without the station."
-# Queries of panels that sometimes return no series although the plant is healthy. The values say why. Queries of alerts are not listed.
+# Queries of panels that can return no series although the plant is healthy, each with the reason. Queries of alerts are not listed.
 EMPTY_IN_HEALTH: dict[str, str] = {
     "castline-pipeline: What could not be judged, and why?: {{role}}: {{kind}} without a valid signature": "A plant may run without keys.",
     f"castline-plant: {plant.STATES}: {{{{plant}}}} {{{{line}}}} {{{{state}}}}": _NO_ARCHIVIST,

@@ -323,7 +323,7 @@ def apply_changes(grafana: Grafana, changes: Sequence[ResourceDiff], report: Cal
             else:
                 change.kind.write(grafana, change.content, change.before)
         except GrafanaError as error:
-            # Status 0 means that Grafana did not answer. Perhaps it has made this change, so this change is undone like the earlier ones.
+            # Status 0 means that Grafana did not answer. Grafana has perhaps made the last change, so the last change is undone, too.
             remaining = _undo(grafana, done if error.status else [*done, change])
             outcome = f"These changes could not be undone: {', '.join(remaining)}." if remaining else "Nothing was changed."
             message = f"Cannot {change.action} the {change.kind.name} {change.uid}: {error} {outcome}"

@@ -33,7 +33,7 @@ _LOG_IN_LINE = re.compile(r"station: (http://\S+/)\s+log in as (\S+), password (
 _TIMEOUT_MS = 60_000
 # How long the demo runs before the first screenshot. After this time, every line has had some defects.
 _SETTLE_MS = 60_000
-# A person's decision goes through Kafka into the archive, which takes less than this time.
+# How long to wait until a person's decision is in the archive. The decision gets there through Kafka.
 _ARCHIVED_MS = 8000
 # How long to wait until a page has loaded its pictures. A page loads its text first.
 _PICTURES_MS = 2500

@@ -68,7 +68,7 @@ VALVE_WIRES: tuple[tuple[int, str, str, str], ...] = (
     (36, "{n}Y1 +", "{n}F4:2; one more wire from this terminal to {n}N2:10 and {n}K12:4", ""),
     (37, "{n}Y1 -", "{n}N2:18; {valve:12} to {n}N2:1; {n}N2:9 to {n}XN", "servo"),
 )
-# The wires of an encoder, whose terminals are empty in the example.
+# The wires of an encoder. The cabinet in the wiring guide has no encoder, so its encoder terminals are empty.
 ENCODER_WIRES: tuple[tuple[int, str, str, str], ...] = (
     (20, "{n}B4 red", "{n}F5:2; {n}F5:1 to X6", ""),
     (21, "{n}B4 black, and the screen of its cable", "XG", ""),
@@ -80,7 +80,8 @@ _OUTPUT = "{pin} through 330 ohm to {n}K{k}:1; {n}K{k}:2 to XG; {n}XL to {n}K{k}
 _VALVE = "{pin} through 330 ohm to {n}K{k}:1; {n}K{k}:2 to XG; {n}K{k}:3 through 10 kohm"
 _CIRCUITS = {"in": INPUT, "out": _OUTPUT, "valve": _VALVE}
 
-# The blocks in the cabinet that join wires. Each row has the name, the meaning, and the wires that are not in LANE_WIRES.
+# The distribution blocks in the cabinet. A block joins many wires. Each row has the block's name, its meaning, and those of its wires that
+# the table LANE_WIRES does not contain.
 BLOCKS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("1XP", "+24 V of lane 1", ("1F1:2",)),
     ("2XP", "+24 V of lane 2", ("2F1:2",)),
@@ -97,7 +98,8 @@ BLOCKS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 def fill_placeholders(text: str, lane: int, pin: str, circuits: Mapping[str, str]) -> str:
     """Returns `text` with values instead of its placeholders, for lane 1 or 2 and the Mega's pin `pin`.
 
-    `circuits` has a circuit for each kind. For example, the placeholder {in:3} stands for the circuit "in" with the optocoupler 3.
+    `circuits` has the text of each kind of circuit, such as "in" for an input. For example, the placeholder {in:3} becomes the text of
+    "in" with the number 3 of its optocoupler.
     """
     for kind, circuit in circuits.items():
         text = re.sub(rf"{{{kind}:(\d+)}}", circuit.replace("{k}", r"\g<1>"), text)
@@ -116,22 +118,22 @@ def _make_wires(wires: tuple[tuple[int, str, str, str], ...]) -> str:
 
 
 def make_lane_wires() -> str:
-    """Returns the wires of the example's lanes as Markdown, one row for each terminal. The encoder's terminals are empty."""
+    """Returns the wires of both lanes of the cabinet as a Markdown table with a row for each terminal. Encoder terminals are empty."""
     return _make_wires(LANE_WIRES)
 
 
 def make_valve_wires() -> str:
-    """Returns the wires of a solenoid valve in each lane of the example as Markdown."""
+    """Returns a Markdown table of the wires that a solenoid valve needs in each lane of the cabinet."""
     return _make_wires(VALVE_WIRES)
 
 
 def make_encoder_wires() -> str:
-    """Returns the wires of an encoder in each lane of the example as Markdown."""
+    """Returns a Markdown table of the wires that an encoder needs in each lane of the cabinet."""
     return _make_wires(ENCODER_WIRES)
 
 
 def make_blocks() -> str:
-    """Returns the distribution blocks of the example as Markdown, with the number of wires that each block joins."""
+    """Returns a Markdown table of the distribution blocks in the cabinet, with the number of wires that each block joins."""
     wires = make_lane_wires()
     rows = ["| block | meaning | fed from, and other wires | wires in all |", "| --- | --- | --- | ---: |"]
     for name, meaning, others in BLOCKS:
@@ -241,7 +243,7 @@ def _draw_drives(drawing: SvgDrawing) -> None:
 
 
 def draw_cabinet() -> str:
-    """Returns a drawing of the example's mains side, protective earth and emergency stop as SVG."""
+    """Returns an SVG drawing of the cabinet: mains side, protective earth and emergency stop."""
     drawing = SvgDrawing(1180, 890, "Mains side, protective earth and emergency stop of a cabinet for two lanes")
     drawing.text(20, 34, "Castline: cabinet for two lanes", bold=True, size=18)
     drawing.text(

@@ -152,7 +152,7 @@ def build_unit_tests(*flags: str) -> Path:
 
 
 def build_for_coverage(folder: Path) -> tuple[Path, Path]:
-    """Builds the unit tests and the portable core into `folder`. When they run, they record which lines were executed, for gcov."""
+    """Builds two programs for this PC into `folder`: the unit tests, and the firmware without register access. Both record coverage."""
     ensure_installed()
     tests = SORTER / "tests"
     programs = {"unit_tests": sorted(tests.glob("test_*.cpp")), "pc_board": [tests / "pc_board.cpp"]}

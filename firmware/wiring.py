@@ -20,7 +20,7 @@ WIDTH, HEIGHT = 1180, 1180
 # The rectangle of the Mega in the drawing, in pixels: x and y of the upper left corner, width, height.
 BOARD = (490, 70, 200, 1070)
 
-# The table of pins. Each row has the use, the field of LanePins, the direction, and the meaning of the level.
+# The table of pins. Each row has the use of the pin, its field in the class LanePins, its direction, and what its level means.
 USES: tuple[tuple[str, str, str, str], ...] = (
     ("photo-eye 1 (camera)", "eye1", "in", "high: blocked (eye_light_on = 1)"),
     ("photo-eye 2 (gate)", "eye2", "in", "high: blocked (eye_light_on = 1)"),
@@ -93,11 +93,11 @@ TERMINALS: tuple[tuple[str, str, str, str], ...] = (
     ("any", "valve instead of the servo, -", "ULN2803 N2, pin 18; its input pin 1 comes from optocoupler K12, output circuit", "servo"),
 )
 
-# The terminals that need three places, because three wires end there. All other terminals need two places.
+# At these terminals, three wires end, so they must hold three wires. All other terminals must hold two wires.
 THREE_PLACES = frozenset({1, 2, 4, 5, 9, 21, 26, 27, 28, 29, 35, 36})
 
-# Says what gate and belt do during a fault. The keys are the effects of faults in firmware/PROTOCOL.md. Each effect has three texts: one
-# for each value of the setting `safe` (divert, pass, stop).
+# Texts that say what the gate and the belt do during a fault. A key is the effect of the fault, as in firmware/PROTOCOL.md. The three texts
+# of an effect belong to the values of the setting `safe`: divert, pass and stop.
 EFFECTS: dict[str, tuple[str, str, str]] = {
     "gate held": ("gate out; belt runs", "gate at rest; belt runs", "gate stays where it is; relay opens"),
     "host silent": (

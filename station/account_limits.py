@@ -16,14 +16,14 @@ _MAX_REQUESTS = 24
 
 
 class AccountCounter:
-    """Counts something that accounts or sessions do at the same time, such as requests. Thread-safe."""
+    """Counts how many requests or other tasks each account or session runs at the same time. Thread-safe."""
 
     def __init__(self) -> None:
         self._counts: Counter[object] = Counter()
         self._lock = threading.Lock()
 
     def begin(self, owner: object, limit: int) -> bool:
-        """Counts one more for `owner` and returns True. Returns False if `owner` has reached the limit."""
+        """Adds 1 to the count of `owner` and returns True. If the count has reached `limit`, returns False."""
         with self._lock:
             is_granted = self._counts[owner] < limit
             self._counts[owner] += is_granted
@@ -37,7 +37,7 @@ class AccountCounter:
 
     @contextmanager
     def counted(self, owner: object, limit: int) -> Iterator[bool]:
-        """Counts one more for `owner` until the `with` block ends. Yields False if `owner` has reached the limit."""
+        """Adds 1 to the count of `owner` until the `with` block ends. If the count has reached `limit`, yields False."""
         is_granted = self.begin(owner, limit)
         try:
             yield is_granted

@@ -142,7 +142,7 @@ def _security_settings(settings: Settings) -> dict[str, Any]:
                 "img-src": [SELF, "blob:"],
                 "font-src": [SELF],
                 "connect-src": [SELF],
-                # Browsers also apply this to the redirect that answers a form.
+                # Browsers also apply `form-action` to the redirect that answers a form, so the provider's address must be allowed.
                 "form-action": [SELF, station.oidc.origin] if station.oidc.issuer else [SELF],
                 "base-uri": [NONE],
                 "frame-ancestors": [NONE],
@@ -165,8 +165,8 @@ def _log_in_settings() -> dict[str, Any]:
             {"NAME": f"{validators}.NumericPasswordValidator"},
         ],
         "OTP_TOTP_ISSUER": "Castline",
-        # 0 means no delay after a wrong recovery code. A wrong code of the app also counts as a wrong recovery code, so a delay would block
-        # the recovery codes. They need no delay, because they have 40 random bits.
+        # 0 means that a wrong recovery code causes no delay. None is needed, because recovery codes have 40 random bits. A delay would do
+        # harm: a wrong code of the app also counts as a wrong recovery code, so the delay would block the right recovery codes, too.
         "OTP_STATIC_THROTTLE_FACTOR": 0,
     }
 

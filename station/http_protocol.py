@@ -14,7 +14,7 @@ from streams.server_limits import HEADER_TIME_S, Connection, ConnectionLimits
 
 # Time without a request after which uvicorn closes a connection.
 KEEP_ALIVE_S = 20
-# Longest pause of a client while it reads an answer. Small answers fit into the buffers of the connection and need no limit.
+# A client can stop reading an answer for at most this time. A small answer fits into the buffers of the connection, so it is not limited.
 _READ_PAUSE_S = 30.0
 
 

@@ -1,4 +1,4 @@
-"""Reads the manifests of the model versions that judged the parts on the pages, and their indexes of training pictures."""
+"""Reads the manifest and the index of training pictures of each model version that judged a part on a page."""
 
 from __future__ import annotations
 

@@ -34,7 +34,8 @@ _UPLOAD_PREFIXES = ("/uploads/", API_PREFIX)
 _MAX_RUNNING = 160
 _MAX_QUEUE_WAIT_S = 15.0
 _MAX_QUEUED = 320
-# Largest number of running and of queued requests of one client. A browser sends six requests at once, and people may share an address.
+# One client can have this many running requests, and this many in the queue. A browser sends six requests at once, and several people
+# can share an address.
 _MAX_CLIENT_RUNNING = 40
 _MAX_CLIENT_QUEUED = 120
 # Only two log-ins of one client may be in progress, because each takes a third of a second and only one password is checked at a time.
@@ -42,7 +43,8 @@ _LOG_IN_PATH = "/log-in/"
 _MAX_CLIENT_LOG_INS = 2
 _BUSY = "The station is busy: too many requests at once. Try again in a moment."
 _RETRY_SOON = (b"retry-after", b"5")
-# Largest total size of the request bodies in progress, for one client and for all clients. The unit is the largest size of an upload.
+# Limits of the memory for request bodies, for one client and for all clients. With the value 1, there is room for one upload of the largest
+# allowed size.
 _MAX_CLIENT_BODIES = 2
 _MAX_BODIES = 8
 
@@ -71,7 +73,7 @@ def find_client(scope: AsgiScope, proxies: int, trusted_proxies: Sequence[str]) 
 
 
 class RequestQueueMiddleware:
-    """Limits how many requests run at the same time, and how many more wait in a queue: of all clients, and of each client.
+    """Limits how many requests run at the same time, and how many more wait in a queue. Each client has limits, too.
 
     If a queue is full, or a request waits longer than `max_wait_s`, the answer is status 503 with the header Retry-After. A request with a
     body counts as running only when its body is complete, so that a slow upload does not delay other requests. An event stream counts until
@@ -171,7 +173,7 @@ class RequestQueueMiddleware:
 
 
 class _ClientPlaces:
-    """The requests of one client. `running` limits how many run, and `used` counts running and queued requests together."""
+    """The requests of one client. The semaphore `running` limits how many run. `used` is the number of running and queued requests."""
 
     def __init__(self, running: asyncio.Semaphore) -> None:
         self.running = running

@@ -13,12 +13,12 @@ from station.accounts.models import ApiToken
 from station.configuration import current_settings
 from streams.security_finding import SecurityFinding
 
-# The ids of the warnings about a missing TLS. They have little weight on the loopback interface, where nobody can listen to the connection.
+# The ids of Django's warnings that TLS is missing. On the loopback interface, where nobody can listen in, these warnings are not serious.
 _WITHOUT_TLS = frozenset({"security.W004", "security.W008", "security.W012", "security.W016"})
 
 
 def check_deployment(is_loopback: bool) -> Iterator[SecurityFinding]:
-    """Yields the warnings of Django's deployment check. Warnings about TLS have little weight if only this machine reaches the station."""
+    """Yields the warnings of Django's deployment check. If `is_loopback`, missing TLS gets the weight `low`."""
     for message in run_checks(include_deployment_checks=True):
         if message.level >= WARNING:
             is_allowed = is_loopback and message.id in _WITHOUT_TLS

@@ -77,8 +77,8 @@ class CheckedConsumer(Consumer):  # type: ignore[misc]  # Faust ships no types
 
     async def perform_seek(self) -> None:
         """Moves the read position of each assigned partition to its start offset. Faust calls this method after each assignment."""
-        # After the seek, Faust empties its queues. Records that it fetched during the seek would be lost with the queues, for example after
-        # an earlier rebalance. So `stop_flow` first stops the fetching.
+        # After the seek, Faust empties its queues. A record that arrived in a queue during the seek would then be lost. So `stop_flow`
+        # first stops the fetching of records.
         self.stop_flow()
         await super().perform_seek()
         partitions = list(self.assignment())
@@ -104,18 +104,21 @@ class CheckedConsumer(Consumer):  # type: ignore[misc]  # Faust ships no types
             # even if `committed` is right, because the first commit in a partition can come while Kafka's client has found no commit yet.
             await self.seek(partition, start.offset)
             if start.offset != committed:
-                # Faust commits an offset only if all records after the last committed offset are acknowledged. But the records before
-                # `start.offset` are never read. So `start.offset` becomes Faust's committed offset.
+                # Faust would wait for ever for acknowledgements of the records before `start.offset`, because they are never read, and
+                # would commit no later offset. So `start.offset` is given to Faust as the committed offset.
                 self._committed_offset[partition] = start.offset or None
             if start.expired:
                 await self.transport.on_expired(ExpiredRecords(partition.topic, partition.partition, committed or 0, start.expired))
             if start.offset > (committed or 0):
-                # Without this commit, expired records would be reported again at the next start. Skipped records would count as waiting
-                # until the next record comes, so the supervisor would restart a worker that has nothing to do.
+                # The new offset is committed at once, for two reasons. At the next start, the expired records are not reported again. And
+                # the skipped records do not count as waiting. Otherwise the supervisor would restart a worker that has nothing to do.
                 await self._commit({partition: start.offset})
 
     async def choose_start(self, partition: TP, committed: int | None, log_start: int, log_end: int) -> StartOffset:
-        """Returns the offset at which the consumer starts in `partition`. The function `choose_start` explains the arguments.
+        """Returns the offset at which the consumer starts in `partition`.
+
+        `committed` is None if the group has not committed an offset yet. `log_start` is the offset of the oldest record that Kafka holds,
+        and `log_end` the offset after the newest one.
 
         A subclass can choose another offset. If `StartOffset.expired` is above 0, the consumer reports this number of expired records.
         """

@@ -107,9 +107,9 @@ def wait_until_free(
     report_problem: Callable[[str], None],
     should_stop: Callable[[], bool],
 ) -> None:
-    """Waits until the consumer group has no rival of `identity` (see `find_rival`), or until `should_stop` returns True.
+    """Waits until no other process with the same name or work is in the consumer group, or until `should_stop` returns True.
 
-    A rival that was killed disappears when its session times out. Raises DuplicateProcessError if the rival stays longer.
+    A process that was killed disappears from the group when its session times out. Raises DuplicateProcessError if it stays longer.
     """
     give_up_at_s = time.monotonic() + session_timeout_s + _REMOVAL_S
     reported = ""

@@ -231,8 +231,8 @@ class _LimitedServer(ThreadingHTTPServer):
     def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler], connection_time_s: float) -> None:
         self._connection_time_s = connection_time_s
         self._limits = ConnectionLimits(_MAX_CONNECTIONS_PER_ADDRESS, _MAX_CONNECTIONS)
-        # Maps the socket of each open connection to the entry in `_limits` and to the time at which the connection must end. The oldest
-        # connection comes first.
+        # Maps the socket of each open connection to the connection and to the monotonic time at which it must end. The oldest connection
+        # comes first.
         self._open: dict[socket.socket, tuple[Connection, float]] = {}
         super().__init__(address, handler)
 

@@ -26,7 +26,7 @@ class ImageTopicReader:
         self._settings = settings
         self._client = f"{role}-pictures"
         self._consumer: Any = None
-        # The end offset of each partition, as Kafka gave it last. Kafka is asked again only for an offset at this end or after it.
+        # The end offset of each partition, as Kafka gave it last. Kafka is asked again only for a record that is not before this offset.
         self._ends: dict[TopicPartition, int] = {}
         # The partitions of each topic, as Kafka gave them last. Kafka is asked again only for a partition that is not known here.
         self._partitions: dict[str, set[int]] = {}
@@ -79,7 +79,8 @@ class ImageTopicReader:
             enable_auto_commit=False,
             auto_offset_reset="none",
             max_partition_fetch_bytes=1,
-            # If a poll finds only unwanted records that were fetched in advance, the consumer sleeps for this time. The default is 100 ms.
+            # The client still holds records of earlier reads, which it fetched in advance. If a poll finds only such records, the client
+            # sleeps for this time. The default is 100 ms.
             retry_backoff_ms=_BACKOFF_MS,
             metrics_enabled=False,
         )
@@ -87,8 +88,8 @@ class ImageTopicReader:
 
 def _read_record(consumer: Any, partition: TopicPartition, offset: int) -> Any | None:
     """Returns the record at `offset`, or None if the topic does not have it. Raises ConnectionError if Kafka sends nothing in time."""
-    # Partitions stay assigned to the consumer, and the unwanted ones are paused. Assigning a partition again would take a request for
-    # metadata and a wait of 100 ms.
+    # Partitions of earlier reads stay assigned to the consumer, and are only paused. If they were removed, a later read of such a partition
+    # would need a request for metadata and a wait of 100 ms.
     others = consumer.assignment() - {partition}
     if partition not in consumer.assignment():
         consumer.assign([*others, partition])

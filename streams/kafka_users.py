@@ -13,8 +13,8 @@ from streams.errors import BrokerError
 from streams.settings import BrokerSettings, KafkaRole, Settings
 
 ROLES: tuple[KafkaRole, ...] = get_args(KafkaRole)
-# The embedded broker writes this file into its data folder when the folder gets Kafka users. From then on, the value `auto` of the setting
-# broker.access means `roles`, even if the passwords are deleted.
+# The embedded broker writes this file into its data folder when it makes the Kafka users. If the file exists, the value `auto` of the
+# setting broker.access means `roles`. So a broker whose password files were deleted does not become open.
 ACCESS_MARKER = "access"
 PASSWORD_FOLDER = "passwords"
 _EMBEDDED_ADVICE = (
@@ -50,7 +50,7 @@ def _is_visible(file: Path) -> bool:
     try:
         return file.exists()
     except PermissionError:
-        # A broker with Kafka users keeps its data folder closed to other accounts of this machine, so they cannot see this file.
+        # Other accounts of this machine have no access to the data folder of a broker with Kafka users, so they cannot see `file`.
         return False
 
 

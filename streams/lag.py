@@ -25,8 +25,8 @@ from streams.supervision import SupervisedThread
 
 Partition = tuple[str, int]
 
-# A partition counts as stalled after twice the time limit of the whole worker. In a backlog, a worker reads its partitions one after the
-# other, so a partition can wait although the worker makes progress.
+# If a worker finishes no record for some time, it counts as stalled. For a single partition, this time is multiplied by 2. If many records
+# wait, a worker reads its partitions one after the other, so a partition can wait although the worker makes progress.
 _PARTITION_STALLS = 2
 # If a partition has no owner in this many measurements in a row, the worker asks Kafka to distribute the partitions again.
 _MAX_OWNERLESS = 5
@@ -114,7 +114,10 @@ class LagMonitor:
                 self._health.set_not_ready(f"Kafka at {self._settings.bootstrap} does not answer: {error!r}", "kafka")
 
     def _measure_with(self, admin: KafkaAdminClient) -> None:
-        """Measures until the monitor is asked to stop. Raises KafkaError, OSError or ValueError if Kafka does not answer."""
+        """Measures the lag again and again with the connection `admin`, until the monitor is asked to stop.
+
+        Raises KafkaError, OSError or ValueError if Kafka does not answer.
+        """
         while True:
             self._measure(admin)
             self._health.set_ready("kafka")
@@ -166,7 +169,10 @@ class LagMonitor:
         return not missing
 
     def _watch_partitions(self, lag: Mapping[Partition, int], committed: Mapping[Partition, int]) -> None:
-        """Passes the lag and the progress of each partition to its watchdog. Partitions that the worker no longer reads are not watched."""
+        """Tells the watchdog of each partition how many records wait, and whether the worker has committed an offset since the last call.
+
+        Deletes the watchdogs of partitions that the worker no longer reads.
+        """
         watchdogs = {
             partition: self._watchdogs.get(partition) or ProgressWatchdog(_PARTITION_STALLS * self._settings.service.stall_s, self._clock)
             for partition in lag

@@ -110,6 +110,7 @@ class ObjectStore:
             entries: dict[str, dict[str, Any]] = files.find(f"{root}/{folder}", detail=True)
         except FileNotFoundError:
             return []
-        # S3 gives the time of an object as `LastModified`. A local file system gives `mtime`, in seconds since 1970.
+        # The time of an object has a different name in each kind of store: S3 calls it `LastModified`, and a local file system `mtime`, in
+        # seconds since 1970.
         times = {path: entry.get("LastModified") or datetime.fromtimestamp(entry["mtime"], UTC) for path, entry in entries.items()}
         return sorted(path[path.index(f"/{folder}/") + 1 :] for path, time in times.items() if time < before)

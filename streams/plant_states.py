@@ -70,14 +70,14 @@ STATE_ALARMS: Mapping[PlantState, StateAlarm] = {
         "critical",
         "The line is disconnected: Kafka or the board does not answer.",
         "Without verdicts, the board applies the line's safe action (divert, pass or stop) to every casting.",
-        "Check that the broker and the sorter run, then the power and the USB cable of the board.",
+        "Check that the broker and the sorter run. Then check the power and the USB cable of the board.",
     ),
     PlantState.GATE_HELD: StateAlarm(
         "LineGateHeld",
         "critical",
         "A fault holds the gate in its safe state.",
         "The gate follows no verdict until a person ends the fault.",
-        "Remove the cause of the fault, then acknowledge the fault.",
+        "Find the fault on the page of the line, and remove its cause. Then acknowledge the fault.",
     ),
     PlantState.RUNNING_BLIND: StateAlarm(
         "LineRunningBlind",
@@ -91,7 +91,7 @@ STATE_ALARMS: Mapping[PlantState, StateAlarm] = {
         "critical",
         "The camera is silent: castings come, but no picture.",
         "No casting is judged, so the board applies the line's safe action (divert, pass or stop) to every casting.",
-        "Check the power, the lamp and the trigger cable of the camera, then the gateway.",
+        "Check the power, the lamp and the trigger cable of the camera. Then check the gateway.",
     ),
     PlantState.LATE: StateAlarm(
         "LineLate",
@@ -199,7 +199,7 @@ class LineActivity:
             self.without_report_since = at
 
     def add_report(self, at: float) -> None:
-        """Adds a report of the board about a casting at the gate. Verdicts up to the time `at` no longer wait for a report."""
+        """Adds a report of the board about a casting at the gate. All verdicts that came before `at` then count as reported."""
         if self.without_report_since is not None and self.without_report_since <= at:
             self.without_report_since = None
 

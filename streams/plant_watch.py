@@ -33,9 +33,9 @@ _PAUSE_S = 0.8
 _RESPONSE_MS = 4000
 # Sortings and commands are small, so many of them are read at once.
 _POLL_RECORDS = 500
-# At the start, the watch reads this many of the newest sortings of each line.
+# At its start, a PlantWatch reads this many of the newest sortings of each line.
 _SORTINGS_BACK = 100
-# For each line, the watch remembers the ids of this many castings, to recognise a second sorting about the same casting.
+# For each line, a PlantWatch remembers the ids of this many castings, to recognise a second sorting about the same casting.
 _REMEMBERED_PART_IDS = 1000
 _ENDING_ACTIONS = ("acknowledge", "clear")
 
@@ -57,8 +57,8 @@ class WatchedLine:
     def add_sorting(self, sorting: Sorting) -> None:
         """Adds a sorting, if the board has reported it. Ignores a further sorting about the same casting.
 
-        A casting can come twice: it has two sortings if its verdict came late, and the newest sortings are read again after a lost
-        connection.
+        Two sortings can be about the same casting: if its verdict came late, or if a connection was lost and the newest sortings are read
+        again.
         """
         if not sorting.is_reported_by_board or not self._sorted.add(sorting.part_id):
             return
@@ -70,7 +70,7 @@ class WatchedLine:
         self._fault_at = at if sorting.reason == "fault" else None
 
     def add_command(self, command: Command) -> None:
-        """Adds a command or its answer. An executed command that ends faults releases the gate."""
+        """Adds a command or its answer. If the command has ended the faults of the line, the gate no longer counts as held."""
         if command.answer and command.answer.outcome == "done" and command.action in _ENDING_ACTIONS:
             self._fault_ended_at = max(self._fault_ended_at, command.answer.answered_at.timestamp())
 
@@ -165,7 +165,7 @@ class PlantWatch:
 
     def _follow(self) -> None:
         """Watches the lines until `stop` is called. Raises KafkaError or OSError if Kafka fails. The thread then calls it again."""
-        # If Kafka is unreachable, making a client takes 5 s, and `stop` would have to wait for this. So this check comes first.
+        # First check whether a broker is reachable. If not, making a client would take 5 s, and `stop` would have to wait for this.
         if not is_reachable(self._settings.bootstrap):
             raise ConnectionError(f"no Kafka broker listens at {self._settings.bootstrap}")
         consumer = make_reader(
@@ -221,5 +221,5 @@ def export_state(name: str, state: PlantState, planned_stop: datetime | None) ->
 
 
 def _add_offsets(partitions: Mapping[str, list[TopicPartition]], ends: Mapping[TopicPartition, int]) -> dict[str, int]:
-    """Returns the number of records that Kafka has ever received for each line."""
+    """Returns how many records each line has sent to its `partitions` so far: the sum of the end offsets."""
     return {name: sum(ends[partition] for partition in own) for name, own in partitions.items()}

@@ -67,8 +67,8 @@ def find_exposed_paths(settings: Settings) -> list[Path]:
 def is_exposed(path: Path) -> bool:
     """Returns whether other users of this machine can reach `path` and have rights to it. A path that does not exist is not exposed.
 
-    If another user owns the file, the rights of its group are allowed. For example, root keeps a password file for a service, and the
-    group of the service may read it.
+    If this user owns the file, the group of the file must have no rights. If another user owns the file, its group may have rights. For
+    example, root owns a password file, and the group of a service may read it.
     """
     resolved = path.resolve()
     try:
@@ -80,10 +80,9 @@ def is_exposed(path: Path) -> bool:
 
 
 def format_closing_command(path: Path) -> str:
-    """Returns the shell command after which other users cannot read `path` and its content, but this user still can.
+    """Returns a shell command that takes the rights to `path` and its content from other users. This user keeps the rights.
 
-    If another user owns `path`, for example root, the owner must call the command. The group of this user then has
-    access.
+    If another user owns `path`, for example root, the owner must call the command. The command then gives `path` to the group of this user.
     """
     quoted = shlex.quote(str(path))
     if path.stat().st_uid == os.geteuid():

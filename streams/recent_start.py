@@ -67,8 +67,8 @@ class _RecentConsumer(CheckedConsumer):
         first = self._first_offsets.get(partition)
         if first is not None:
             return replace(usual, offset=max(usual.offset, first), expired=0)
-        # `log_end` is the end of the partition before this search. If the search finds no recent record, the consumer starts at `log_end`,
-        # so it skips no record that has arrived in the meantime.
+        # The next call searches for the first recent record. If there is none, the consumer starts at `log_end`, which was the end of the
+        # partition before the search. So it skips no record that arrives during the search.
         found = await self._find_recent_record(partition)
         first = self._first_offsets[partition] = log_end if found is None else found
         last = "none" if committed is None else committed

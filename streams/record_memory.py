@@ -164,7 +164,7 @@ class BoundedConsumerThread(AIOKafkaConsumerThread):  # type: ignore[misc]  # Fa
         except Exception as error:
             if not taken:
                 raise
-            # aiokafka gives each record only once. So this call returns the records that were already taken, and the next call raises the
-            # error.
+            # aiokafka gives each record only once, so the records in `taken` must not be lost. They are returned now, and the next call of
+            # this function raises the error.
             self._postponed_error = drop_traceback(error)
         return taken

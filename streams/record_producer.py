@@ -44,7 +44,8 @@ _MAX_HEADER_NAME_CHARACTERS = 128
 DEAD_LETTER_PREFIX = "dead-"
 # The header with the reason of a dead letter. Every dead letter has this header.
 DEAD_REASON = "dead-reason"
-# The header of the marks that `castline dead-letters redrive` writes to the topic of dead letters. A dead letter does not have it.
+# If `castline dead-letters redrive` sends the record of a dead letter again, it writes a note about this to the topic of dead letters. Each
+# such note has this header. A dead letter does not have it.
 REDRIVE_MARK = "redrive-of"
 # Castline adds headers that begin with one of these words to dead letters. Such headers of the original record are left
 # out, because a sender could hide the dead letter with them.
@@ -129,7 +130,10 @@ def make_dead_letter(topic: str, record: ConsumedRecord, role: str, reason: str,
 
 
 def is_redrive_mark(headers: Mapping[str, object]) -> bool:
-    """Returns True if a record on the topic of dead letters is a mark of `castline dead-letters redrive`, and False for a dead letter."""
+    """Returns True for a note of `castline dead-letters redrive` on the topic of dead letters, and False for a dead letter.
+
+    The command writes such a note when it sends the record of a dead letter again.
+    """
     return REDRIVE_MARK in headers and DEAD_REASON not in headers
 
 
@@ -192,7 +196,7 @@ class RecordProducer:
     def _replace_refused(self, refused: Sequence[tuple[ProducerRecord, BaseException]]) -> list[ProducerRecord]:
         """Returns dead letters for the records that Kafka refused.
 
-        If a refused record is itself a dead letter, its value is shortened. A refused dead letter with a short value is lost.
+        If Kafka refused a dead letter, a copy with a shorter value is sent. If the value is short already, the dead letter is lost.
         """
         letters = []
         for record, error in refused:

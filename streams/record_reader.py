@@ -1,9 +1,9 @@
-"""Reads the JSON records of all topics, and refuses every record with a field out of bounds.
+"""Reads the JSON records of all topics, and refuses a record if one of its values is out of bounds, such as a time in the year 9999.
 
     verdict = read_record(Verdict, record.value, broker_time)     raises RecordError
 
-Without these bounds, a record with a time in the year 9999 would make a role fail, and fail again after each restart. The published schemas
-do not contain the bounds, because a record that an older release wrote must stay valid.
+Without the bounds, such a record could make a role fail again after each restart. The published schemas do not contain the bounds, because
+a record that an older release wrote must stay valid.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MAX_UNTIL_AHEAD = timedelta(days=366)
 # If the broker's time of a Kafka record is ahead of the reader's clock by more than this, the reader ignores the broker's time.
 _MAX_BROKER_AHEAD = timedelta(days=366)
 
-# The reasons of RecordErrors from `check_references`.
+# The reasons for which `check_references` refuses a record: it is of another line, or refers to a wrong picture or heat map.
 OTHER_LINE = "other-line"
 REFERENCE = "reference"
 

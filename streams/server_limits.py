@@ -19,7 +19,7 @@ _IPV6_NETWORK_BITS = 64
 
 
 def compute_body_time_s(received_bytes: int) -> float:
-    """Returns how long a request's body may take, in seconds since its first byte, if `received_bytes` of the body have arrived."""
+    """Returns the time limit for the body of a request, in seconds since the first byte. The limit grows with the bytes received so far."""
     return BODY_TIME_S + received_bytes / BODY_BYTES_PER_S
 
 

@@ -75,7 +75,7 @@ def make_app(settings: Settings, identity: GroupIdentity, buffer_records: int) -
         consumer_max_fetch_size=request_bytes,
         consumer_auto_offset_reset="earliest",
         stream_buffer_maxsize=buffer_records,
-        # With stream_wait_empty, Faust would wait at each rebalance until all pictures of the current batches are judged.
+        # If this were True, a rebalance would wait until the worker has finished all records that it has accepted.
         stream_wait_empty=False,
         producer_acks=-1,
         producer_linger=0.0,
@@ -112,12 +112,12 @@ def make_faust_credentials(settings: Settings) -> faust.auth.Credentials | None:
 
 
 class _NoTables(TableManager):  # type: ignore[misc]  # Faust ships no types
-    """A table manager for workers without tables. Faust's own table manager would wait a second for tables."""
+    """A table manager for Faust workers without Faust tables. Faust's own table manager would wait a second for tables."""
 
     logger = logging.getLogger("faust.tables")
 
     async def on_start(self) -> None:
-        """Lets the worker subscribe to its topics at once."""
+        """Lets the worker subscribe to its topics without the wait for tables."""
         await self._update_channels()
         await self.recovery.start()
 
@@ -149,7 +149,7 @@ class RecordHandler(Protocol):
 
     @property
     def lines_by_topic(self) -> Mapping[str, str]:
-        """Maps the name of each consumed topic to the name of its line. The metric of the lag has the line as a label."""
+        """Maps the name of each topic that the group reads to the name of its line. The line becomes a label of the metric of the lag."""
 
     @property
     def background_tasks(self) -> Sequence[Callable[[], Coroutine[Any, Any, None]]]:
@@ -274,8 +274,8 @@ class ConsumerGroup:
         client = thread._consumer
 
         async def rejoin() -> None:
-            # The group's leader distributes only the partitions in its metadata. Without force_metadata_update(), the leader's metadata can
-            # be up to five minutes old.
+            # The leader of the group distributes the partitions that its metadata contains. The metadata can be five minutes old, so it may
+            # lack a new partition. Therefore it is updated first.
             await client._client.force_metadata_update()
             client._coordinator.request_rejoin()
 
@@ -368,7 +368,7 @@ class _DrainingWorker(faust.Worker):  # type: ignore[misc]  # Faust ships no typ
             self.loop.add_signal_handler(signum, self._begin_stop)
 
     def release_process(self) -> None:
-        """Restores the former signal handlers and cancels the forced exit, so that the process can continue after the worker has ended."""
+        """Lets the process continue after the worker: restores the former signal handlers, and cancels the forced end of the process."""
         for signum, handler in self._former_handlers.items():
             self.loop.remove_signal_handler(signum)
             signal.signal(signum, handler)
@@ -413,7 +413,8 @@ class _DrainingWorker(faust.Worker):  # type: ignore[misc]  # Faust ships no typ
         self._forced_exit = threading.Timer(_LEAVE_S, os._exit, (DuplicateProcessError.EXIT_STATUS if self.conflict else 0,))
         self._forced_exit.daemon = True
         self._forced_exit.start()
-        # Faust ignores the first cancellation and sends another request to Kafka. So the tasks are cancelled until they have ended.
+        # A task of Faust can ignore its first cancellation and send another request to Kafka. So the tasks are cancelled again and again
+        # until they have ended.
         while others := asyncio.all_tasks() - {asyncio.current_task()}:
             for task in others:
                 task.cancel()

@@ -141,7 +141,10 @@ class Archivist:
     def __init__(
         self, settings: Settings, archive: PartArchive, producer: RecordProducer, report_problem: Callable[[str, str], None]
     ) -> None:
-        """Calls `report_problem(sentence, subject)` when a problem begins, and `report_problem("", subject)` when the problem ends."""
+        """Creates the archivist. If the database does not answer, `report_problem` is called with a sentence and "database".
+
+        When the database answers again, `report_problem` is called with "" in place of the sentence.
+        """
         self._settings = settings
         self._archive = archive
         self._producer = producer

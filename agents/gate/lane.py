@@ -88,7 +88,7 @@ class PartSorted:
     is_confirmed: bool | None = None
 
 
-# A FAULT event at the end of a fault has this value in the field `detail` if a person ended the fault with a button of the lane.
+# If a person ends a fault with a button of the lane, the FAULT event that reports the end has this value in its field `detail`.
 _ENDED_BY_BUTTON = 1
 
 
@@ -105,7 +105,7 @@ class FaultChanged:
 
     @property
     def is_ended_by_button(self) -> bool:
-        """True if a person ended the fault with the push-button of the lane or the acknowledge button of its plant interface."""
+        """True if a person ended the fault by pressing a button at the lane."""
         return not self.raised and self.detail == _ENDED_BY_BUTTON
 
 
@@ -121,7 +121,8 @@ GateEvent = PartCounted | PartSorted | FaultChanged | RunBegan
 
 _CLOCK_WRAP_MS = 2**32
 _MAX_CLOCK_SAMPLES = 16
-# The drift of the board's clock is measured only between samples that are at least this far apart. Closer samples are too inexact.
+# The speed of the board's clock is computed from two clock samples. If they are less than this far apart, the result is too inexact and is
+# not used.
 _MIN_DRIFT_BASE_S = 20.0
 
 
@@ -170,7 +171,7 @@ class BoardClock:
         return min((sample.round_trip_s for sample in self._samples), default=0.0) / 2
 
     def reset(self) -> None:
-        """Deletes all samples, because the clock of a board that was reset starts from 0 again."""
+        """Deletes all clock samples. Call this method after a reset of the board, because the board's clock then starts from 0 again."""
         self._samples.clear()
 
     def add_sample(self, sent_s: float, received_s: float, board_ms: int, board_us: int) -> None:
@@ -270,7 +271,8 @@ class GateLane:
         self.next_configuring_s = 0.0
         # The monotonic time at which the connection to the board was last lost or restored.
         self._connection_changed_s = time.monotonic()
-        # For each lane, the run in which the board last accepted the settings. In a later run, the settings must be sent again.
+        # Maps each lane to the run of the board in which the board last accepted the settings. A reset of the board begins a new run, in
+        # which the settings must be sent again.
         self.committed_run: dict[int, int] = {}
         # The run of the board in which the board last accepted all settings of this lane, or 0.
         self.accepted_run = 0
@@ -304,8 +306,8 @@ class GateLane:
         `is_configured` is False until the board uses the settings. Any thread can call this method.
         """
         self.settings_by_lane = dict(settings_by_lane)
-        # An earlier attempt may have failed after the board had received some of the settings. While `committed_run` is empty, the link
-        # sends all settings again.
+        # The empty `committed_run` makes the link send all settings, also those that the board has already. If an earlier attempt failed
+        # halfway, nobody knows which settings the board has.
         self.committed_run = {}
         self.next_configuring_s = 0.0
         self.is_configured = False
@@ -387,7 +389,10 @@ class GateLane:
         self._on_event(RunBegan(run, cause))
 
     def read_early_events(self, now_s: float, now: datetime) -> list[BoardRequest]:
-        """Passes on the events that arrived before the host knew the board's clock. Returns the commands that answer these events."""
+        """Passes to `on_event` the events that had to wait, because they arrived before the host knew the board's clock.
+
+        Returns the commands with which the host answers these events.
+        """
         self._is_clock_set = True
         frames, self._early_frames = self._early_frames, []
         return [request for frame in frames for request in self.read_event(frame, now_s, now)]

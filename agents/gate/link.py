@@ -189,7 +189,7 @@ class GateLink:
             port.close()
 
     def _begin_again(self, state: GateState) -> None:
-        """Ends the session with the board. Unanswered requests wait for the next session."""
+        """Ends the conversation with the board. Requests without an answer wait until the next conversation begins."""
         self._session = None
         self._set_states(state)
         self._requests.requeue()
@@ -235,8 +235,8 @@ class BoardSession:
         self._waker = waker
         self._lanes = lanes
         self._requests = requests
-        # The queue from which commands are sent now. During the greeting, this is a separate queue with the commands of the greeting,
-        # because the sorters' commands in `requests` must wait until the greeting is done.
+        # The queue from which commands are sent now. While the board is greeted, this is another queue, which contains only the commands
+        # of the greeting. The commands of the sorters wait in `requests` until the greeting is done.
         self._window = requests
         self._clock = clock
         self._stopping = stopping
@@ -419,7 +419,8 @@ class BoardSession:
                     digest,
                     settings.digest,
                 )
-        # If another thread has changed the settings in the meantime, the new settings are sent in the next cycle.
+        # Another thread can change the settings while these settings are sent. Then the lane does not count as configured, and the newer
+        # settings are sent in the next cycle.
         lane.is_configured, lane.accepted_run = lane.settings_by_lane is settings_by_lane, self.run
         lane.on_accepted(settings_by_lane)
         line = self._ask("STATUS", lane.number, "line")

@@ -78,7 +78,7 @@ class SerialPort:
         self._port = serial.Serial(path, baud, timeout=0, write_timeout=1, exclusive=True)
         self._keep_dtr()
         self._port.reset_input_buffer()
-        # The number of bytes that have arrived, whether they form frames or not.
+        # The number of bytes that have arrived. Bytes that belong to no valid frame count, too.
         self.received = 0
         self._deframer = Deframer("<!")
 
@@ -154,7 +154,10 @@ def locked_port(path: str) -> Iterator[bool]:
 
 
 def _lock(descriptor: int) -> bool:
-    """Locks an open serial port, and makes DTR fall when the port is closed. Returns False if another program has locked the port."""
+    """Locks an open serial port, so that no other program uses it. Returns False if another program has locked the port.
+
+    Also makes the system switch off the signal DTR when the port is closed.
+    """
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         settings = termios.tcgetattr(descriptor)
@@ -163,7 +166,8 @@ def _lock(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     except termios.error:
-        # The file is not a serial port, so it has no flag HUPCL. The program that writes to the port reports this error.
+        # Only a serial port has the flag HUPCL, so this file is another kind of file. The program that later uses the file as a port
+        # reports the error.
         return True
     return True
 

@@ -1,7 +1,7 @@
 """Commands that wait for a board's answer. Each command is repeated until it ends with an answer or an error.
 
-    queued --room in the window--> sent --answer--> done
-                                    |--no answer in time--> sent again, under the same sequence number
+    queued --fewer than `size` commands wait for answers--> sent --answer--> done
+                                                             |--no answer in time--> sent again, with the same sequence number
 
 Times are seconds of the monotonic clock, which the caller passes.
 """

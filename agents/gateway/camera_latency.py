@@ -73,9 +73,10 @@ class CameraLatency:
         self._file = file
         self._stored = _StoredLatency.read(file)
         self._monitor: LatencyMonitor | None = None
-        # By how many seconds this machine's clock was set in all since the latency was last trusted.
+        # The clock of this machine can be set several times, and the latency is then not trusted. This is the sum of these changes, in
+        # seconds, or 0 if the latency is trusted again.
         self._stepped_s = 0.0
-        # The value of `suspension` before the clock was set for the first time since then.
+        # The value of `suspension` before the first of these changes of the clock.
         self._earlier_suspension = ""
         self._use_latency()
 
@@ -128,8 +129,8 @@ class CameraLatency:
     def store_measured(self, latency_s: float, spacing_s: float) -> None:
         """Stores a measured latency. Raises OSError if the file cannot be written.
 
-        If the settings give a latency, the gateway goes on using the latency from the settings. If it has
-        stopped assigning pictures to parts, a measured latency close to the latency from the settings makes it begin again.
+        If the settings give a latency, the gateway continues to use that latency. But the measured latency can confirm it: if the
+        gateway no longer trusted the latency from the settings, and the two latencies are almost equal, the gateway trusts it again.
         """
         stored = _StoredLatency(latency_s)
         if self.set_s is not None and abs(self.set_s - latency_s) > DRIFT_SHARE * spacing_s:
@@ -168,8 +169,8 @@ class CameraLatency:
     def add_clock_step(self, step_s: float) -> None:
         """Notes that the clock of this machine was set by `step_s` seconds.
 
-        Afterwards, the latency is not trusted until new pictures confirm it, or until the clock is set back by the same amount. If the
-        latency was not trusted before the first step, the step back does not change that.
+        Afterwards, the latency is not trusted until new pictures confirm it. If the clock is set back by the same amount, the latency is
+        as it was before the first step: trusted or not trusted.
         """
         self.history.parts.clear()
         self.history.pictures.clear()
@@ -199,7 +200,7 @@ class CameraLatency:
         self._show_state()
 
     def _follow_suspension(self) -> None:
-        """Logs and stores a change: the latency is no longer trusted, or it is trusted again."""
+        """Logs and stores it if the latency is no longer trusted, or if it is trusted again. Otherwise does nothing."""
         assert self._monitor is not None
         suspension = self._monitor.suspension
         if bool(suspension) == bool(self._stored.suspension):

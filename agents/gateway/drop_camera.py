@@ -116,7 +116,7 @@ class _FileVersion:
         return self.backoff.failures >= _TRIES
 
     def is_continued_by(self, later: _FileVersion, content: bytes) -> bool:
-        """Returns whether the file has only grown from this version to the version `later`, which has the bytes `content`."""
+        """Returns whether `later`, a newer version of the file, still begins with the bytes of this version. `content` has its bytes."""
         return self.state.inode == later.state.inode and self.content is not None and content.startswith(self.content)
 
 
@@ -154,7 +154,7 @@ class DropCamera:
         self._buffer_bytes = buffer_bytes
         self._forget_key = forget_key
         self._files: dict[str, _FileVersion] = {}
-        # Complete pictures whose files were overwritten before the intake got them. They exist only in memory.
+        # Complete pictures that the intake has not got yet, although their files were already overwritten. So they exist only in memory.
         self._overwritten: deque[_FileVersion] = deque()
         # Files that must now be given to the intake, or be moved. The file at the end of the list is handled first.
         self._due: list[_FileVersion] = []
@@ -186,14 +186,15 @@ class DropCamera:
         return self._outage
 
     def list_complaints(self) -> list[str]:
-        # While the listing of the folder hangs, `_scan` cannot add a complaint, so the outage is added here.
+        # If the folder does not answer, `_scan` hangs and cannot add a complaint about the outage. So this method adds the outage.
         outage = self.find_outage()
         return [*([outage] if outage else []), *self._complaints.list_texts()]
 
     def frames(self, stopping: Event) -> Iterator[CameraFrame]:
         poll_s = min(_MAX_POLL_S, self._settings.settle_s / 4)
         wait_s = poll_s
-        # The gateway calls this method again after an error. Frames without an answer are yielded again.
+        # The gateway calls this method again after an error. Then pictures that the intake has neither stored nor refused are yielded
+        # again.
         for known in self._files.values():
             known.is_offered = False
         while not stopping.wait(wait_s):
@@ -229,7 +230,7 @@ class DropCamera:
         return listing
 
     def _update(self, listing: FolderListing, now_s: float) -> None:
-        """Compares `listing` with the known files, adds a _FileVersion for each new or changed file, and finds the files that are ready."""
+        """Takes over a new listing of the folder: adds a _FileVersion for each new or changed file, and updates the list of due files."""
         known, self._files = self._files, {}
         for path, state in listing.files.items():
             if path.lower().endswith(_TRANSFER_SUFFIXES):
@@ -260,8 +261,8 @@ class DropCamera:
         """Keeps the old picture of a file that has changed. `before` is the old version of the file, and `state` is its present state.
 
         - If the file was replaced or has shrunk, it contains a new picture. The old picture is kept in memory, and the result is None.
-        - If the file has grown, perhaps only bytes were added to the old picture. The result is then the old version. The caller compares
-          it with the file when the file is complete.
+        - If the file has grown, it contains a new picture, or the camera has only added bytes to the old picture. This method cannot
+          know which. So it returns the old version, which is compared with the file when the file is complete.
         """
         if before.is_offered or before.destination or before.is_ignored:
             return None
@@ -361,7 +362,7 @@ class DropCamera:
         return frames[0] if frames else None
 
     def _make_frame(self, version: _FileVersion) -> list[CameraFrame]:
-        """Returns a list with the picture of a file. The list is empty if the file is not ready or too large."""
+        """Reads a file and returns a list with its picture. The list is empty if a program still writes the file, or if it is too large."""
         is_current = self._files.get(version.path) is version
         if is_current and self._folder.is_open_for_writing(version.path):
             version.since_s = time.monotonic()
@@ -434,8 +435,8 @@ class DropCamera:
         try:
             act(version)
         except FileNotFoundError as error:
-            # If the file itself is gone, nothing is left to do. If the file is still there, the error means that its target folder is
-            # missing.
+            # The file or the folder to which it is moved does not exist. If the file is gone, nothing is left to do. Otherwise the
+            # folder is missing, which is a failure.
             if self._is_there(version):
                 self._fail(version, reason, error)
         except Exception as error:  # noqa: BLE001  One file must not stop the others. The failure is counted and shown.
@@ -463,7 +464,10 @@ class DropCamera:
             metrics.files_put_aside.labels(self._line, reason).inc()
 
     def _check_moved(self, now_s: float) -> None:
-        """Checks the moved files. A file that has changed since it was read is moved back into the folder, where it is read again."""
+        """Checks the files that were moved to `sent` or `refused`.
+
+        A file that has changed since it was read is moved back and read again.
+        """
         with self._lock:
             watched, self._moved = self._moved, deque(maxlen=_MAX_WATCHED)
         kept = []

@@ -164,7 +164,7 @@ class DropFolder:
             new_name = _find_free_name(path.replace("/", "_"), target)
             os.rename(name, new_name, src_dir_fd=source, dst_dir_fd=target)
             if reason:
-                # A failure to write the reason is ignored, because the file has been moved already.
+                # The file has been moved already. So an error is ignored if the text with the reason for the move cannot be written.
                 with suppress(OSError):
                     _write_reason(new_name, reason, target)
         return f"{folder}/{new_name}"
@@ -191,7 +191,7 @@ class DropFolder:
             for name in names:
                 with suppress(FileNotFoundError):
                     status = os.stat(name, dir_fd=handle, follow_symlinks=False)
-                    # st_ctime is the time of the move. st_mtime comes from the camera, whose clock may be wrong.
+                    # st_ctime is the time at which the file was moved. st_mtime comes from the camera, whose clock may be wrong.
                     found.append((status.st_ctime, max(_MIN_FILE_BYTES, status.st_size), name))
             for moved_at_s, size, name in sorted(found, reverse=True):
                 kept_bytes += size
@@ -262,7 +262,7 @@ def _shorten(name: str, addition: str) -> str:
     room = _MAX_NAME_BYTES - len(os.fsencode(addition + suffix + REASON_SUFFIX))
     if len(whole) <= room:
         return stem + addition + suffix
-    if room < 16:  # The suffix is so long that no room is left for the stem.
+    if room < 16:  # The suffix is too long for a file name, so the new name contains only a checksum of the old one.
         return hashlib.sha256(os.fsencode(name)).hexdigest()[:32] + addition
     return os.fsdecode(whole[: room - 9]) + "~" + hashlib.sha256(whole).hexdigest()[:8] + addition + suffix
 

@@ -43,7 +43,7 @@ _CHECK_INTERVAL_S = 0.05
 _MAINTENANCE_INTERVAL_S = 1.0
 # If more than this share of the spool is used, the gateway reports on /readyz that it is not ready.
 _NEARLY_FULL = 0.95
-# The spool's disk is nearly full if its free space is less than this share of the disk, and also less than the spool may still need.
+# A warning comes if the free space of the spool's disk is less than this share of the disk, and does not suffice for a full spool.
 _FREE_DISK_SHARE = 0.1
 # When the process stops, cameras and senders must end within this share of the setting service.grace_s.
 _GRACE_SHARE = 0.8
@@ -66,7 +66,7 @@ class GatewayLine:
         return self.settings.name
 
     def make_endpoint(self) -> LineEndpoint:
-        """Returns the HTTP endpoint of this line, which accepts uploads, part reports or no requests."""
+        """Returns the HTTP endpoint of this line. It accepts uploads or part reports if the settings of the camera ask for them."""
         has_board = self.settings.camera is not None and self.settings.camera.trigger == "board"
         return LineEndpoint(
             line=self.name,

@@ -186,7 +186,8 @@ class Intake:
     ) -> None:
         """`on_stored` is called after each stored picture. `buffer_bytes` limits the pictures that wait for their parts or for the disk.
 
-        `steady_clock` returns seconds of a clock that nobody sets, so that a step of `clock` is noticed. If it is None, no step is noticed.
+        A person can set `clock`, the wall clock. `steady_clock` is a clock that nobody sets. The intake compares the two clocks to notice
+        when `clock` was set. If `steady_clock` is None, this is not noticed.
         """
         self._line = spool.line
         self._commit = GroupCommit(spool, buffer_bytes, system)
@@ -201,9 +202,9 @@ class Intake:
         # The number of pictures that were refused since the spool became full.
         self._refused_count = 0
         self._reported_parts: OrderedDict[PartId, None] = OrderedDict()
-        # The SHA-256 and the part of each picture that the disk has refused or perhaps lost, by idempotency key. If the camera sends the
-        # picture again, the picture gets the same part. The matcher cannot find this part a second time. Also, the first copy may have gone
-        # to Kafka already.
+        # The SHA-256 and the part of each picture that the disk has refused or perhaps lost, by idempotency key. If the camera sends such
+        # a picture again, the picture gets the same part again. The matcher could not find the part, because it matches each part only
+        # once.
         self._unstored: OrderedDict[str, tuple[str, PictureReceipt]] = OrderedDict()
         self._uses_arrival = camera.time_source == "arrival"
         self._complaints = Complaints(clock)
@@ -263,7 +264,7 @@ class Intake:
         return self._complaints.list_texts()
 
     def _match(self, pending: _PendingFrame, matcher: Matcher[_PendingFrame], latency: CameraLatency) -> list[MatchDecision[_PendingFrame]]:
-        """Adds a picture to the matcher and returns the decisions that are due. While no latency is usable, no picture gets a part."""
+        """Adds a picture to the matcher. Returns the decisions that are due. If the latency is unknown or wrong, no picture gets a part."""
         time_s = pending.frame.captured_at.timestamp()
         with self._lock:
             forgotten = self._follow_clock(matcher)
@@ -275,7 +276,10 @@ class Intake:
             )
 
     def _track_offsets(self, decisions: list[MatchDecision[_PendingFrame]]) -> list[MatchDecision[_PendingFrame]]:
-        """Records the time between each picture and its nearest part. Returns `decisions` unchanged. The caller must hold the lock."""
+        """Passes the time between each matched picture and its part to the check of the latency. Returns `decisions` unchanged.
+
+        The caller must hold the lock.
+        """
         if self._latency is not None:
             for decision in decisions:
                 if decision.offset_s is not None and decision.spacing_s is not None:
@@ -401,7 +405,7 @@ class Intake:
                 self._store(decision.picture, decision.part)
 
     def _find_unstored(self, pending: _PendingFrame) -> PictureReceipt | None:
-        """Returns the receipt from an earlier attempt to store the same picture. Returns None if no attempt failed because of the disk."""
+        """Returns the receipt of the same picture if the disk failed at an earlier attempt to store it. Otherwise returns None."""
         with self._lock:
             sha256, receipt = self._unstored.get(pending.frame.idempotency_key, ("", None))
         return receipt if sha256 == pending.picture.sha256 else None

@@ -38,16 +38,16 @@ _FIT_SHARE = 0.2
 # A latency is accepted if at least 80 % of all pictures get a part, and also 80 % of the ten newest pictures.
 _EXPLAINED_SHARE = 0.8
 _NEWEST_PICTURES = 10
-# The latency is subtracted from the times of the pictures. If fewer than 70 % of these times lie between the first and the last known
-# part, the latency is not examined.
+# A possible latency is tested by subtracting it from the times of the pictures. If fewer than 70 % of the results lie between the first and
+# the last known part, the latency is not tested further.
 _KNOWN_SHARE = 0.7
-# The latency decides which part is nearest to a picture. Two latencies are compared only if at least this many pictures have a known
-# nearest part under each latency.
+# Two possible latencies are compared on the pictures for which both latencies give a nearest part. There must be at least this many such
+# pictures.
 _MIN_COMMON_PICTURES = 5
-# A latency is better than another if it puts the pictures nearer to their parts. The average gain must be at least 2 % of the time between
-# two parts.
+# Each possible latency gives each picture a distance from its nearest part. A latency is better than another if its distances are smaller.
+# The mean difference must be at least 2 % of the time between two parts.
 _NEARER_SHARE = 0.02
-# This average gain must also be at least this many times its standard error. A smaller gain could be chance.
+# The mean difference must also be at least five times its standard error, because a smaller difference could be chance.
 _NEARER_ERRORS = 5.0
 # Another latency is examined if it fits at least half as many pictures as the best latency. Example: 20 pictures instead of 40.
 _CANDIDATE_SHARE = 0.5
@@ -141,9 +141,10 @@ class _Candidate:
 
     @property
     def rank(self) -> tuple[float, float]:
-        """A sort key. The best latency has the smallest key.
+        """The key by which possible latencies are sorted. The best latency has the smallest key.
 
-        The share of pictures without a part decides first. If it is equal, the mean distance from a part decides.
+        The best latency leaves the smallest share of pictures without a part. If two shares are equal, the mean distance between pictures
+        and parts decides.
         """
         known = self.known_shares
         return self.unexplained_count / len(known), fmean(min(share, ASSIGNED_SHARE) for share in known)
@@ -248,15 +249,16 @@ class _Comparison:
 def _compare(best: _Candidate, rival: _Candidate) -> _Comparison | None:
     """Compares the best latency with `rival`, another latency.
 
-    Only pictures with a known part for `best` and for `rival` count. Returns None if fewer than five pictures count.
+    Only pictures that get a nearest part from both latencies count. Returns None if fewer than five pictures count.
     """
     pairs = [(ours, theirs) for ours, theirs in zip(best.shares, rival.shares, strict=True) if ours is not None and theirs is not None]
     if len(pairs) < _MIN_COMMON_PICTURES:
         return None
     supporting = sum(_speaks_against(theirs, ours) for ours, theirs in pairs)
     opposing = sum(_speaks_against(ours, theirs) for ours, theirs in pairs)
-    # `supporting` counts the pictures that fit only `best`, and `opposing` those that fit only `rival`. `rival` is wrong if `supporting` is
-    # more than twice `opposing`. If a picture has no part under `best`, one more supporting picture is needed.
+    # `supporting` is the number of pictures that fit only `best`. `opposing` is the number of pictures that fit only `rival`.
+    # `rival` is wrong if `supporting` is more than twice `opposing`. If `best` leaves pictures without a part, `supporting` must be one
+    # larger.
     needed = (1 if not best.unexplained_count else 2) + 2 * opposing
     return _Comparison(rival.latency_s, supporting >= needed or _is_nearer(pairs), supporting)
 
@@ -282,7 +284,10 @@ class TimeHistory:
         self.pictures: deque[float] = deque(maxlen=_KEPT_PICTURES)
 
     def estimate_near(self, latency_s: float) -> LatencyEstimate:
-        """Estimates the latency from the last pictures and parts. It differs from `latency_s` by at most 4.5 times the spacing."""
+        """Estimates the latency from the last pictures and parts.
+
+        The estimate differs from `latency_s` by at most 4.5 times the usual time between two parts.
+        """
         parts = sorted(self.parts)
         gaps = [later - earlier for earlier, later in pairwise(parts[-max(_ESTIMATE_PICTURES) :])]
         reach_s = _ESTIMATE_RANGE_SPACINGS * (median(gaps) if gaps else 1.0)
@@ -300,8 +305,8 @@ class TimeHistory:
 class LatencyMonitor:
     """Checks whether the latency in use fits the last pictures and parts. If the latency is wrong, `suspension` says why.
 
-    Pictures get no part until `suspension` is "" again. If parts come at equal intervals, several latencies fit the pictures. So
-    `suspension` ends only after an irregular gap between parts. Such a gap shows that only the latency in use fits.
+    Pictures get no part until `suspension` is "" again. It becomes "" when new pictures prove that the latency is right. Parts at equal
+    intervals prove nothing, because several latencies fit them. An irregular gap between parts is the proof, because only one latency fits.
     """
 
     def __init__(self, latency_s: float, suspension: str = "") -> None:
@@ -365,7 +370,10 @@ class LatencyMonitor:
             self.suspension = ""
 
     def restart(self, suspension: str) -> None:
-        """Sets `suspension`, and forgets all parts and pictures, because a clock was set since."""
+        """Forgets all parts and pictures, and sets `suspension`.
+
+        Call this method after a clock was set, because the stored times are then wrong.
+        """
         self._history.parts.clear()
         self._forget_pictures()
         self.suspension = suspension

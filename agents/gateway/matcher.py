@@ -52,8 +52,8 @@ class MatchDecision(Generic[Picture]):
 class _WaitingPicture(Generic[Picture]):
     """A picture of `size` bytes that waits until the matcher knows its part.
 
-    The wait usually ends at `expires_s`. The picture waits longer if a longer wait can show its part. `late_age_s` is the picture's age
-    (the time from `time_s` to its arrival) if the picture is later than usual, otherwise None.
+    The wait usually ends at `expires_s`. It lasts longer if new reports of the board can still decide which part the picture shows.
+    If the picture is later than usual, `late_age_s` is the time from `time_s` to its arrival, otherwise None.
     """
 
     time_s: float
@@ -65,7 +65,10 @@ class _WaitingPicture(Generic[Picture]):
 
 @dataclass
 class _KnownPart:
-    """A part that the board has reported. If it has no picture at `expires_s`, it is missed, but can still get a late picture."""
+    """A part that the board has reported.
+
+    A part without a picture at `expires_s` counts as missed. If its picture comes later, the part still gets it.
+    """
 
     time_s: float
     part: PartId
@@ -114,11 +117,12 @@ class Matcher(Generic[Picture]):
         # The ages of the last matched pictures that were not late. The age of a picture is the time from its `time_s` to its arrival. If
         # the sorter runs on another machine, whose clock is ahead, the ages are negative.
         self._recent_ages: deque[float] = deque(maxlen=_RECENT_GAPS)
-        # The age of the last late picture that fits no part, or None. The next pictures of about this age get no part either.
+        # The age of the last late picture that fits no part, or None. The clock of the camera was perhaps wrong at this picture. So the
+        # next pictures of about the same age get no part either.
         self._doubted_age_s: float | None = None
         # The age of the last matched picture if this picture was late, otherwise None.
         self._fitting_age_s: float | None = None
-        # The number of matched pictures in a row that were equally late.
+        # The number of late pictures in a row that were matched and had about the same age.
         self._fitting_count = 0
 
     @property
@@ -141,9 +145,8 @@ class Matcher(Generic[Picture]):
 
         A picture whose time is in the future gets no part, because the board counts a part before the camera takes its picture.
 
-        A late picture gets no part if the picture before it is equally late and fits no part. The clock of the camera is then wrong.
-        Pictures that were only held up are not equally late: they arrive together, and each picture is less late than the picture before
-        it.
+        A late picture gets no part if the picture before it was equally late and fits no part, because the clock of the camera is then
+        wrong. Pictures that were only delayed on their way arrive together. So each of them is less late than the picture before it.
         """
         late_age_s = None
         if self._recent_ages:
@@ -188,7 +191,7 @@ class Matcher(Generic[Picture]):
         return decisions + self._expire_parts(float("inf") if is_ending else now_s)
 
     def release_pictures(self) -> list[MatchDecision[Picture]]:
-        """Returns a decision for each waiting picture: the picture gets no part.
+        """Ends the wait of all pictures without a part. Returns these decisions, one for each picture.
 
         Call this method if the latency was wrong, because the times and ages of the pictures are then wrong, too.
         """
@@ -198,7 +201,10 @@ class Matcher(Generic[Picture]):
         return [MatchDecision(waiting.picture, None) for waiting in pictures]
 
     def forget(self) -> list[MatchDecision[Picture]]:
-        """Forgets all parts and pictures, because a clock was set. Returns a decision for each part and each picture that waits."""
+        """Forgets all parts and pictures. Call this method after a clock was set, because the stored times are then wrong.
+
+        Returns the decision that each waiting part and each waiting picture stays alone.
+        """
         decisions = [*self.release_pictures(), *self._expire_parts(float("inf"))]
         self._parts.clear()
         self._recent_gaps.clear()
@@ -206,7 +212,7 @@ class Matcher(Generic[Picture]):
 
     @property
     def _reach_s(self) -> float:
-        """The largest time between a picture and its part, in seconds. Pictures whose ages differ by less than this are equally late."""
+        """The largest time between a picture and its part, in seconds. Two late pictures are equally late if their ages differ by less."""
         return ASSIGNED_SHARE * max(self._recent_gaps, default=float("inf"))
 
     def _is_near(self, age_s: float, other_s: float | None) -> bool:
@@ -216,9 +222,9 @@ class Matcher(Generic[Picture]):
         return waiting.late_age_s is not None and self._is_near(waiting.late_age_s, self._doubted_age_s)
 
     def _follows_a_doubt(self, waiting: _WaitingPicture[Picture]) -> bool:
-        """Returns whether an earlier picture, which is as late as `waiting`, still waits for its decision.
+        """Returns whether `waiting` must wait for an earlier picture that is equally late and not decided yet.
 
-        The earlier picture must be decided first. If it fits no part, the clock of the camera is wrong, and `waiting` gets no part.
+        If the earlier picture then fits no part, the clock of the camera is wrong, and `waiting` gets no part either.
         """
         if waiting.late_age_s is None:
             return False
@@ -229,7 +235,10 @@ class Matcher(Generic[Picture]):
         )
 
     def _follow_age(self, waiting: _WaitingPicture[Picture], is_matched: bool) -> None:
-        """Remembers how late a decided picture was. If a late picture fits no part, the next equally late pictures get no part."""
+        """Remembers the age of a picture for the decisions about the next pictures.
+
+        If a late picture fits no part, the next pictures of about the same age get no part either.
+        """
         age_s = waiting.late_age_s
         if age_s is None:
             if is_matched:
@@ -265,9 +274,9 @@ class Matcher(Generic[Picture]):
         return MatchDecision(waiting.picture, None) if is_final else None
 
     def _may_be_proved_by_silence(self, waiting: _WaitingPicture[Picture], now_s: float) -> bool:
-        """Returns whether a longer wait can prove that the newest part is the nearest part of the picture.
+        """Returns whether the picture should wait longer, because the newest part is perhaps its part.
 
-        The proof is that the board counts no other part during the wait.
+        If the board counts no other part during the wait, the newest part is certainly the nearest one.
         """
         newest = self._parts[-1] if self._parts else None
         if newest is None or not newest.is_waiting or not 0 <= waiting.time_s - newest.time_s <= self._window_s:
@@ -277,15 +286,15 @@ class Matcher(Generic[Picture]):
         return silence.seconds <= needed_s < min(self._recent_gaps, default=float("inf"))
 
     def _bound_at_picture(self, gap: _Gap) -> float:
-        # `gap` is the time between the nearest part and its neighbour on the side of the picture. If `gap` is not exact, an unreported part
-        # can lie between the two. So the result is at most the smallest recent gap between two parts. Example: `gap` is 4 s, and the
-        # smallest recent gap is 1 s. The result is 1 s.
+        # The picture lies between its nearest part and another part. `gap` is the time between these two parts. If `gap` is not exact, the
+        # board has perhaps not reported a third part between them. So the result is at most the smallest recent gap between two parts.
+        # Example: `gap` is 4 s, and the smallest recent gap is 1 s. The result is 1 s.
         return gap.seconds if gap.is_exact else min(gap.seconds, min(self._recent_gaps, default=float("inf")))
 
     def _bound_on_other_side(self, gap: _Gap, is_final: bool) -> float:
-        # `gap` is the time between the nearest part and its neighbour on the side away from the picture. If `gap` is not exact, the true
-        # time can be longer. If the picture must be decided now (`is_final`), the result is at least the smallest recent gap between two
-        # parts. Example: `gap` is 0 s, and the smallest recent gap is 1 s. The result is 1 s.
+        # The nearest part has a neighbour on each side. `gap` is the time to the neighbour on the side where the picture is not. If `gap`
+        # is not exact, the true time can be longer. If the picture must be decided now (`is_final`), the result is then at least the
+        # smallest recent gap between two parts. Example: `gap` is 0 s, and the smallest recent gap is 1 s. The result is 1 s.
         return max(gap.seconds, min(self._recent_gaps, default=0.0)) if is_final and not gap.is_exact else gap.seconds
 
     def _gap_before(self, index: int) -> _Gap:

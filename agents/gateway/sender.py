@@ -180,7 +180,7 @@ class _InFlightWindow:
         return time.monotonic() - self._last_result_s
 
     def send_next(self) -> int:
-        """Sends the next few pictures of the spool if the window has room, and returns how many.
+        """Sends the next few pictures of the spool, and returns how many. Sends none if too many pictures are not confirmed yet.
 
         Raises ChannelUnavailableError if nothing can be sent now.
         """
@@ -201,7 +201,7 @@ class _InFlightWindow:
         return len(pictures)
 
     def take_results(self) -> list[SendResult]:
-        """Returns the results that arrived since the last call, and removes their pictures from the window."""
+        """Returns the results that arrived since the last call. The pictures of these results no longer count as unconfirmed."""
         results: list[SendResult] = []
         try:
             while True:
@@ -281,8 +281,8 @@ class Sender:
             try:
                 channel = self._connect()
                 try:
-                    # If no picture waits, Kafka counts as available as soon as the channel is open. If pictures wait, Kafka counts as
-                    # available only after it has confirmed a picture.
+                    # The connection to Kafka is open. If no picture waits, Kafka now counts as available. If pictures wait, Kafka counts
+                    # as available only after it has confirmed a picture.
                     if self._spool.sendable_count == 0:
                         self._set_available()
                     self._send_pictures(channel)
@@ -318,7 +318,7 @@ class Sender:
                 self._wake_up.wait(_IDLE_WAIT_S)
 
     def _check_connection(self, window: _InFlightWindow) -> None:
-        """Updates whether Kafka is available. If no picture waits for Kafka's confirmation, tries to reach a broker."""
+        """Checks whether Kafka is available, and records the result. If no picture waits for a confirmation, tries to reach a broker."""
         if len(window):
             silent_s = window.silent_s
             if silent_s > _STUCK_S:
@@ -381,7 +381,7 @@ class Sender:
         waiting = self._spool.sendable_count
         if not self._is_behind and waiting > 2 * self._max_in_flight:
             self._is_behind = True
-            # If Kafka is unavailable, the log already contains a warning, which also explains the backlog.
+            # No warning about the backlog is needed while Kafka is unavailable, because the log then contains a warning about Kafka.
             if not self.problem:
                 log.warning("Pictures of %s arrive faster than Kafka accepts them. %d wait in the spool.", self._spool.line, waiting)
         elif self._is_behind and waiting <= self._max_in_flight // 2:

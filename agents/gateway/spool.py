@@ -136,7 +136,7 @@ class SpoolBudget:
             self._picture_bytes += size
 
     def release(self, size: int) -> None:
-        """Frees `size` bytes that `reserve` or `add_existing` has counted."""
+        """Subtracts `size` bytes from the total size of the pictures, for example because pictures were deleted."""
         with self._lock:
             self._picture_bytes -= size
 
@@ -404,7 +404,10 @@ class GroupCommit:
         self._thread.join()
 
     def add(self, size: int, on_flushed: OnFlushed) -> None:
-        """Calls `on_flushed` when all pictures that the spool has accepted are on the disk. `size` is the new picture's size in bytes."""
+        """Adds the picture that the spool has just accepted. `size` is the size of the picture in bytes.
+
+        Calls `on_flushed` when this picture and all earlier pictures are on the disk.
+        """
         with self._changed:
             self._changed.wait_for(lambda: self._waiting_bytes < self._max_bytes or not self._is_running)
             if self._is_running:
@@ -437,7 +440,8 @@ class GroupCommit:
         except OSError as error:
             failure = error
         metrics.spool_flush_seconds.labels(self._spool.line).observe(time.monotonic() - began_s)
-        # ExitStack calls every function, even if one of them raises an error. It calls the last function first, so `group` is reversed.
+        # An ExitStack calls every function, even if one of them raises an error. It calls the function that was added last first. So the
+        # functions are added in reverse order.
         with ExitStack() as stack:
             for _, on_flushed in reversed(group):
                 stack.callback(on_flushed, failure)

@@ -280,7 +280,7 @@ class UploadMemory:
         self.used_bytes = 0
 
     def share(self) -> MemoryShare:
-        """Returns an object that counts the memory of a new upload, beginning with 0 bytes."""
+        """Returns a MemoryShare for a new upload. It has 0 bytes at first, and grows while the picture arrives."""
         return MemoryShare(self)
 
     def reserve(self, size: int) -> None:

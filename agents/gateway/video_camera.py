@@ -319,7 +319,7 @@ class VideoCamera:
             found = min(self._pictures, key=lambda grabbed: abs(grabbed.grabbed_at - captured_at), default=None)
             if found is None or abs((found.grabbed_at - captured_at).total_seconds()) > window_s:
                 return None
-            # The returned picture and all earlier pictures are deleted, because the next part needs a later picture.
+            # `found` and all earlier pictures are deleted here. They cannot show the next part, which is taken later.
             while self._pictures and self._pictures[0].grabbed_at <= found.grabbed_at:
                 self._pictures.popleft()
         return found

@@ -43,7 +43,7 @@ class _LimitedConnection(web.RequestHandler):
 
 
 class _LimitedRunner(web.AppRunner):
-    """aiohttp's runner of an application, whose connections are limited."""
+    """Runs an aiohttp application, and limits the connections of its clients."""
 
     def __init__(self, app: web.Application, limits: ConnectionLimits) -> None:
         # aiohttp must not unpack compressed bodies, because it sets no limit for their size. `read_picture` unpacks them with a limit.

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 
 class BackgroundLoop:
-    """Makes a background task wait. A wait ends when new work comes, when a timeout has passed, or when the inspector stops."""
+    """Lets a background task wait for its next work. A wait also ends after a timeout, and when the inspector stops."""
 
     def __init__(self) -> None:
         self.is_closed = False

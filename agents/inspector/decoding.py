@@ -95,7 +95,7 @@ class DecodedImage:
         return replace(self, picture=replace(self.picture, original=None), details=details, inspection=inspection, regions=regions)
 
     def as_inspected(self) -> InspectedPicture:
-        """Returns the decoded picture with everything that was found in it before the networks judge it.
+        """Returns the input for the networks: the decoded picture, its part, its small defects, and the mask of the pixels to inspect.
 
         Raises ValueError if the picture could not be decoded.
         """

@@ -100,7 +100,8 @@ class DriftMonitor:
         self._lines = {line: LineMonitor() for line in lines}
         self._loop = BackgroundLoop()
         for line in self._lines:
-            # The state `gap` (the camera sends no pictures) is not set here, because perhaps another worker gets the line's pictures.
+            # The metric of the state `gap` (the camera sends no pictures) is not set here. Only the worker that gets the pictures of the
+            # line knows this state.
             for state in set(STATES) - {GAP}:
                 metrics.camera_state.labels(line, state).set(0)
             for quantity in DRIFT_QUANTITIES:

@@ -118,7 +118,7 @@ class Inspector:
         """Creates the inspector. `switcher` must be started already.
 
         - `parallel_batches`: batches that the networks compute at once.
-        - `line_rules`: None keeps the labels of the model versions.
+        - `line_rules`: the rules by which the settings of a line choose the labels. With None, the model versions choose the labels.
         - `report_problem`: called with a sentence and the failed service, such as "store".
         """
         self._settings = settings
@@ -232,7 +232,7 @@ class Inspector:
         return self._decode(decoded.record, ensemble, decoded.regions)
 
     def _fit(self, decoded: DecodedImage, ensemble: Ensemble, regions: Regions | None) -> DecodedImage:
-        """Returns the image as `ensemble` needs it. Decodes it again if the line got another version or other regions in the meantime."""
+        """Returns the image in a form that `ensemble` can judge. Decodes it again if it was decoded for another version or regions."""
         if not decoded.fits(ensemble.side_px, ensemble.details, regions):
             decoded = self._decode(decoded.record, ensemble, regions)
         return replace(decoded, regions=regions)
@@ -273,7 +273,8 @@ class Inspector:
     def _judge_batch(self, records: list[PendingImage]) -> JudgedBatch:
         """Judges the pictures whose records name a part. Runs in one of the threads that call the networks."""
         decoded = [record.decoding.result() for record in records if isinstance(record.decoding, Future)]
-        # The assignments are read once for each batch, so that a switch of versions affects only later batches.
+        # `table` says which model version judges which line. It is read once for each batch, so that a switch to another version
+        # affects only later batches.
         table = self._switcher.assignments
         assignments = [table[image.record.part.line] for image in decoded]
         rules = [
@@ -424,7 +425,7 @@ def _name_kinds(judged: list[JudgedImage], assignments: list[ModelAssignment]) -
 
 
 def _report_ages(records: Iterable[PendingImage]) -> None:
-    """Sets the metric `castline_consumer_lag_seconds`: for each line, the age of its oldest picture in the batch."""
+    """Sets the metric `castline_consumer_lag_seconds` of each line to the age of the oldest picture of this line in the batch."""
     now = utc_now()
     oldest: dict[str, datetime] = {}
     for record in records:
@@ -434,7 +435,7 @@ def _report_ages(records: Iterable[PendingImage]) -> None:
 
 
 def _count_verdicts(confirmed: list[tuple[JudgedImage, Verdict]]) -> None:
-    """Updates the metrics of verdicts after the brokers have confirmed them. Each verdict comes with the judged image."""
+    """Updates the metrics of verdicts after the brokers have confirmed the verdicts. `confirmed` holds pairs of image and verdict."""
     confirmed_at = utc_now()
     for judged, verdict in confirmed:
         line = verdict.line

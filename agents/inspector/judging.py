@@ -3,8 +3,8 @@
     decoded images -> judge_images -> LineRules.apply -> make_verdict
 
 - `judge_images` finds the single pictures on which the networks fail.
-- `LineRules` labels judged images by the settings of their line: a threshold, the line's share of defects, and the miss risk. If a line
-  has no settings, its pictures keep the labels of the model version.
+- `LineRules` labels judged images by the settings of their line: a threshold, the expected share of defective parts, and the share of
+  these parts that may pass without a review. If a line has no settings, its pictures keep the labels of the model version.
 """
 
 from __future__ import annotations
@@ -186,7 +186,7 @@ class LineRule:
     """The rule by which a line turns the probabilities of one model version into labels.
 
     - `threshold`, `decision`: written into the verdicts.
-    - `rule`: None keeps the labels of the model version.
+    - `rule`: chooses the label by the defect probability. With None, the picture keeps the label of the model version.
     - `reviews_anomalies`: a high anomaly score changes `ok` to `review`.
     - `regions`: the regions of the line, or None for the whole picture. Pixels outside the regions raise no anomaly score.
     """

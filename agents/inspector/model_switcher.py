@@ -28,9 +28,10 @@ log = logging.getLogger(__name__)
 # Why a version was rejected. The words are values of the label `reason` of the metric `castline_model_refused_total`.
 FILES, CLASSES, WARM_UP = "files", "classes", "warm-up"
 
-# Finds the model version with the given name and verifies its files. Raises ModelError if the version is missing or damaged.
+# A function that finds the model version with the given name and verifies its files. It raises ModelError if the version is missing or
+# damaged.
 FindVersion = Callable[[str], Version]
-# Loads a version, warms it up and checks it against its golden set. Raises ModelError on a failure.
+# A function that loads a version, warms it up and checks it against its golden set. It raises ModelError if one of these steps fails.
 OpenVersion = Callable[[Version], Ensemble]
 
 
@@ -69,7 +70,7 @@ class ModelSwitcher:
 
     @property
     def assignments(self) -> Mapping[str, ModelAssignment]:
-        """The assignment of each line. The returned mapping never changes, because a switch makes a new mapping."""
+        """Maps each line to the versions that judge it. A returned mapping never changes, because each switch makes a new mapping."""
         return self._assignments
 
     @property
@@ -127,7 +128,10 @@ class ModelSwitcher:
         self._assign_shadows(choices)
 
     def _assign_first(self, line: str, choices: ModelChoices) -> None:
-        """Assigns to `line` the first of its candidate versions that passes the checks. Raises VersionRejectedError if none does."""
+        """Assigns to `line` its chosen version, or the next version in the list of candidates if the chosen one fails the checks.
+
+        Raises VersionRejectedError if all candidates fail.
+        """
         candidates = choices.list_candidates(line)
         for index, name in enumerate(candidates):
             remaining = candidates[index + 1 :]
@@ -158,7 +162,7 @@ class ModelSwitcher:
             return current
 
     def _switch_shadow(self, line: str, choices: ModelChoices) -> ModelAssignment:
-        """Returns which versions judge `line`: the present version, and the shadow version that `choices` names.
+        """Returns the assignment of `line` with the shadow version that `choices` names. The judging version does not change.
 
         If the switcher rejects the named shadow version, the line has no shadow version.
         """
@@ -174,7 +178,7 @@ class ModelSwitcher:
     def _admit(self, name: str, like: Version | None) -> Ensemble:
         """Returns the ensemble of version `name`, ready to judge. Loads the version if it is not in memory.
 
-        Raises VersionRejectedError if the version cannot be opened, or if its classes differ from those of the version `like`.
+        Raises VersionRejectedError if the version cannot be opened, or if its classes differ from those of `like`, another version.
         """
         start_s = time.monotonic()
         if name in self._rejected:

@@ -29,9 +29,9 @@ class UploadAdmission(Generic[Item]):
     """A queue of at most `capacity` uploaded pictures. Passes each item to `admit` in the order of arrival.
 
     - `admit`: receives the item and its deadline (monotonic seconds).
-    - `max_bytes`: too many uploads wait if their records have more bytes than this.
+    - `max_bytes`: the limit for the total size of the waiting records. Above it, the queue counts as crowded.
     - `is_idle`: returns whether no picture from a camera waits.
-    - `abort_decoding`: ends the decoding of the present picture with an error. It is called when too many uploads wait.
+    - `abort_decoding`: stops the decoding of a picture, which then gets an error. It is called when the queue becomes crowded.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class UploadAdmission(Generic[Item]):
         return self._queue.qsize() > self._max_count or self._waiting_bytes > self._max_bytes
 
     async def put(self, item: Item, decoding: Future[Any] | None, deadline_s: float | None, size: int = 0) -> None:
-        """Adds an item. Waits while the queue is full. After `drain`, this method never returns.
+        """Adds an uploaded picture. Waits while the queue is full. After a call of `drain`, this method waits for ever.
 
         `decoding` is the future of the decoded picture, or None. `size` is the size of the record, in bytes.
         """

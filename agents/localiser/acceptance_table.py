@@ -74,7 +74,7 @@ class AcceptanceRule(BaseModel):
 
 
 class AcceptanceTable(BaseModel):
-    """The acceptance table of a part. `other_kinds` says whether a defect is accepted or rejected if no rule names its kind."""
+    """The acceptance table for the parts of a line. `other_kinds` applies to defects whose kind is in no rule: `accepted` or `rejected`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -419,9 +419,11 @@ def _partition_of(received: ReceivedRecord) -> tuple[str, int]:
 def make_finding(verdict: Verdict, found: DefectMap, address: str, found_at: datetime, mm_per_px: float | None = None) -> Finding:
     """Returns the finding for `verdict`. `found` is the defect map of the whole picture, whose heat map is stored at `address`.
 
-    - The score of a box is its highest heat times the defect probability of the verdict, because even a good part has hot areas.
-    - The score of a small defect is only its highest heat, because the networks do not see small defects.
-    - If no network has judged the part, the verdict has no defect probability. Then each score is only the highest heat.
+    - The score of a box is the highest heat in the box, multiplied by the defect probability of the verdict. So the hot areas of a good
+      part get low scores.
+    - The score of a box for a small defect is not multiplied. The networks do not see small defects, so the defect probability says nothing
+      about them.
+    - If the verdict has no defect probability, no score is multiplied.
 
     If `mm_per_px` is given, each box has the area and the length of its defect in millimetres.
     """

@@ -55,7 +55,7 @@ class SpareProcessors:
         self._are_free = True
 
     def are_free(self) -> bool:
-        """Returns whether other programs have left at least half a processor free in the last moments.
+        """Returns whether other programs left at least half a processor free since the last measurement.
 
         Returns False if the last call was more than MAX_SAMPLE_S ago, because the use of the processors is then not known. The
         next call after SAMPLE_S returns a measured result.

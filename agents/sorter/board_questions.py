@@ -50,7 +50,10 @@ class BoardQuestions:
             ) from error
 
     async def read_page(self, deadline_s: float, number: int, page: str) -> dict[str, int | str]:
-        """Returns the fields of a status page of the lane `number`. Raises OldFirmwareError if the board does not know the page."""
+        """Asks the board for the status of the lane `number`, and returns the fields of the answer. `page` names the group of fields.
+
+        Raises OldFirmwareError if the firmware of the board does not know this group.
+        """
         try:
             fields = dict(await self.ask(deadline_s, "STATUS", number, page))
         except GateError as error:

@@ -26,7 +26,7 @@ _MAX_LINE_BYTES = 2**18
 _READ_S = 5.0
 # After an error, such as too many open files, the sorter waits this long before it accepts the next client.
 _ACCEPT_AGAIN_S = 1.0
-# After its command has expired, the caller still waits this long for an answer.
+# A program that sends a command waits for the answer until this many seconds after the command has expired.
 _ANSWER_MARGIN_S = 3.0
 
 

@@ -118,7 +118,7 @@ class CommandTopic:
                     yield record, command
 
     def _hand_over(self, record: ConsumedRecord, is_old: bool) -> None:
-        """Lets the event loop handle a record. Waits until the total size of the unfinished records is at most _MAX_OPEN_BYTES."""
+        """Starts to handle a record in the event loop. Then waits while the unfinished records together have more than _MAX_OPEN_BYTES."""
         handling = asyncio.run_coroutine_threadsafe(self._handle(record, is_old), self._loop)
         handling.add_done_callback(_log_failure)
         self._open[handling] = len(record.value or b"") + _RECORD_OVERHEAD_BYTES

@@ -39,7 +39,8 @@ _CONFIRMATIONS: dict[bool | None, Confirmation] = {True: "yes", False: "no", Non
 def lane_settings(gate: GateSettings) -> LaneSettings:
     """Returns the board's settings for the lane of a line. A value that the line's settings leave out gets the protocol's default.
 
-    Raises ValueError if a value is outside the board's bounds or cannot be sent exactly, or if an encoder has no `step_um`.
+    Raises ValueError if a value is outside the board's bounds, if it is not a whole number in the board's unit, or if the
+    belt has an encoder and `step_um` is missing.
     """
     if gate.board.get("encoder") in (1, "1") and "step_um" not in gate.board:
         raise ValueError("board.encoder is 1, but board.step_um is missing. Set it to the belt travel of one encoder edge in micrometres.")
@@ -58,7 +59,10 @@ def lane_settings(gate: GateSettings) -> LaneSettings:
 
 
 def _whole(name: str, value: float, units: int, unit: str) -> int:
-    """Converts millimetres to a unit of the board. `units` is the number of units in one millimetre. Raises ValueError for a fraction."""
+    """Converts `value` from millimetres to the unit in which the board counts. One millimetre has `units` of this unit.
+
+    Raises ValueError if the result is not a whole number.
+    """
     in_units = Fraction(repr(value)) * units
     if in_units.denominator != 1:
         raise ValueError(f"{name} is {value:g}, but the board counts in units of {unit}. Choose a whole multiple of this unit.")

@@ -18,7 +18,7 @@ _MAX_RECORDS_AT_ONCE = 256
 class JournalSender:
     """Sends the journal of one line to `topic`. All methods are called in the event loop.
 
-    `report_problem` is called with a sentence while the disk refuses records, and later with "".
+    `report_problem` is called with a sentence when the disk refuses records, and with "" when the disk stores records again.
     """
 
     def __init__(

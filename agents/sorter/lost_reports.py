@@ -21,7 +21,7 @@ _MAX_ANNOUNCED = 1024
 # The largest number of missing parts that get a record. A board counts this many parts in 18 hours at one part a second. In a larger gap,
 # only the newest parts get a record.
 _MAX_MISSING = 65_536
-# The largest number of records that are made at once. With more records, the sorter's other work would wait for too long.
+# The largest number of lost parts that get their records at once. With more parts, the sorter's other work would wait for too long.
 _MAX_TAKEN = 256
 
 
@@ -43,7 +43,7 @@ class LostReports:
         self._missing: dict[int, float] = {}
 
     def begin_run(self, run: int, recorded_parts: Iterable[int], now_s: float) -> None:
-        """Starts to follow `run`. `recorded_parts` are the parts of this run that already have a record.
+        """Begins with a new run of the board. `recorded_parts` are the parts of this run that already have a sorting record.
 
         Call `take_all` first, because this method forgets the missing parts of the earlier run.
         """
@@ -53,12 +53,12 @@ class LostReports:
         self._missing = {}
         for part in parts:
             self.add_report(part, now_s)
-        # The board reports lost reports as a fault. If some parts have a record already, the outage recorder perhaps acknowledged such a
-        # fault before the sorter started. So the sorter assumes a loss.
+        # If the board loses reports, it reports this as a fault. Parts that already have a record were recorded before this sorter started,
+        # and the fault was perhaps acknowledged then. So the sorter treats the run as if reports were lost.
         self._is_loss_reported = bool(parts)
 
     def note_loss(self) -> None:
-        """Notes that the board has lost events. The next call of `add_report` then also checks the parts that the board has announced."""
+        """Records that the board has lost reports. The next call of `add_report` then also counts announced parts as missing."""
         self._is_loss_reported = True
 
     def add_report(self, part: int, now_s: float) -> None:
@@ -88,7 +88,7 @@ class LostReports:
         self._highest = max(self._highest, part)
 
     def take_lost(self, now_s: float) -> list[int]:
-        """Removes and returns at most 256 parts that have been missing for REPORTED_WITHIN_S. The next calls return the others."""
+        """Removes and returns the parts that were missing for so long that their reports are lost. Returns at most 256 parts at a time."""
         return self._take(lambda since_s: now_s - since_s >= REPORTED_WITHIN_S, _MAX_TAKEN)
 
     def take_all(self) -> list[int]:

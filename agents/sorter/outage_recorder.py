@@ -41,8 +41,8 @@ _MAX_RECOGNISED = 4096
 class OutageRecorder:
     """Records the reports of the board of `lines` in a `with` block. The recorder opens the port after three seconds in the block.
 
-    The recorder sends no settings and no verdicts. A board that was reset stays in its safe state. Any other board treats each part as a
-    part without verdict.
+    The recorder sends no settings and no verdicts. So a board that was reset stays in its safe state. A board that was not reset continues
+    to move its gates, and treats each part as a part without verdict.
     """
 
     def __init__(self, settings: Settings, lines: list[str], system: OperatingSystem = SYSTEM, ports: SerialPorts = SERIAL_PORTS) -> None:
@@ -64,7 +64,7 @@ class OutageRecorder:
         self._is_over.set()
         with self._lock:
             self._resources.close()
-        # The thread of the timer may still wait for the lock in `_begin`. There it finds `_is_over` set, and ends.
+        # If the thread of the timer still waits for the lock, it gets the lock now, sees that the `with` block is over, and ends.
         self._timer.join()
 
     def _wait_and_begin(self) -> None:
@@ -93,7 +93,7 @@ class OutageRecorder:
             self._resources.callback(journal.close)
             recorder = _LaneRecorder(line, gate, journal, self._settings.find_line(line).is_triggered_by_board, self._system)
             recorder.lane = link.add_lane(line, recorder.record, lane=gate.lane)
-        # The link is stopped before the journals are closed.
+        # An ExitStack calls the last callback first. So the link is stopped before the journals, into which it writes, are closed.
         self._resources.callback(link.stop)
         link.start()
         log.warning("Kafka does not answer. Until it does, the reports of the board at %s are recorded in the journal.", board.port)
@@ -137,7 +137,8 @@ class _LaneRecorder:
         except JournalError as error:
             log.error("%s The board keeps its report about the part.", error)
             if isinstance(event, PartSorted):
-                # The board repeats its report. If the lane forgets the event, it passes the repeated report on as a new event.
+                # The board repeats a report that is not acknowledged. The lane must forget the event, because it ignores repetitions of
+                # known events.
                 self.lane.forget_event(event.event, event.run)
             return
         if isinstance(event, PartSorted | FaultChanged):

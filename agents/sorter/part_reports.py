@@ -21,7 +21,8 @@ log = logging.getLogger(__name__)
 # The largest number of reports that wait for the gateway. At 10 parts a second, 2,048 parts pass in more than three minutes.
 MAX_REPORTS = 2048
 _MAX_REQUESTS = 32
-# The pause between two attempts is short, because a picture waits for its part only for `match_window_s`, usually a second.
+# The pause before a report is sent again. It is short, because a picture waits for the report of its part only for `match_window_s`,
+# usually a second.
 _RETRY_S = 0.2
 # The gateway answers within 15 s, even if it first needs a picture from the camera.
 _MAX_ANSWER_S = 20.0

@@ -37,7 +37,8 @@ _MAX_RESTORE_S = 30.0
 _MAX_BOOTSTRAP_MS = 5000
 # The largest run number of a board. A gateway without a board uses larger numbers.
 MAX_RUN = 65535
-# A starting sorter reads at most 2,048 verdicts and 16,384 sorting records. A part can have two sorting records, but only one verdict.
+# A starting sorter reads at most this many verdicts and sorting records of its line from Kafka. Sorting records are more, because a part
+# can have two of them, but only one verdict.
 _MAX_VERDICTS_READ, _MAX_SORTINGS_READ = MAX_PARTS // 2, 4 * MAX_PARTS
 
 
@@ -71,10 +72,10 @@ class PartState:
         return self.counted_at is not None or (self.sorting is not None and self.sorting.counted_at is not None)
 
     def is_of_other_count(self, counted_at: datetime, counted_s: float | None) -> bool:
-        """Returns whether this state belongs to another part with the same number, and not to the part counted at `counted_at`.
+        """Returns whether this state belongs to another part than the part that was counted at `counted_at`, because the times differ.
 
-        After an exchange of the board, two parts can have the same number. The monotonic times are compared if both are known, because a
-        correction of the wall clock does not change them.
+        After an exchange of the board, two parts can have the same number. If both monotonic times are known, they are compared, because
+        nobody can set the monotonic clock. Otherwise the times of the wall clock are compared.
         """
         if self.counted_s is not None and counted_s is not None:
             return abs(counted_s - self.counted_s) > _MAX_TIME_DIFFERENCE.total_seconds()
@@ -147,9 +148,9 @@ class PartStates:
         ]
 
     def unnamed_verdicts(self) -> list[PartState]:
-        """Returns the parts whose verdict the board has obeyed, but whose record does not name the verdict.
+        """Returns the parts whose gate followed a verdict, although the sorting record names no verdict.
 
-        The outage recorder writes such records, because it does not know verdicts.
+        The outage recorder writes such records while Kafka does not answer, because it cannot read the verdicts then.
         """
         return [
             state
@@ -210,11 +211,11 @@ def restore_states(settings: Settings, line: str, journal: SortingJournal, open_
 def join_states(verdicts: list[Verdict], sortings: list[Sorting], most_sortings: int) -> PartStates:
     """Returns the states of the parts in `verdicts`, and of the newest parts in `sortings` that have no verdict.
 
-    `sortings` begins with the oldest record. If `sortings` has `most_sortings` records, older records were perhaps not read. Then verdicts
-    on older parts are ignored.
+    `sortings` begins with the oldest record. At most `most_sortings` records were read. If `sortings` has this many records, older records
+    can exist that were not read. So a verdict on an older part is ignored if the part has no record in `sortings`.
 
-    Example: `sortings` has `most_sortings` records, the oldest from 10:00. A part has a picture from 9:59 and no record in `sortings`. The
-    part was perhaps sorted before 10:00, so its verdict is ignored.
+    Example: `sortings` is full, and its oldest record is from 10:00. A part has a picture from 9:59 and no record in `sortings`. The part
+    was perhaps sorted before 10:00, so its verdict is ignored.
     """
     known_since = sortings[0].sorted_at if len(sortings) >= most_sortings else None
     judged = {(verdict.run, verdict.part) for verdict in verdicts}
@@ -245,10 +246,7 @@ def _read_newest(
     least: int = 0,
     since: datetime | None = None,
 ) -> list[R]:
-    """Reads the records of a topic that were sent after `since`. If these are fewer than `least`, reads the newest `least` records.
-
-    If these are more than `most`, reads only the newest `most` records.
-    """
+    """Reads the records of a topic that were sent after `since`, but at least the newest `least` and at most the newest `most` records."""
     consumer = open_reader(settings, "recall", bootstrap_timeout_ms=_MAX_BOOTSTRAP_MS, auto_offset_reset="earliest")
     try:
         partition = TopicPartition(topic, 0)

@@ -26,7 +26,7 @@ class EyeEdges:
 
     @classmethod
     def from_page(cls, page: Mapping[str, int | str]) -> Self:
-        """Reads the status page `edge1` or `edge2` of a board: the edges of the last casting at one photo-eye."""
+        """Makes an object from the fields of the status page `edge1` or `edge2`: what one photo-eye has seen of the last casting."""
         return cls(*(int(page[name]) for name in ("edges", "edge_ms", "edge_steps", "length_ms", "length_steps")))
 
     @property
@@ -57,12 +57,12 @@ def signed(later: int, earlier: int, wrap: int = _U32) -> int:
 
 
 class PassedCastings:
-    """Collects castings that pass both photo-eyes one at a time. Call `add` at least every 0.1 s with both status pages.
+    """Collects castings that pass both photo-eyes one at a time. Call `add` at least every 0.1 s with the newest values of both photo-eyes.
 
-    A casting must reach photo-eye 2 before the next one reaches photo-eye 1. So it is clear to which casting an edge
-    belongs, even if the distance of the photo-eyes is not known.
+    A casting must reach photo-eye 2 before the next casting reaches photo-eye 1. So both photo-eyes always see the same casting, and the
+    distance between the photo-eyes need not be known.
 
-    If a photo-eye is free for less than `part_min_ms`, the next edge belongs to the same casting.
+    If a photo-eye is free for less than `part_min_ms` and then blocked again, it still sees the same casting.
 
     `problem` says why the castings cannot be measured. If they can be measured, it is empty.
     """
@@ -75,22 +75,23 @@ class PassedCastings:
         self._part_min_ms = part_min_ms
         self._has_encoder = has_encoder
         self._last = {1: edge1, 2: edge2}
-        # The values of photo-eye 1 for the casting that is now between the photo-eyes, or None if there is no casting.
+        # What photo-eye 1 has seen of the casting that is now between the photo-eyes. None if no casting is there.
         self._leading: EyeEdges | None = None
-        # True if edges were lost between two calls of `add`. The casting between the photo-eyes is then not measured.
+        # True if a photo-eye has seen several objects between two calls of `add`, so that only the last object is known. Then the casting
+        # between the photo-eyes is not measured.
         self._is_spoiled = False
 
     def add(self, edge1: EyeEdges, edge2: EyeEdges) -> None:
         """Adds the newest values of photo-eye 1 and photo-eye 2. They come from the status pages `edge1` and `edge2` of the board."""
         pages = {1: edge1, 2: edge2}
         eyes = [eye for eye in (1, 2) if pages[eye].count != self._last[eye].count]
-        # The values of photo-eye 1 for the casting that has reached photo-eye 2.
+        # What photo-eye 1 has seen of the casting that is now at photo-eye 2.
         own_edge1 = edge1
         if len(eyes) == 2 and signed(edge1.at_ms, edge2.at_ms) > 0:
             eyes.reverse()
             if not self._is_same_object(edge1, self._last[1]):
-                # The page `edge1` already describes the next casting. The page of the previous call of `add` describes the casting that
-                # is now at photo-eye 2.
+                # The newest values of photo-eye 1 already belong to the next casting. The values of the previous call belong to the casting
+                # that is now at photo-eye 2.
                 own_edge1 = self._last[1]
         for eye in eyes:
             edge, before = pages[eye], self._last[eye]

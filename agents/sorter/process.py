@@ -113,13 +113,14 @@ async def _make_group(
     stack.callback(keeper.shutdown)
 
     def keep(used: Mapping[int, LaneSettings]) -> None:
-        # The saved settings are for a board that replaces this board. The settings of a teaching session are temporary and not saved.
+        # The settings are saved so that a new board can get them if this board is exchanged. The settings of a teaching session are
+        # temporary, so they are not saved.
         if used == commands.teaching.lasting_settings:
             keeper.submit(_keep_settings, file, line, gate.port, used)
 
     lane.on_accepted = keep
     commands = LineCommands(line, lane, gate, settings.service.run_dir / "paused" / line, lambda: recent_start.description)
-    # If another sorter of the line runs, this call raises an error before the journal is opened.
+    # The socket is opened before the journal, because this call raises an error if another sorter of the line runs.
     await stack.enter_async_context(CommandSocket(settings.service.run_dir, commands))
     journal = SortingJournal(settings.sorter.journal_dir, line)
     stack.callback(journal.close)

@@ -31,7 +31,7 @@ def settings_path(journal_dir: Path, line: str) -> Path:
 
 @dataclass(frozen=True)
 class SavedSettings:
-    """The board's settings for the lanes of `line`. `port` is the serial port of the board."""
+    """The content of a file with the settings that a board uses for the lanes of `line`. `port` is the serial port of the board."""
 
     line: str
     port: str
@@ -39,13 +39,13 @@ class SavedSettings:
     lanes: Lanes
 
     def write(self, file: Path) -> None:
-        """Writes the file, which a person can read. Raises OSError if the file cannot be written."""
+        """Writes the settings to `file` as TOML. Raises OSError if the file cannot be written."""
         lanes = {str(lane): dict(values) for lane, values in self.lanes.items()}
         content = {"format": _FORMAT, "line": self.line, "port": self.port, "saved_at": self.saved_at, "lanes": lanes}
         write_atomically(file, _TITLE + tomli_w.dumps({"checksum": _checksum(content), **content}), mode=0o640)
 
     def lane_settings(self) -> dict[int, LaneSettings]:
-        """Returns the settings by lane. A setting that is not in the file gets its default.
+        """Returns the saved settings by lane. A setting that was not saved gets its default.
 
         Raises SettingsError if this release does not know a setting or its value.
         """

@@ -54,7 +54,8 @@ MAX_OPEN_VERDICTS = 64
 # The sorter works on at most this many verdicts. The number is large, because late verdicts can wait for a long time: until the board is
 # connected again and has reported their parts. New verdicts must not wait behind them.
 _MAX_ACCEPTED_VERDICTS = 1024
-# After the deadline for a verdict, the board usually reports the part within this time. A stopping sorter waits no longer for the report.
+# After the deadline for a verdict, the board usually reports the part within this time. A sorter that stops waits for the report only for
+# this time.
 _USUAL_REPORT_S = 2.0
 # While a late verdict waits, the sorter checks at this interval whether the board can still report the part.
 _REPORT_CHECK_S = 0.5
@@ -72,7 +73,7 @@ _EVENTS_LOST, _TRIGGER_LOST = code_of("events-lost"), code_of("trigger-lost")
 
 @dataclass(frozen=True)
 class _Refusal:
-    """A verdict that the board did not accept. After `deadline_s` (monotonic clock), the sorter must not send the verdict."""
+    """A verdict that the board did not accept, the error, and the latest time for sending the verdict (monotonic clock)."""
 
     verdict: Verdict
     error: GateError
@@ -114,14 +115,14 @@ class Sorter:
         self._is_draining = False
         self._events: asyncio.Queue[GateEvent] = asyncio.Queue()
         self._sorting_added = asyncio.Condition()
-        # The parts whose reports wait in `_events`, or are being written.
+        # The parts that the board has reported, but whose sorting records are not written yet.
         self._reported: set[PartKey] = set()
         self._faults = LaneFaults()
         self._lost_reports = LostReports(states.is_known, states.has_record)
         lane.choose_run = states.unused_run
         self._verdicts_done = asyncio.Event()
-        # For each run that the board has begun: the parts of other runs that had no record when the event RunBegan arrived. The list is
-        # made at this moment, because parts that are counted later belong to the new run or to a newer one.
+        # Maps each new run of the board to the parts of other runs that had no sorting record when the run began (event RunBegan). These
+        # parts get a record, because the board does not report them any more.
         self._ended_parts: dict[int, list[PartKey]] = {}
 
     def use_gate(self, gate: GateSettings) -> None:
@@ -220,7 +221,10 @@ class Sorter:
             raise GateError(f"part {verdict.part_id}: {row.meaning}", row.code, row.retriable)
 
     async def _record_refusal(self, refusal: _Refusal) -> bool:
-        """Writes a sorting record for a refused verdict. Writes none if the board has another verdict, or if the part needs no record.
+        """Writes a sorting record for a verdict that the board refused.
+
+        Writes none if the board already has another verdict on the part. If the verdict was not late, also writes none if the part has a
+        record already, or if the board has reported the part.
 
         Returns False if the sorter stops too early. Kafka then delivers the verdict again.
         """
@@ -237,16 +241,16 @@ class Sorter:
         reason: SortingReason = "unmatched" if error.code == _UNKNOWN_PART else "board-restarted"
         if error.code not in (_UNKNOWN_PART, _UNKNOWN_RUN, _LATE, _DEADLINE):
             log.error("part %s: the verdict was not sent to the board: %s", part, error, extra={"part": part})
-        # No record is needed here if the board's report about the part waits to be recorded.
+        # If the board has reported the part already, the record is made from this report.
         key = verdict.run, verdict.part
         if self._states.last_sorting(*key) is None and key not in self._reported:
             await self._record(self._untracked_sorting(*key, reason, error.code))
         return True
 
     async def _record_late_verdict(self, refusal: _Refusal) -> bool:
-        """Writes a sorting record that names the late verdict, unless the part already has a record with a verdict.
+        """Writes a sorting record that says that the verdict came too late. Writes none if the record of the part already names a verdict.
 
-        Waits for the record of the board's report first. Returns False if the sorter must stop before the report has come.
+        First waits until the board has reported the part. Returns False if the sorter must stop before that.
         """
         if not await self._wait_for_report(refusal):
             return False
@@ -294,10 +298,10 @@ class Sorter:
         return True
 
     def _is_recording(self, key: PartKey) -> bool:
-        """Returns whether the report of a part, or of a part before it in the same run, waits for its record.
+        """Returns whether the report of a part, or of an earlier part in the same run, is not recorded yet.
 
-        The board repeats only its oldest reports. If Kafka is away and the disk is full, these reports stay unacknowledged, and the board
-        does not repeat the report of a later part.
+        The board repeats only its oldest unacknowledged reports. If reports cannot be recorded, because Kafka does not answer and the disk
+        is full, the board does not repeat the report of a later part.
         """
         return any(run == key[0] and part <= key[1] for run, part in self._reported)
 
@@ -324,7 +328,7 @@ class Sorter:
         await self._name_obeyed_verdicts()
         while True:
             events: list[GateEvent] = []
-            # The wait for an event has a limit, because lost reports must also be found if no event comes.
+            # The wait for an event ends after some time, because the search for lost reports below must also run while no events come.
             with suppress(TimeoutError):
                 async with asyncio.timeout(_LOST_CHECK_S):
                     events.append(await self._events.get())
@@ -339,8 +343,8 @@ class Sorter:
             sortings += self._remember(self._lost_sortings(lost, "fault", _EVENTS_LOST))
             counted = [CountedPart(event.run, event.part, event.counted_at) for event in events if isinstance(event, PartCounted)]
             runs = [event.run for event in events if isinstance(event, RunBegan)]
-            # The journal removes the parts in `reported` from its list of unreported parts. Each of these parts is in the list already, or
-            # the same transaction adds it first, because its event is in `events`.
+            # The journal has a list of the parts that the gateway does not know yet. `_store` first adds the parts in `counted`, and then
+            # removes the parts in `reported`. So a part can be in both.
             reported = self._reports.take_finished() if self._reports is not None else []
             is_on_disk = await self._store(sortings, counted, runs[-1] if runs else None, reported)
             if self._reports is not None and not is_on_disk:
@@ -352,10 +356,10 @@ class Sorter:
                     self._lane.acknowledge_event(event.event, event.run)
 
     async def _name_obeyed_verdicts(self) -> None:
-        """Writes a second sorting record for each part whose first record does not name the verdict that the board obeyed.
+        """Writes a second sorting record for each part whose gate followed a verdict that the first record does not name.
 
-        The outage recorder, which does not know verdicts, wrote the first records while Kafka did not answer. The second records are
-        written now, because Kafka perhaps does not deliver these verdicts again.
+        The outage recorder wrote the first records while Kafka did not answer, and could not read the verdicts. The second records are
+        written at the start, because Kafka perhaps does not deliver these verdicts again.
         """
         states = self._states.unnamed_verdicts()
         completed = [make_obeyed_sorting(state.sorting, state, self._now()) for state in states if state.sorting is not None]

@@ -37,7 +37,8 @@ _ANSWER_S = 2.0
 # During a teaching session, castings are often missing or unmatched. The board's setting `lost_limit` then has its highest value, so that
 # these castings raise no fault.
 _TEACHING_LOST_LIMIT = BY_KEY["lost_limit"].most
-# A swing takes at most 2 s (the largest `servo_ms`), and its servo pulse begins up to 20 ms after the command.
+# Longest time that a gate needs to move to its other end, in seconds. The move takes at most 2 s (the largest `servo_ms`), and its servo
+# pulse begins up to 20 ms after the command.
 _MAX_SWING_S = 2.1
 # The board refuses settings while a casting is on the belt. The session waits at most this time for an empty belt.
 _MAX_BUSY_S = 10.0
@@ -237,7 +238,7 @@ class Teaching:
         return EyeEdges.from_page(pages[0]), EyeEdges.from_page(pages[1])
 
     async def _measure(self, deadline_s: float) -> CommandAnswer:
-        """Returns the travel and the length of each casting that has passed since the first call."""
+        """Returns the length of each casting that has passed since the first call, and how far it moved from photo-eye 1 to photo-eye 2."""
         if self._castings is None:
             used = lane_settings(self._gate)
             part_min_ms = used.number("part_min_mm") / self._gate.belt_mm_per_s * 1000

@@ -104,9 +104,9 @@ PAGE = DashboardPage(
             Query(f"max by (line) ({select('castline_camera_offset_share')})", "{{line}} median of the last pictures, with its sign"),
             Query(p99("castline_picture_distance_seconds"), "{{line}} 99 %, in seconds"),
             unit="short",
-            description="Time between a picture and the nearest part, after the gateway has subtracted the latency of the camera. A part "
-            "gets the picture if this time is below a quarter of the time between two parts. If the median moves away from 0, the real "
-            "latency of the camera is changing.",
+            description="The gateway subtracts the latency of the camera from the time of a picture, and looks for the part that was "
+            "counted nearest to this time. The curves show the difference. The part gets the picture if the difference is below a "
+            "quarter of the time between two parts. If the median moves away from 0, the real latency of the camera is changing.",
             thresholds=rising(0.125, 0.25),
             alerts=("CameraLatencyDrifts",),
         ),
@@ -283,9 +283,9 @@ ALERTS: tuple[Alert, ...] = (
             "that belongs to no part is judged, but its verdict does not reach the board.",
             "On the Gates dashboard, open the panel “How much time lies between a picture and its part?”.\n\nThe panel shows the "
             "time between a picture and the nearest part, after the gateway has subtracted the latency of the camera. If these times "
-            "are small, the gateway uses the right latency, so pictures or part reports must be lost. If many of these times are "
-            "larger than a quarter of the time between two parts, the gateway uses a wrong latency, or the delay of the pictures varies "
-            "too much.",
+            "are small, the latency is right, and pictures or part reports were lost. If many of these times are larger than a quarter "
+            "of the time between two parts, there are two possible causes. Either the gateway uses a wrong latency, or the delay of the "
+            "pictures varies too much.",
             "If pictures are lost, check the trigger and the camera's own log. If part reports are lost, see the alert "
             "`PartReportsFail`.\n\n"
             "If the gateway uses a wrong latency, check the clock of the camera and run `castline gateway measure <line>`.\n\n"
@@ -352,7 +352,7 @@ ALERTS: tuple[Alert, ...] = (
         Runbook(
             "The latency of the camera has changed, so pictures come too early or too late. The median difference from the expected "
             "time is more than an eighth of the time between two parts.",
-            "No part is affected yet. If the difference grows to more than a quarter of the time between two parts, the gateway no "
+            "No part is affected yet. If the median difference grows to more than a quarter of the time between two parts, the gateway no "
             "longer assigns pictures to parts.",
             "On the Gates dashboard, open the panel “How much time lies between a picture and its part?”.\n\n"
             "If the median in the panel changes steadily, the clock of the camera drifts. If the median has jumped, the camera, the "

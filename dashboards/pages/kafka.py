@@ -5,8 +5,8 @@ from __future__ import annotations
 from dashboards.panels import DashboardPage, Query, rising, stat_panel, timeseries_panel
 from dashboards.promql import LINE, PLANT, p50, p99, rate
 
-# If a metric has no labels, every process exports it. The value is 0 in a process that never sets the metric. So each query selects the
-# role whose processes set the metric.
+# Every process exports all metrics that have no labels. In a process that never sets such a metric, its value is 0. The queries therefore
+# select the role that sets the metric.
 _GATEWAY = f'{PLANT},role="gateway"'
 _INSPECTOR = 'role="inspector"'
 

@@ -167,10 +167,10 @@ ALERTS: tuple[Alert, ...] = (
         ACTIONS,
         Runbook(
             "The board did not report what its gate did with a part (action `untracked`), or a casting without a part number reached the "
-            "gate (reason `unmatched`). Usually the board was reset. Otherwise no sorter took the board's reports for too long, the "
-            "gateway did not assign a picture to a part, or photo-eye 1 has missed a casting.",
+            "gate (reason `unmatched`). Usually the board was reset. There are three other causes: the sorter was away for so long that "
+            "reports of the board were lost, the gateway did not assign a picture to a part, or photo-eye 1 has missed a casting.",
             "The records do not say where these castings are. During a reset, the gate does not move, so a casting can pass it without a "
-            "verdict. A casting can count twice: its picture has a record without an action, and the gate counts the casting as unmatched.",
+            "verdict. The records can also count one casting twice: once as untracked, and once as unmatched.",
             "On the Line dashboard, find action and reason in the panel “What did the gate do, and why?”. The topic "
             "`castings.sorted.<line>` names the untracked parts. The log of the sorter names each reset of the board and its cause.",
             "Inspect the castings of this time again, those in the reject chute and those on the belt.\n\n"

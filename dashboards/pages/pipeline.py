@@ -8,8 +8,8 @@ from dashboards.promql import LINE, PLANT, p50, p99, rate, select
 from dashboards.rules import Alert, Runbook
 
 _LAG = f'castline_consumer_lag_records{{{LINE},role="inspector"}}'
-# If a metric has no labels, every process exports it. The value is 0 in a process that never sets the metric. So each query selects the
-# role whose processes set the metric.
+# Every process exports all metrics that have no labels. In a process that never sets such a metric, its value is 0. The queries therefore
+# select the role that sets the metric.
 _INSPECTOR = 'role="inspector"'
 _ARCHIVIST = 'role="archivist"'
 
@@ -315,8 +315,8 @@ ALERTS: tuple[Alert, ...] = (
         AUDIT_COPY,
         Runbook(
             "The station cannot send new entries of the audit log to the log server that `station.audit_syslog` names.",
-            "The station and all lines go on. The new entries are only in the database. If somebody who can write to the database changes "
-            "them and computes the chain of hashes again, nothing shows that.",
+            "The station and all lines go on. The new entries are only in the database. Somebody who can write to the database "
+            "could change these entries and compute all hashes again. Without the copies on the log server, nobody would notice this.",
             "The log of the station names the server and the error. Check whether the server runs, and whether a firewall is in between.",
             "Restore the server or its network, or correct `station.audit_syslog` and restart the station. The station then sends all "
             "missing entries. Afterwards call `castline station audit verify` with the option `--head` and the newest hash that the server "
@@ -575,8 +575,8 @@ ALERTS: tuple[Alert, ...] = (
         EVENT_LOOP,
         Runbook(
             "Something blocks the event loop of the process, so its commits, heartbeats and deliveries come late.",
-            "Kafka may conclude that the worker is dead, and give its partitions to other workers. Each such change "
-            "delays verdicts, and the change can repeat.",
+            "Kafka may conclude that the worker is dead, and give its partitions to other workers. Verdicts are "
+            "late each time Kafka moves partitions, and this can happen again and again.",
             "On the Pipeline dashboard, open the panel “Which process uses the processors?”, and check whether all cores of the machine "
             "are busy.",
             "Run fewer processes on the machine, or lower `model.threads`, so that the networks leave one core free.",

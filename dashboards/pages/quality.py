@@ -188,7 +188,7 @@ PAGE = DashboardPage(
                 "{{machine}} {{instance_name}} s to open its versions",
             ),
             unit="short",
-            description="How often inspectors refused a chosen version, by reason. The version that was in force before continues to "
+            description="How often inspectors refused a chosen version, by reason. After a refusal, the previous version continues to "
             "judge. The panel also shows how many seconds each inspector needed to open its versions.",
             thresholds=rising(0.0001, 1),
             alerts=("ModelRefused",),

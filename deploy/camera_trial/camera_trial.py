@@ -67,7 +67,7 @@ class TriedPicture:
 
 
 class _UntouchedFolder(DropFolder):
-    """A drop folder whose files the trial reads, but never moves or deletes."""
+    """A drop folder for the camera trial, which reads the files but never moves or deletes them."""
 
     def move(self, path: str, folder: str, reason: str = "") -> str:
         return path
@@ -178,7 +178,7 @@ def _wait_for_frame(
             continue
         if isinstance(found, Exception):
             raise SettingsError(
-                f"The camera was interrupted by an error: {found}. Try again. If the error occurs again, report it."
+                f"The camera was interrupted by an error: {found}. Try again. If the error occurs again, report this message as a bug."
             ) from found
         return found
     return None
@@ -199,7 +199,7 @@ def _describe_silence(line: LineSettings, camera: GatewayCamera, wait_s: float) 
 
 
 def _answer(frame: CameraFrame, picture: TriedPicture, line: str) -> None:
-    """Confirms the picture of `frame`. A camera that uploads pictures over HTTP gets the same response as from the gateway."""
+    """Confirms the picture of `frame`. A camera that uploads pictures over HTTP gets the response that the gateway would send."""
     receipt: Future[PictureReceipt] = frame.receipt
     receipt.set_result(PictureReceipt(PartId(line, 1, picture.number)))
 

@@ -34,7 +34,7 @@ def _use_model(settings: Settings, is_full_size: bool) -> Iterator[Settings]:
     """Yields the settings for a measurement.
 
     If `is_full_size` is False, yields `settings` unchanged. If `is_full_size` is True, the settings name a temporary model version. Its
-    networks are untrained, and as large as in the papers.
+    networks are untrained, and have the sizes of the papers on AlexNet and LeNet.
     """
     if not is_full_size:
         yield settings
@@ -130,7 +130,7 @@ def pipeline(
 @click.option(
     "--old-settings",
     type=click.Path(path_type=Path, exists=True, dir_okay=False, resolve_path=True),
-    help="Settings file for the inspector of OLD_CHECKOUT.",
+    help="Settings file for the inspector in the folder OLD_CHECKOUT.",
 )
 @click.option(
     "--new-settings",

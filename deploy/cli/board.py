@@ -47,7 +47,7 @@ from streams.settings import GateSettings, ServiceSettings, Settings, find_setti
 
 # Longest wait for an answer, in seconds. The wait includes the start of the Mega, up to 3 s, and the transfer of the settings.
 MAX_ANSWER_S = 15.0
-# `castline board monitor` asks for new values at this interval, and waits at most this long for an answer, in seconds.
+# For `castline board monitor`, in seconds: the interval at which it asks for new values, and the longest wait for an answer.
 MONITOR_INTERVAL_S, MONITOR_ANSWER_S = 0.5, 5.0
 # Seconds that a test of the gate takes. The gate stays out for one second and then swings back.
 SWING_S = 1.5
@@ -76,9 +76,13 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def _with_address_options(function: F) -> F:
     for option in (
-        click.option("--line", "name", help="Name of a line. Its settings name the port and the lane."),
+        click.option("--line", "name", help="Name of a line. Its settings name the serial port and the lane."),
         click.option("--port", help="Serial port of the board. Replaces the port in the line's settings."),
-        click.option("--lane", type=click.IntRange(1, 4), help="Lane of the board. The default is the line's lane, or 1 without --line."),
+        click.option(
+            "--lane",
+            type=click.IntRange(1, 4),
+            help="Lane: the number of the belt on the board. The default is the line's lane, or 1 without --line.",
+        ),
     ):
         function = option(function)
     return function
@@ -189,7 +193,7 @@ def _connect(
     """
     if not Path(address.port).exists():
         raise GateError(f"There is no serial port {address.port}. Connect the board, or pass another --port.", code_of("port-in-use"))
-    # The link does not acknowledge the reports of other lanes. The board therefore keeps these reports for the sorters of those lanes.
+    # This connection does not acknowledge reports of other lanes. The board therefore keeps them for the sorters of those lanes.
     link = GateLink(LinkSettings(address.port, address.baud), acknowledges_unserved=False)
     link.add_lane("board", lambda event: None, settings, lane, grades)
     link.start()
@@ -220,7 +224,7 @@ def status(file: Path | None, name: str | None, port: str | None, lane: int | No
                 try:
                     pages[page] = dict(board.ask("STATUS", address.lane, page))
                 except GateError as error:
-                    # Older firmware does not know the status page `chute` or `plant`.
+                    # Older firmware has no status page `chute` or `plant`, and refuses the command.
                     if error.code != code_of("wrong-fields"):
                         raise
         for values in pages.values():
@@ -354,8 +358,8 @@ def restore(file: Path | None, name: str, saved_file: Path | None, is_confirmed:
             edit.write()
         except OSError as error:
             raise SettingsError(
-                f"The board uses the saved settings, but the file {edit.file} cannot be written: {error}. Put these lines there before you "
-                f"start the sorter:\n{describe_changes(name, edit.changes)}"
+                f"The board uses the saved settings, but the file {edit.file} cannot be written: {error}. Put these lines into the "
+                f"file before you start the sorter:\n{describe_changes(name, edit.changes)}"
             ) from None
     click.echo(f"The board of {name} uses the saved settings. Start the sorter now.")
     return 0
@@ -442,7 +446,7 @@ def acknowledge(file: Path | None, name: str | None, port: str | None, lane: int
 def pause(file: Path | None, name: str | None, port: str | None, lane: int | None) -> None:
     """Stop the sending of verdicts to the board, until `castline board resume`.
 
-    The board treats each new part as a part without verdict. The pause also lasts over a restart of the sorter.
+    The board treats each new part as a part without verdict. If the sorter is restarted, the pause goes on.
     """
     click.echo(_send_to_running_sorter(_find_address(file, name, port, lane), "pause").message)
 
@@ -489,7 +493,7 @@ def _find_taught_line(file: Path | None, name: str | None, port: str | None, lan
     Raises SettingsError if no line or several lines match.
     """
     if name is None and port is None:
-        raise click.UsageError("The command does not know which lane you mean. Pass --line, or --port and --lane.")
+        raise click.UsageError("The command does not know which gate you mean. Pass --line, or --port and --lane.")
     gates = {line.name: line.gate for line in load_settings(file).lines if line.gate is not None}
     found = [
         each
@@ -499,7 +503,7 @@ def _find_taught_line(file: Path | None, name: str | None, port: str | None, lan
     if len(found) == 1:
         return found[0]
     if name is not None and name not in gates:
-        # No line with a gate has the name `name`. The caller reports this error when it calls _find_gate().
+        # There is no line `name`, or this line has no gate. The caller calls _find_gate(), which then raises an error.
         return name
     lanes = ", ".join(f"{each} is lane {gate.lane} of {gate.port}" for each, gate in gates.items()) or "no line has a gate"
     problem = f"The options describe {len(found)} lines" if found else "No line has this port and this lane"
@@ -537,11 +541,11 @@ def teach(
     page: Path | None,
     is_confirmed: bool,
 ) -> int:
-    """Measure the settings of a lane with castings on the running belt, and with the help of a person.
+    """Measure the settings of a gate and its photo-eyes, with castings on the running belt and the help of a person.
 
     The steps are: `encoder` (length of an encoder step), `travel` (distance of the photo-eyes, allowed deviation of a part at
-    photo-eye 2, speed of the belt), `servo` (rest and out positions) and `swing` (time of a swing). The step `swing` measures the time by
-    itself if the gate has an end switch.
+    photo-eye 2, speed of the belt), `servo` (rest and out positions) and `swing` (the time that the gate needs to swing). The step `swing`
+    measures this time by itself if the gate has an end switch.
 
     The sorter of the line must run. Name the line with --line, or with --port and --lane of its gate. The command shows the old and the
     new settings, and asks before it uses the new settings. If you press Ctrl-C, the lane keeps its old settings.
@@ -735,7 +739,7 @@ def _make_avr_line(stack: ExitStack, plants: dict[int, Plant], memory: Path, log
 def _make_belt(gate: GateSettings, travel_s: float | None) -> Belt:
     speed_mm_s = gate.belt_mm_per_s if travel_s is None else gate.travel_mm / travel_s
     # A real servo needs 0.08 s to swing the blade, and a part moves on by `swing_mm` in this time. The simulated blade needs no time.
-    # Therefore it stands `swing_mm` further down the belt, so that it meets each part at the same moment as a real blade.
+    # The place of the simulated blade is `swing_mm` further down the belt, so that it meets each part at the same moment as a real blade.
     swing_mm = 0.08 * speed_mm_s
     further = tuple(Blade(grade.lane, grade.gate_mm + swing_mm) for grade in gate.grades)
     return Belt(

@@ -30,7 +30,7 @@ def _describe(key: str, value: int | str) -> str:
 
 
 def _wrap(title: str, texts: list[str], columns: int) -> list[str]:
-    """Joins the texts of a status page into lines of at most `columns` characters. Divides no text."""
+    """Joins the texts of a status page into lines of at most `columns` characters. Keeps each text on one line."""
     lines: list[str] = []
     line = f"{title:6}"
     for text in texts:

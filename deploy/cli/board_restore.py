@@ -34,7 +34,7 @@ class FileEdit:
 def find_differences(used: Mapping[int, Mapping[str, object]], saved: Mapping[int, LaneSettings]) -> Iterator[tuple[str, str, str]]:
     """Yields name, present value and saved value of each setting that differs.
 
-    Old firmware does not know all settings. It acts as if an unknown setting had its default, so the default is the present value.
+    If old firmware does not know a setting, the default counts as the present value, because the firmware acts accordingly.
     """
     for lane, settings in saved.items():
         for key, value in settings.values.items():
@@ -49,7 +49,7 @@ def plan_edit(file: Path | None, line: str, gate: GateSettings, saved: Mapping[i
     Raises SettingsError if a person must change the file. The message names the settings to change.
     """
     changes = _find_changes(gate, saved[gate.lane])
-    # The additional gates of a line take over the setting `safe` from the line. So a change of `safe` can change them, too.
+    # The additional gates of a line use the line's setting `safe`. So a change of `safe` can also change the additional gates.
     other_gates = [
         f"lane {lane}: {name} = {value}"
         for lane, settings in grade_settings(change_gate(gate, changes)).items()
@@ -57,7 +57,7 @@ def plan_edit(file: Path | None, line: str, gate: GateSettings, saved: Mapping[i
     ]
     if other_gates:
         raise SettingsError(
-            f"The additional gates of {line} have other settings in the settings file than in the saved settings. Nothing was changed. "
+            f"In the settings file, the additional gates of {line} have other values than in the saved settings. Nothing was changed. "
             f"Write these values into [[lines.gate.grades]]: {'; '.join(other_gates)}. Then repeat this command."
         )
     if not changes:
@@ -76,7 +76,7 @@ def plan_edit(file: Path | None, line: str, gate: GateSettings, saved: Mapping[i
 
 
 def _find_changes(gate: GateSettings, saved: LaneSettings) -> dict[str, Value]:
-    """Returns the changes of the section [lines.gate] that give the lane the settings `saved`: keys with their new values."""
+    """Returns the keys in the section [lines.gate] that must change, so that the lane gets the settings `saved`, with their new values."""
     present = lane_settings(gate).values
     differing = {key: value for key, value in saved.values.items() if value != present[key]}
     changes: dict[str, Value] = {}
@@ -103,5 +103,5 @@ def _gives(gate: GateSettings, changes: Mapping[str, Value], saved: LaneSettings
 
 
 def read_values(texts: Mapping[str, object]) -> dict[str, SettingValue]:
-    """Converts the settings that a board sent as text. Texts of digits become whole numbers, as in the settings file."""
+    """Converts the settings that a board sent as text. A text of digits becomes a whole number, as in the settings file."""
     return {key: int(str(text)) if str(text).isdecimal() else str(text) for key, text in texts.items()}

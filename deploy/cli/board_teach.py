@@ -38,7 +38,7 @@ from streams.settings import VARIABLE_PREFIX, GateSettings
 from streams.supervision import SupervisedThread
 
 STEPS = ("encoder", "travel", "servo", "swing")
-# In the step `servo`, the command repeats the servo's pulse every second. Every 4 s, it tells the sorter that the dialogue goes on.
+# In the step `servo`, the command sends the servo's position again every second. Every 4 s, it tells the sorter that `teach` still runs.
 _REFRESH_S, _KEEP_ALIVE_S, _POLL_S = 1.0, 4.0, 0.3
 _LEAST_MARK_MM = 100.0
 # The gate swings three times in each direction. The learnt time is the longest time plus 10 %, because a worn gate is slower.
@@ -105,8 +105,8 @@ class TeachDialogue:
         steps = signed(self._position(), before)
         if steps <= 0:
             raise GateError(
-                f"The encoder counted {steps} edges while the mark moved {moved_mm:g} mm. If the number is 0, check the encoder's wires. "
-                "If it is negative, exchange its phases A and B. Nothing was written.",
+                f"The encoder counted {steps} edges while the mark on the belt moved {moved_mm:g} mm. If the number is 0, check the "
+                "encoder's wires. If it is negative, exchange its phases A and B. Nothing was written.",
                 retriable=False,
             )
         step_nm = round(moved_mm * 1e6 / steps)
@@ -243,7 +243,7 @@ def _split_keys(text: str) -> list[str]:
 
 @contextmanager
 def _key_presses() -> Iterator[Callable[[float], str]]:
-    """Yields a function that waits some seconds for a key. It returns the key, an arrow's escape sequence, or "" without a key."""
+    """Yields a function that waits the given seconds for a key, and returns the key. If no key is pressed, it returns ""."""
     descriptor = sys.stdin.fileno()
     before = termios.tcgetattr(descriptor)
     read: list[str] = []
@@ -298,7 +298,7 @@ def run_teach(
     page: Path,
     is_confirmed: bool,
 ) -> int:
-    """Teaches a lane. Returns the exit status: 0 if the settings were written or printed, 1 if the person ended the session before.
+    """Measures the settings of a lane with a person. Returns the exit status: 0 if the settings were written or printed, 1 if not.
 
     If teaching fails, the lane gets its former settings back. GateError or SettingsError then tells a person the cause.
     """
@@ -353,8 +353,8 @@ def _find_changes(
         if name == "travel_mm" and "eye_gap_mm" not in gate.board:
             old = used["eye_gap_mm"]
         old_text, new_text = (f"{each:g}" if isinstance(each, float) else str(each) for each in (old, value))
-        # The learnt `value` is compared with the board and with the settings file. The board and the file differ if a person changed the
-        # file after the sorter's start.
+        # The measured `value` is compared with the value on the board and with the value in the settings file. These two values differ
+        # if a person changed the file after the sorter's start.
         is_same = value == old and value == before.get(name, value)
         marked = " " if is_same else "*"
         click.echo(f"{name.removeprefix('board.'):16}{old_text:>10}{new_text:>10} {marked}")

@@ -58,7 +58,7 @@ class RedriveMark:
 
     @property
     def partition(self) -> str:
-        """The number of the partition. The mark is in the same partition as the dead letter."""
+        """The number of the partition on the topic of dead letters. A mark and its dead letter are in the same partition."""
         return self.place.partition("@")[0]
 
     def describe(self) -> str:
@@ -93,7 +93,7 @@ class DeadLetter:
 
     @property
     def mark(self) -> RedriveMark | None:
-        """The newest mark that says that the record was sent. Without such a mark, the newest mark, or None if there are no marks."""
+        """The newest mark with `is_sent`. If no mark has `is_sent`, the newest of all marks. None if there are no marks."""
         return max(reversed(self.marks), key=lambda mark: mark.is_sent, default=None)
 
     @property
@@ -103,7 +103,7 @@ class DeadLetter:
 
     @property
     def original_position(self) -> tuple[int, int] | None:
-        """Partition and offset of the original record. None if Kafka never took the record, or if the dead letter does not name them."""
+        """Partition and offset of the original record. None if the record was never on Kafka, or if the dead letter does not name them."""
         partition, offset = self.headers.get("dead-partition", ""), self.headers.get("dead-offset", "")
         return (int(partition), int(offset)) if partition.isdecimal() and offset.isdecimal() else None
 
@@ -147,7 +147,7 @@ def read_dead_letters(settings: Settings) -> list[DeadLetter]:
 
 
 def group_by_origin(letters: Sequence[DeadLetter], marks: Sequence[RedriveMark]) -> dict[tuple[str, int, int], tuple[RedriveMark, ...]]:
-    """Groups `marks` by the record that was sent again. The key is the `origin` of a dead letter. Each group keeps the order."""
+    """Groups `marks` by the original record that was sent again. The key is the `origin` of its dead letter. Each group keeps the order."""
     origins = {letter.place: letter.origin for letter in letters}
     by_origin: dict[tuple[str, int, int], tuple[RedriveMark, ...]] = {}
     for mark in marks:
@@ -181,7 +181,7 @@ def plan_redrive(settings: Settings, chosen: Sequence[DeadLetter], again: bool, 
     If several dead letters come from the same record, the record is sent only once. If a dead letter has a mark, its record is not sent.
 
     - `again`: whether a marked record is sent again if Kafka has not confirmed it.
-    - `named`: the places of dead letters that a person has named. If `again` is True, their records are sent even with a confirmed mark.
+    - `named`: the places that a person has given. If `again` is True, their records are sent even if Kafka has confirmed them before.
     """
     cleanup_by_topic = {spec.name: spec.configs["cleanup.policy"] for spec in declare_topics(settings)}
     names = TopicNames(settings.topics.prefix)
@@ -216,7 +216,7 @@ def _describe_earlier_redrive(letter: DeadLetter, again: bool, is_named: bool) -
 class Redrive:
     """Sends the original records of dead letters again. Use a Redrive in a `with` block.
 
-    - `by`: the person who sends. The name is written into the marks, which record what was sent again.
+    - `by`: the person who sends the records. Each RedriveMark contains this name.
     - `known`: all dead letters, as `read_dead_letters` returned them.
     """
 
@@ -246,7 +246,7 @@ class Redrive:
 
         If a record was not sent, yields the letter with "not sent: " and the reason.
 
-        Raises CastlineError if Kafka does not confirm a record. The records before this record stay sent and marked.
+        Raises CastlineError if Kafka does not confirm a record. The records before this record were sent, and have their marks.
         """
         for start in range(0, len(letters), _GROUP_RECORDS):
             yield from self._send_group(letters[start : start + _GROUP_RECORDS])
@@ -271,7 +271,7 @@ class Redrive:
             yield letter, to
 
     def _read_new_marks(self) -> Mapping[tuple[str, int, int], tuple[RedriveMark, ...]]:
-        """Reads the marks after the last known dead letter of each partition, and groups them like `group_by_origin`."""
+        """Reads the marks that were written after the known dead letters, and groups them as `group_by_origin` does."""
         first_offsets = {TopicPartition(self._topic, letter.partition): letter.offset for letter in self._known}
         letters, marks = _split(read_to_end(self._settings, _ROLE, [self._topic], first_offsets=first_offsets))
         return group_by_origin([*self._known, *letters], marks)
@@ -324,6 +324,6 @@ class Redrive:
             confirmed = self._producer.send(topic, key=key, value=value, headers=headers, partition=partition).get(_CONFIRM_S)
         except (KafkaError, OSError) as error:
             raise CastlineError(
-                f'Kafka did not confirm a record for {topic}: {error!r}. "castline dead-letters list" shows what was sent.'
+                f'Kafka did not confirm a record for {topic}: {error!r}. "castline dead-letters list" shows which records were sent.'
             ) from error
         return f"{confirmed.topic}/{confirmed.partition}@{confirmed.offset}"

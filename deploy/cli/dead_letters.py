@@ -87,7 +87,7 @@ def save(file: Path | None, place: str, out: Path) -> None:
 @click.option(
     "--again",
     is_flag=True,
-    help="Also send records whose redrive was interrupted. For a named PLACE, send the record even if it was sent before.",
+    help="Also send the marked records of an interrupted call. For a named PLACE, send the record even if it was sent before.",
 )
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @click.pass_obj

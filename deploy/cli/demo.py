@@ -94,11 +94,11 @@ def command(
     The demo uses its own settings, so a real plant is not used or changed. It prints the address of the station, and a name and a
     password to log in.
 
-    After Ctrl-C the belts run empty. Then the demo checks that every part has a picture, a verdict and a record of what the gate did, and
-    that it fell to the right side.
+    After Ctrl-C the belts run empty. Then the demo checks that every part has a picture, a verdict and a record of what the gate did. It
+    also checks that each casting was diverted or passed as this record says.
 
-    Exit codes: 0 done, 1 the check failed, 3 a process cannot run, 130 stopped before the check. The check fails if a part was lost, fell
-    to the wrong side, or moved its gate twice.
+    Exit codes: 0 done, 1 the check failed, 3 a process cannot run, 130 stopped before the check. The check fails if a part was lost or
+    fell to the wrong side, or if a gate moved twice for one part.
     """
     from rich.console import Console
 
@@ -157,7 +157,7 @@ def _conclude(report: DemoReport, file: Path | None, output: Console) -> int:
 
 
 def _prepare_firmware(boards: str, progress: Console) -> bool:
-    """Returns whether the simulated boards run the Mega's firmware. If they do, builds the firmware first.
+    """Returns whether the simulated boards run the real firmware of the Arduino Mega. If they do, builds the firmware first.
 
     Raises SettingsError if the build fails.
     """

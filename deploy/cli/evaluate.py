@@ -85,7 +85,7 @@ def command(
     Each subfolder of a --data folder must have the name of a class of the version. If the version has no networks, any name is
     allowed, but the name of the class of good parts must begin with "ok".
 
-    Pictures get the same labels as from an inspector with the same settings, but the settings of a line are not applied.
+    Pictures get the labels that an inspector with the same settings would give. Settings of a single line are not applied.
 
     With --masks, also print how well each kind of heat map shows where the defects are. At most 500 defective and 500 good pictures are
     used.

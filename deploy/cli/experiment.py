@@ -272,10 +272,10 @@ def autoencoder(data: tuple[Path, ...], out: Path, seeds: tuple[int, ...], side_
     "of the AlexNet in VERSION. VERSION must have learned from other castings than those in --data.",
 )
 def good_only(data: tuple[Path, ...], out: Path, side_px: int, per_group: int, seed: int, features_name: str | None) -> int:
-    """Cross-validate the scorers that learn from good parts alone.
+    """Cross-validate the scorers, which are models that learn from pictures of good parts alone.
 
-    Each scorer learns three times: from all good pictures, from a few good pictures, and from good pictures mixed with some defective
-    pictures. For each of the three, the table shows how well the scorer finds defective parts.
+    Each scorer is trained in three ways: with all good pictures, with a few good pictures, and with good pictures mixed with some
+    defective pictures. For each way, the table shows how well the scorer finds defective parts.
     """
     _silence_tensorflow()
     from models.anomaly.patch_memory import PatchMemory, learn_patch_memory, read_first_convolution
@@ -430,7 +430,7 @@ def light(data: tuple[Path, ...], out: Path, seeds: tuple[int, ...], **chosen: A
 @click.option(
     "--defective",
     type=click.IntRange(1),
-    help="Number of tested castings that are also shown with defects.  [default: all]",
+    help="For this many of the tested castings, pictures with defects are rendered, too.  [default: all]",
 )
 @click.option("--side", "side_px", default=2236, show_default=True, type=click.IntRange(512, 7000), help="Side of the pictures, in pixels.")
 @click.option("--part-mm", default=300.0, show_default=True, type=click.FloatRange(1, 10000), help="Diameter of the part, in millimetres.")
@@ -448,7 +448,7 @@ def small_defects(
 ) -> int:
     """Measure whether small defects are found in large pictures. The command renders the pictures, which takes about 4 s for each casting.
 
-    The table shows how many pictures would count as defective: good ones, and those with each kind and length of defect.
+    For the good pictures, and for each kind and length of defect, the table shows how many pictures would count as defective.
     """
     _silence_tensorflow()
     from models.evaluation.experiments.small_defects import SmallDefectExperiment

@@ -1,4 +1,4 @@
-"""The command `castline gateway measure`: measures the latency of a camera, from the count of a part to the time of its picture."""
+"""The command `castline gateway measure`: measures the latency of a camera, which is the time from photo-eye 1 to the picture."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ class _LatencyEndpoint:
         self._headers = {"Authorization": f"Bearer {settings.gateway.token.get_secret_value()}", "Content-Type": "application/json"}
 
     def read(self) -> dict[str, Any]:
-        """Returns the latency in use, the count times of the last parts, and the times of the last pictures.
+        """Returns the present latency, and the times at which the last parts were counted and the last pictures were taken.
 
         Raises CastlineError if the gateway does not answer or refuses the request.
         """

@@ -135,8 +135,8 @@ def show(file: Path | None, line: str | None, parts_per_hour: float, as_json: bo
     type=RegionParameter(),
     multiple=True,
     help="Region of the picture to inspect: LEFT,TOP,RIGHT,BOTTOM, or corners X,Y separated by spaces. All numbers are from 0 to 1. "
-    "Outside these regions, nothing raises an anomaly score, and heat maps show nothing. The networks always judge the whole picture. May "
-    "be repeated. The new regions replace all earlier ones.",
+    "What lies outside these regions does not change the anomaly scores and is not shown in heat maps. The networks always judge the whole "
+    "picture. May be repeated. The new regions replace all earlier ones.",
 )
 @click.option(
     "--ignore",
@@ -260,9 +260,10 @@ def _format_line(row: Mapping[str, Any]) -> list[str]:
 @AS_JSON
 @click.pass_obj
 def estimate(file: Path | None, line: str, newest: int, parts_per_hour: float, as_json: bool) -> None:
-    """Estimate the share of defective parts on LINE, and show which rejects and misses this share would mean.
+    """Estimate the share of defective parts on LINE, and show how many rejects and misses to expect with it.
 
-    The estimate is computed from the defect probabilities of the parts. If at least 20 parts are reviewed, their reviews correct it.
+    The estimate is computed from the defect probabilities of the parts. If people have reviewed at least 20 parts,
+    the reviews correct the estimate.
 
     This command changes nothing. To use the estimate, call castline lines set.
     """
@@ -320,7 +321,7 @@ def estimate(file: Path | None, line: str, newest: int, parts_per_hour: float, a
 @click.option(
     "--miss-risk",
     type=click.FloatRange(_MIN_SHARE, 1 - _MIN_SHARE),
-    help="Also simulate a rule with this miss risk. The option has the same meaning as in castline lines set.",
+    help="Also simulate a rule that gives the label ok to at most this share of the defective parts, as in castline lines set.",
 )
 @click.option(
     "--costs",

@@ -123,7 +123,7 @@ def status(file: Path | None, as_json: bool) -> int:
 
 
 def _load_settings_and_key(file: Path | None, line: str | None) -> tuple[Settings, str]:
-    """Returns the settings of Castline, and the key for a choice of a model: the name of the line, or `*` if `line` is None."""
+    """Returns the settings of Castline, and the name of the line, or `*` (all lines) if `line` is None."""
     settings = load_settings(file)
     return settings, settings.find_line(line).name if line is not None else ALL_LINES
 

@@ -233,7 +233,7 @@ def _read_images(settings: Settings, line: LineSettings, since: datetime, until:
 
 
 def _read_labels(settings: Settings, line: str, since: datetime) -> dict[_Position, VersionLabel]:
-    """Returns the recorded label of each picture, by the position of its image record. The first verdict of a picture counts."""
+    """Returns the recorded label of each picture. The key is the topic, partition and offset of the picture. Its first verdict counts."""
     labels: dict[_Position, VersionLabel] = {}
     for record in read_to_end(settings, "replay", [TopicNames(settings.topics.prefix).verdicts(line)], since):
         try:

@@ -1,4 +1,4 @@
-"""The first steps of every command that runs a role of the plant."""
+"""Loads and checks the settings of a role, and sets up its log. Every command that runs a role begins with this."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from streams.signatures import check_keys
 
 
 def start_role(file: Path | None, role: str) -> Settings:
-    """Returns the settings of the role, after its log is set up.
+    """Loads and checks the settings of the role, sets up its log, and returns the settings.
 
     Raises SettingsError if the settings are wrong, or if other users of this machine can read the files of the plant.
     """

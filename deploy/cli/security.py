@@ -48,7 +48,7 @@ def check(file: Path | None, as_json: bool, certificates: tuple[Path, ...]) -> i
     """Check settings, files, listeners, certificates, ACLs of Kafka, accounts and Django's deployment settings. Print what to correct, the
     most important first.
 
-    The exit status is 1 if a finding has the weight high. Run the command as the user that runs Castline.
+    The exit status is 1 if at least one finding has the weight `high`. Run the command as the user that runs Castline.
     """
     settings = load_settings(file)
     findings = [

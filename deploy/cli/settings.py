@@ -99,9 +99,10 @@ def _describe_section(section: Mapping[str, Any], root: Mapping[str, Any], prefi
 
 
 def _resolve_section(schema_of_name: Mapping[str, Any], root: Mapping[str, Any]) -> tuple[Mapping[str, Any] | None, str]:
-    """Returns the schema of the section that `schema_of_name` describes, and a text that is shown after the section's name.
+    """Returns the JSON schema of a section, and a text that is shown after the section's name.
 
-    The text is "[]" for a list of sections, such as `lines`, and "" for one section. For a single setting, returns None and "".
+    The text is "[]" for a list of sections, such as `lines`, and "" for one section. If `schema_of_name` belongs to a single setting,
+    returns None and "".
     """
     items = schema_of_name.get("items", {})
     options = schema_of_name.get("anyOf", [])

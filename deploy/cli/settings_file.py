@@ -33,7 +33,7 @@ def edit_gate(text: str, line: str, changes: Mapping[str, Value]) -> str:
             _set_value(rows, _find_section(rows, index, "lines.gate"), key, json.dumps(value))
     edited = "\n".join(rows)
     if tomllib.loads(edited) != expected:
-        raise ValueError("this command does not understand how the section [lines.gate] is written")
+        raise ValueError("this command cannot change the section [lines.gate], because it does not understand how the section is written")
     return edited
 
 
@@ -47,7 +47,7 @@ def describe_changes(line: str, changes: Mapping[str, Value]) -> str:
 def _find_section(rows: list[str], index: int, name: str) -> range:
     """Returns the row numbers of the section `name`, without the section's header. If there is no such section, the range is empty.
 
-    `index` is the position of the gate's line among the lines of the settings file, from 0.
+    `index` is the number of the production line in the settings file, counted from 0.
     """
     lines_seen, begin = -1, None
     for number, row in enumerate(rows):

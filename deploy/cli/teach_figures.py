@@ -19,10 +19,11 @@ from streams.settings import GateSettings
 
 _MAD_TO_SPREAD = 1.4826
 _OUTLIER_SPREADS, _LEAST_OUTLIER_MM = 5, 5.0
-# The command `teach` stops if more than 20 % of the castings are outliers. The castings then probably slip, or a photo-eye is loose. The
-# command also stops if the spread of the travel is above 10 mm and above 5 % of the median travel.
+# The travel of a casting is its way from photo-eye 1 to photo-eye 2. The command `teach` stops if the travel of more than 20 % of the
+# castings is an outlier, because the castings then probably slip, or a photo-eye is loose. It also stops if the spread of the travel is
+# above 10 mm and above 5 % of the median.
 _MAX_OUTLIER_SHARE, _MAX_SPREAD_SHARE, _LEAST_MAX_SPREAD_MM = 0.2, 0.05, 10.0
-# The window (setting `window_mm`) is six times the spread, and at least 15 mm. If there is no encoder, the speed is less certain, so the
+# The window (setting `window_mm`) is six times this spread, and at least 15 mm. If there is no encoder, the speed is less certain, so the
 # window is also at least 2 % of the travel.
 _WINDOW_SPREADS, _LEAST_WINDOW_MM, _TIMED_WINDOW_SHARE = 6, 15, 0.02
 
@@ -52,7 +53,7 @@ def _centre_and_spread(values: Sequence[float]) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class LaneMeasurement:
-    """The castings of a lane, in millimetres and milliseconds. `longest_mm` is 0 if the length of no casting is known."""
+    """Travel, greatest length and speed of the measured castings. `longest_mm` is 0 if the length of no casting is known."""
 
     travel: Estimate
     longest_mm: float
@@ -60,7 +61,7 @@ class LaneMeasurement:
 
 
 def evaluate(castings: Sequence[Mapping[str, int | str]], step_nm: int, gate: GateSettings) -> LaneMeasurement:
-    """Converts castings to millimetres. `step_nm` is the length of an encoder step, or 0 without an encoder.
+    """Computes travel, greatest length and speed from the measured castings. `step_nm` is the length of an encoder step: 0 without encoder.
 
     Raises GateError if the castings differ so much that a median has no meaning.
     """
@@ -105,10 +106,10 @@ def propose_travel(measured: LaneMeasurement, gate: GateSettings, has_encoder: b
 def propose_limits(measured: LaneMeasurement, used: Mapping[str, int | str], window_mm: Number, servo_ms: Number) -> dict[str, Number]:
     """Returns the settings `stuck_mm` and `spacing_mm` that suit the longest casting and the gate.
 
-    - `stuck_mm`: a photo-eye that is blocked for more belt travel than this is a fault. At least three times the longest casting, and at
-      least twice `part_max_mm`.
-    - `spacing_mm`: the board makes one decision about parts that are closer than this. Longer than a casting, and long enough for the gate
-      to return between two castings.
+    - `stuck_mm`: the board reports a fault if a photo-eye is blocked while the belt moves by more than this. The value is at least three
+      times the longest casting, and at least twice `part_max_mm`.
+    - `spacing_mm`: the board makes one decision about parts that are closer than this. The value is longer than a casting, and long enough
+      for the gate to return between two castings.
     """
     longest_mm = measured.longest_mm
     stuck_mm = max(50, 10 * math.ceil(max(3 * longest_mm, 2 * int(used["part_max_mm"])) / 10))

@@ -12,7 +12,10 @@ from deploy.cli.teach_figures import LaneMeasurement
 
 @dataclass
 class TeachRecord:
-    """The results of a session: measurements and changes. A change has a setting, its old value and its new value, as text."""
+    """The results of one call of `castline board teach`.
+
+    Each of `changes` has the name of a setting, its old value and its new value, as text.
+    """
 
     line: str
     person: str

@@ -158,7 +158,7 @@ def keys(private: Path, public: Path, roles: tuple[KafkaRole, ...]) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
 def sign(file: Path | None, yes: bool) -> None:
-    """Sign the model choices and line settings that are in force. Records from the time before you made keys have no signature.
+    """Sign the present model choices and line settings. Records that were written before you made keys have no signature.
 
     The command shows each record first. It accepts records without a signature, so look at them before you confirm.
     """

@@ -70,7 +70,7 @@ def read_trace(settings: Settings, part: PartId) -> list[TraceStep]:
 
 
 def _belongs_to(record: Any, part: PartId) -> bool:
-    """Returns whether a record belongs to `part`. The record's key decides, or its headers if the record has no key."""
+    """Returns whether a record belongs to `part`. If the record has no key, its headers name the part."""
     if record.key == part.key:
         return True
     if record.key:

@@ -62,7 +62,7 @@ _GOOD_ONLY_OPTIONS = (
     type=int,
     help="The training of a network stops early after this many epochs without a lower validation loss. 0: it does not stop early.",
 )
-@click.option("--side", "side_px", type=int, help="Side of the pictures after resampling, in pixels. AlexNet takes pictures of this size.")
+@click.option("--side", "side_px", type=int, help="Side of the resampled pictures, in pixels. AlexNet takes pictures of this size.")
 @click.option(
     "--depth-bits",
     type=int,
@@ -86,7 +86,7 @@ _GOOD_ONLY_OPTIONS = (
 @click.option(
     "--balance",
     type=float,
-    help="How much an epoch repeats the pictures of small --data folders and lists, from 0 to 1. 0: no picture is repeated. 1: a "
+    help="How often an epoch repeats the pictures of small --data folders and lists, from 0 to 1. 0: no picture is repeated. 1: a "
     "small folder counts as much as the largest one, but no picture is used more than 16 times.",
 )
 @click.option(
@@ -112,8 +112,9 @@ _GOOD_ONLY_OPTIONS = (
 @click.option(
     "--near-rings",
     type=float,
-    help="Largest distance of the ring spectra of two pictures that count as the same casting, from 0 to 1. A ring spectrum hardly changes "
-    "when the picture is turned. With 0, only mirrored copies and copies turned by right angles are found.",
+    help="Two pictures count as the same casting if their ring spectra differ by at most this value, from 0 to 1. A ring spectrum "
+    "describes the rings around the centre of a picture, and hardly changes when the picture is turned. With 0, only mirrored copies and "
+    "copies turned by right angles are found.",
 )
 @click.option("--cost-miss", type=float, help="Cost of a defective part that is judged good, in the unit of --cost-false-alarm.")
 @click.option("--cost-false-alarm", type=float, help="Cost of a good part that is judged a defect, in the unit of --cost-miss.")

@@ -182,5 +182,5 @@ def command(
 
 
 def find_head_side(side_px: int) -> int:
-    """Returns the side of the segmentation head's input in pixels: `side_px` rounded up to a multiple of 16, but at most 224."""
+    """Returns the side of a segmentation head's pictures, in pixels: `side_px` rounded up to a multiple of 16, but at most 224."""
     return min(224, -(-side_px // 16) * 16)

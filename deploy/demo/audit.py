@@ -96,7 +96,7 @@ def _parse_picture(record: Any) -> PictureRecord:
 
 @dataclass(frozen=True)
 class AuditResult:
-    """The result of an audit. Counts are numbers of different parts, unless a comment says otherwise. Times are in milliseconds.
+    """The result of an audit. Each count is a number of parts, unless a comment says otherwise. Times are in milliseconds.
 
     The JSON report uses the same field names.
     """
@@ -128,7 +128,7 @@ class AuditResult:
     false_alarms: int = 0
     actions: dict[str, int] = field(default_factory=dict)
     reasons: dict[str, int] = field(default_factory=dict)
-    # Number of repeated image records. A part with three image records counts as two.
+    # Number of repeated image records. If a part has three image records, two of them are repeated.
     repeated_pictures: int = 0
     # Number of verdicts that were sent again. Every reader ignores a repeated verdict.
     repeated_verdicts: int = 0
@@ -212,7 +212,7 @@ def _find_first_verdicts(records: Iterable[VerdictRecord]) -> dict[PartId, Verdi
 
 
 def _find_distinct_events(sortings: Iterable[Sorting]) -> list[Sorting]:
-    # The event number alone does not identify a sorting, because all sortings without an event of the board have the number 0.
+    # Sortings cannot be compared by the event number alone, because all sortings that the board did not report have the number 0.
     distinct: dict[tuple[object, ...], Sorting] = {}
     for event in sortings:
         distinct.setdefault((event.board, event.run, event.event, event.part_id, event.action, event.gate_moved, event.move_count), event)

@@ -283,7 +283,7 @@ class DemoRun:
         return LineStatus(
             name=line,
             figures=figures,
-            # `counted` can be too small, because the metrics are read less often than the topics.
+            # `counted` comes from the metrics, which are read less often than the topics. So `counted` can be older and smaller.
             parts=max(counted, figures.verdicts, figures.sorted),
             queue=int(sum(inspector.value("castline_consumer_lag_records", line=line) for inspector in inspectors)),
             spooled=int(gateway.value("castline_spool_pictures", line=line)) if gateway else 0,

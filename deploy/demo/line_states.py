@@ -20,7 +20,7 @@ class LineStates:
         self._activities = {line.name: LineActivity(line.gate.travel_s if line.gate else None) for line in settings.lines}
 
     def has_gate(self, line: str) -> bool:
-        """Returns whether the settings or the sorter of `line` have said that the line has a gate."""
+        """Returns whether `line` has a gate, according to the settings or to its sorter."""
         return self._find_activity(line).travel_s is not None
 
     def compute(self, line: str, counts: LineCounts, gate_states: Collection[str], is_stop_planned: bool, now: float) -> PlantState:
@@ -29,7 +29,8 @@ class LineStates:
         `gate_states` holds the present state of the gate, from the metric `castline_gate_state`. Without a running sorter, it is empty.
         """
         if gate_states and not self.has_gate(line):
-            # A sorter reports a gate that the settings do not name. Forget the earlier counts, because `missed` now counts other events.
+            # The sorter reports a gate that the settings do not name. Forget the earlier counts, because `missed` counts other events if a
+            # line has a gate.
             self._activities[line] = LineActivity(travel_s=0.0)
         activity = self._find_activity(line)
         activity.add_counts(counts, now)

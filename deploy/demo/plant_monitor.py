@@ -247,7 +247,7 @@ class PlantMonitor:
         sorted_parts = "castline_parts_sorted_total"
         missed = sum(metrics.sum(sorted_parts, line=line, reason=reason) for reason in ("no-verdict", "late-verdict"))
         gate_states = metrics.label_values("castline_gate_state", "state", line=line)
-        # A sorter with a gate state shows that the line has a gate, even if the settings name no gate.
+        # If a sorter reports the state of a gate, the line has a gate, even if the settings name no gate.
         if not (gate_states or self._line_states.has_gate(line)):
             missed = metrics.sum("castline_verdicts_overdue_total", line=line)
         counts = LineCounts(

@@ -31,7 +31,7 @@ _RECONNECT_AFTER_S = 5.0
 
 @dataclass(frozen=True)
 class LineFigures:
-    """The figures of one line. Counts are numbers of different parts since the start.
+    """The figures of one line. Each count is a number of parts since the start, in which no part is counted twice.
 
     - `p50_ms`, `p99_ms`: median and 99th percentile of the time from capture until the verdict is on Kafka.
     - `verdicts_per_s`: mean rate of the last 10 s.

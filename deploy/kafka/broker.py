@@ -234,7 +234,7 @@ class EmbeddedBroker:
         self.stop(5)
 
     def _refuse_lost_topics(self) -> None:
-        # If its metadata log is damaged, Kafka starts without its topics and renames their folders to *-stray.
+        # If the metadata log is damaged, Kafka starts without its topics and renames the folders of the topics to *-stray.
         strays = sorted(folder.name for folder in (self._broker.data_dir / "log").glob("*-stray"))
         if strays:
             self.stop(20)
@@ -260,8 +260,8 @@ class EmbeddedBroker:
     def _give_access(self) -> str:
         """Makes the missing passwords, and gives the users of all roles their passwords and their permissions.
 
-        Returns "" on success. If Kafka does not accept them yet, returns the reason, without a full stop. The caller then tries again,
-        because a broker that has just started can be slow. Raises BrokerError if the passwords cannot be made.
+        Returns "" if Kafka has accepted passwords and permissions, otherwise the reason. The caller then tries again, because a broker that
+        has just started can be slow. Raises BrokerError if the passwords cannot be made.
         """
         folder = broker_password_dir(self._settings)
         try:

@@ -37,13 +37,13 @@ RESERVE_FILE = "reserve"
 # The limit for the alarm is 20 % of the disk, but at most 20 GiB. The limit for dropping records is 10 % of the disk, but at most 4 GiB.
 _ALARM_SHARE, _DROP_SHARE = 0.2, 0.1
 _ALARM_LIMIT_BYTES, _DROP_LIMIT_BYTES = 20 * 2**30, 4 * 2**30
-# While Kafka deletes old records, which takes some seconds, cameras can send up to _DROP_BYTES. So records are dropped while at least this
-# much space is free. On a small disk, the free space is the share _SMALL_DROP_SHARE of the disk.
+# The limit for dropping records is at least _DROP_BYTES, because cameras can send this much during the seconds in which Kafka deletes old
+# records. On a small disk, the limit is at least the share _SMALL_DROP_SHARE of the disk instead.
 _DROP_BYTES, _SMALL_DROP_SHARE = 256 * 2**20, 0.2
 # Free space that Kafka needs to start. It first writes some megabytes of metadata, indexes and segments.
 _START_BYTES = 48 * 2**20
 _RESERVE_SHARE = 0.05
-# Kafka needs some seconds to delete the files of dropped records. Wait for this many checks before more records are dropped.
+# Kafka needs some seconds to delete the files of dropped records. Records are therefore dropped at most once in this number of checks.
 _CHECKS_BETWEEN_DROPS = 6
 
 # The kinds of records, in the order in which they are deleted if the disk is nearly full. castline_broker_drops_total counts by kind.
@@ -91,7 +91,7 @@ def choose_step(names: TopicNames, lines: Sequence[str], starts: Offsets, ends: 
     - `starts`, `ends`: the offset of the first record of each partition, and the offset after the last record.
     - `committed`: the offset up to which the inspectors have judged the pictures of each partition.
 
-    Judged pictures are all dropped. Of every other kind, the older half of the records is dropped.
+    If the kind is judged pictures, all of them are dropped. If it is another kind, the older half of its records is dropped.
     """
 
     def halves(*topics: str) -> dict[TopicPartition, int]:
@@ -146,8 +146,8 @@ class DiskGuard:
         self._reserve = self._folder / RESERVE_FILE
         self._report_problem = report_problem
         self._checks_to_wait = 0
-        # Kafka's segment files before records were last dropped. If the files are still the same when more records must be dropped, the
-        # dropped records have freed no disk space.
+        # Kafka's segment files as they were just before the last drop. If the files are still the same before the next drop, the last
+        # drop has freed no disk space.
         self._before_drop: frozenset[str] | None = None
         self._was_drop_vain = False
         self._reported = ""
@@ -168,7 +168,9 @@ class DiskGuard:
             if free < marks.start and self._reserve.exists():
                 self._reserve.unlink()
                 log.warning(
-                    "The disk of %s is nearly full, so the broker deletes its reserve file of %d bytes.", self._folder, marks.reserve
+                    "The disk of %s is nearly full, so the broker deletes its reserve file, which frees %d bytes.",
+                    self._folder,
+                    marks.reserve,
                 )
                 free, _ = read_free_bytes(self._folder)
         except OSError as error:

@@ -19,9 +19,9 @@ from streams.settings import BrokerSettings
 from streams.user_cache import has_valid_checksum, sha256_of_file, user_cache_folder, write_checksum
 
 KAFKA = "org.apache.kafka:kafka_2.13:4.1.1"
-# Some jars of Kafka have known vulnerabilities (deploy/packaging/advisories.toml). Each key is a newer jar. Each value is the beginning of
-# the names of the files that the newer jar replaces. The first entry also adds the library that connects Kafka's log to Log4j. The
-# downloader jgo is called once for Kafka and once for each entry, because a single call would mix up the versions of the jars.
+# Some jars of Kafka have known vulnerabilities (deploy/packaging/advisories.toml). Newer jars replace them. Each key is a newer jar. Each
+# value is a prefix: all files of Kafka whose names begin with it are replaced. The first entry also adds the library that connects Kafka's
+# log to Log4j. The downloader jgo is called once for Kafka and once for each entry, because a single call would mix up the versions.
 REPLACEMENTS = {
     "org.apache.logging.log4j:log4j-slf4j-impl:2.26.1": "log4j-",
     "at.yawk.lz4:lz4-java:1.11.2": "lz4-java-",

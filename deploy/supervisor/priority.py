@@ -47,5 +47,5 @@ def _set_session_priority(niceness: int) -> None:
     The priority of a process has no effect on other sessions.
     """
     if os.getsid(0) == os.getpid():
-        with suppress(OSError):  # some kernels lack this file, or refuse the change
+        with suppress(OSError):  # some kernels have no autogroup file, or refuse a new value
             Path("/proc/self/autogroup").write_text(str(niceness))

@@ -57,7 +57,7 @@ class ProbeResult:
 
 @dataclass(frozen=True)
 class _Page:
-    """The response of a health page. `waits_for_person` is True if the process is not ready until a person acts."""
+    """The response of a health page. `waits_for_person` is True if the process cannot become ready before a person acts."""
 
     status: int
     text: str

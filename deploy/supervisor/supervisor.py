@@ -17,7 +17,7 @@ from streams.backoff import Backoff
 from streams.errors import DuplicateProcessError
 
 TICK_S = 0.1
-_SETTINGS_AT_FAULT = 3  # the exit status for wrong settings, as EXIT_CODES in deploy/cli/main.py says
+_SETTINGS_AT_FAULT = 3  # exit status for wrong settings (EXIT_CODES in deploy/cli/main.py)
 
 
 @dataclass
@@ -46,7 +46,7 @@ class ManagedProcess:
         self.backoff = Backoff(self.role.restarts.first_s, self.role.restarts.longest_s)
 
     def compute_wait_s(self, status: int, now: float) -> float:
-        """Counts a death with exit status `status`, and returns how many seconds to wait before the next start."""
+        """Notes that the process died with exit status `status`. Returns how many seconds to wait before its next start."""
         policy = self.role.restarts
         if now - self.ready_at >= policy.steady_s:
             self.backoff.succeeded()
@@ -222,7 +222,7 @@ class Supervisor:
         self._kill_if_overdue(managed, now)
 
     def _repeat_jobs(self, stage: int) -> None:
-        """Runs the one-shot roles again whose stage is higher than `stage`. A one-shot role does one job and ends.
+        """Runs all one-shot roles of the stages after `stage` again. A one-shot role does one job and ends.
 
         For example, if the broker (stage 0) was restarted without its data, the topics (stage 1) must be created again.
         """
@@ -233,7 +233,7 @@ class Supervisor:
     def _replace(self, managed: ManagedProcess, now: float, reason: str, grace_s: float | None = None) -> None:
         """Stops a process, so that the supervisor starts it again. A process that still runs after `grace_s` seconds is killed.
 
-        If `grace_s` is None, the process gets the time in its role.
+        If `grace_s` is None, the `grace_s` of the role applies.
         """
         if managed.kill_at < math.inf:
             return

@@ -109,10 +109,10 @@ class Board:
     def _confirmation_fields(self, event: StoredEvent) -> tuple[object, ...]:
         """Returns the value of `confirmed` for a GATE event: 1 if the eye in the chute has seen the part, and 0 if not.
 
-        If the event has no field `gate`, the result also contains `gate` 0 before `confirmed`. The result is empty if the lane has no eye
-        in its chute, or if the host does not read `confirmed`.
+        In the protocol, the field `gate` must stand before `confirmed`. So if the event has no field `gate`, the result is `gate` 0 and
+        then `confirmed`. The result is empty if the lane has no eye in its chute, or if the host does not read `confirmed`.
         """
-        # The field is left out for an older host, because it does not read the field and could drop the longer frame.
+        # An older host gets no field `confirmed`, because it does not read this field and could drop the longer frame.
         if event.confirmed is None or not self._sends_confirmed:
             return ()
         has_gate = len(event.fields) == len(EVENTS["GATE"])

@@ -35,7 +35,7 @@ class CameraTrigger:
         self._moments.clear()
 
     def tick(self, position: int, now_us: int, pulse_us: int) -> None:
-        """Begins the next pulse if it is due. If the previous pulse has not ended, it is ended early, but not before LEAST_PULSE_US."""
+        """Begins the next pulse if it is due. This can end the previous pulse early, but each pulse lasts at least LEAST_PULSE_US."""
         if self._moments and position >= self._moments[0] and now_us >= min(self._end_us, self._least_end_us) + PAUSE_US:
             self._moments.popleft()
             self.began_us.append(now_us)

@@ -1,6 +1,6 @@
-"""Checks the moves of a simulated board's gate with the end switch, and with the eye in the reject chute.
+"""Checks whether the gate of a simulated board really moves. The end switch at the gate and the eye in the reject chute show this.
 
-Places are in thousandths of a step, times in microseconds.
+Places are in thousandths of an encoder step, times in microseconds.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ END_MARGIN_US = 100_000
 # A working gate leaves its old position within servo_ms / 2 + contact_ms + LEAVE_MARGIN_US. The margin is needed because the servo gets a
 # pulse only every 20 ms.
 LEAVE_MARGIN_US = 20_000
-# The problems that an end switch can show. Each value is the detail of fault 54.
+# Two problems of a gate that its end switch shows: the gate has not left its old end, or it has not arrived at the new end. The board
+# reports a problem as fault 54, whose detail is this number.
 NOT_LEFT, NOT_ARRIVED = 1, 2
 
 
@@ -81,7 +82,7 @@ class EndSwitch:
         """Returns NOT_LEFT if the gate does not leave an end in time, NOT_ARRIVED if it reaches no end in time, and otherwise 0.
 
         `is_out` is True after the order to move out, and False after the order to turn back. If the opposite order comes within `leave_us`,
-        the gate has had no time to move, so the result is not NOT_LEFT. After a problem, the time limit `limit_us` begins again.
+        the gate has had no time to move, so the result is 0. After each problem, the time limit `limit_us` begins again.
         """
         if is_out != self._was_out:
             if at_end and self._must_leave and now_us >= self._since_us + leave_us:

@@ -17,7 +17,7 @@ class Contact:
         self._restarts = restarts
         self._level = False
         self._ticked_us = 0
-        # A sum that grows up to `hold_us` while the input is on, and falls to 0 while the input is off.
+        # Counts time: it grows while the input is on, up to `hold_us`, and falls while the input is off, down to 0.
         self._sum_us = 0
 
     def assume_on(self, hold_us: int) -> None:

@@ -149,9 +149,9 @@ class BoardLane:
         self._edge2: Edge | None = None
         # The part that blocks photo-eye 1, if it has been counted.
         self._part_at_eye1: TrackedPart | None = None
-        # _end1: the trailing edge and the leading edge of the last object at photo-eye 1, and the part to which the object belongs.
-        # _end2: the trailing edge of the last part at photo-eye 2.
-        # If the next object comes less than part_min_mm behind the trailing edge, the next object still belongs to the same part.
+        # The end of the last part at photo-eye 1 and at photo-eye 2. If an object comes less than part_min_mm behind this end, the object
+        # still belongs to the same part.
+        # _end1 has three items: the trailing edge, the leading edge, and the part. _end2 is the trailing edge alone.
         self._end1: tuple[Edge, Edge, TrackedPart] | None = None
         self._end2: Edge | None = None
         self._steps = self._turned_steps = 0
@@ -387,8 +387,8 @@ class BoardLane:
             self._acknowledge(now_us)
         ran = self._runs
         if self._belt_off.advance(now_us, self._hold_us) and self._runs != ran:
-            # The belt was switched on or off `_hold_us` ago, but the lane notices the change only now, because it ignores short pulses. In
-            # between, it has computed the travel with the old state of the belt. So it computes this travel again.
+            # The belt was switched on or off `_hold_us` ago. The lane notices this only now, because it ignores short pulses. Since then,
+            # the lane has computed the belt's travel with the old state of the belt. Now it corrects the travel of this time.
             self._running_us -= self._drive.speed * self._hold_us
             self._drive_belt(self._hold_us)
 
@@ -691,7 +691,7 @@ class BoardLane:
         self._edge2, self._end2 = None, edge if is_part else None
 
     def _check_lengths(self, place: int, now_us: int) -> None:
-        """Counts a part with a length of `part_min_mm` at photo-eye 1, and decides about such a part at photo-eye 2."""
+        """Counts the object at photo-eye 1 as a part, and decides about the object at photo-eye 2, if its length reaches `part_min_mm`."""
         min_length = self.settings.travel("part_min_mm")
         if self._edge1 is not None:
             if self._part_at_eye1 is None and place - self._edge1.place >= min_length:

@@ -182,7 +182,7 @@ class PseudoTerminal:
 
 
 class TruthLog:
-    """A TruthListener that writes each physical event to `file` as a line of JSON. If `file` is None, nothing is written."""
+    """Writes each physical event of a simulated line, such as `fell`, to `file` as a line of JSON. If `file` is None, writes nothing."""
 
     def __init__(self, file: IO[str] | None) -> None:
         self._file = file

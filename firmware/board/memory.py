@@ -64,7 +64,7 @@ class FileBoardMemory(BoardMemory):
             content = json.loads(path.read_text())
             self.run = int(content["run"])
             self.settings = {int(lane): LaneSettings(values) for lane, values in content["settings"].items()}
-            # A file that release 0.1.0 wrote has no key `faults`.
+            # If release 0.1.0 wrote the file of the memory, the file has no key `faults`.
             self.faults = {int(lane): [int(code) for code in codes] for lane, codes in content.get("faults", {}).items()}
         except FileNotFoundError:
             pass

@@ -114,8 +114,8 @@ class AvrLine:
         self._deframer = Deframer("<!")
         self._out = bytearray()
         self._pulses_read = self._changes_read = 0
-        # Each key is the timer output of a gate's servo. The value (1, 2) means that the gate stands at the belt of lane 1, and that its
-        # servo is wired to lane 2.
+        # The gates, by the timer outputs of their servos. A value is two lanes: the lane of the belt at which the gate stands, and the lane
+        # to which its servo is wired.
         self._gates = {LANES[lane - 1].compare: (lane, lane) for lane in self.plants}
         for lane, plant in self.plants.items():
             self._gates |= {LANES[blade.lane - 1].compare: (lane, blade.lane) for blade in plant.belt.further}

@@ -9,8 +9,8 @@ namespace castline {
 //
 //   idle --next pulse is due--> pulse --pulse length over, or next pulse is due--> pause --1 ms over--> idle
 //
-// A pulse is due at its moment. The moment is a time in units of 64 us. With the setting trigger_mm, the moment is a position of the belt.
-// The type Place stores times and positions alike, as 24 bits.
+// The value `moment` of a pulse says when the pulse is due. It is a time in units of 64 us or, with the setting trigger_mm, a position of
+// the belt. The type Place can store both as 24 bits.
 class Camera {
  public:
   bool is_triggering() const { return phase_ == kPulse; }

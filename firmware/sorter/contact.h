@@ -37,7 +37,8 @@ class Contact {
   __attribute__((always_inline)) bool sample(bool level, uint16_t passed_us, uint16_t hold_us, uint16_t most_us = kMostUs) {
     const bool has_lasted = level == was_on_;
     was_on_ = level;
-    // The stricter rule for the inputs of a gate: if the input goes back to its old level before the change counts, the sum begins again.
+    // The inputs of a gate have a stricter rule: the new level must last without interruption. So if the old level comes back before the
+    // change counts, sum_us_ starts again.
     if (most_us > kMostUs && level == is_on_) sum_us_ = level ? hold_us : 0;
     // If the level differs from the level at the last call, the input has changed at an unknown moment since that call. So the passed time
     // is not counted. Otherwise a short pulse would count as a longer pulse.
@@ -57,7 +58,7 @@ class Contact {
 
  private:
   static const uint16_t kMostUs = 1000;
-  // The sum grows while the input is on, up to `hold_us`. It falls while the input is off, down to 0.
+  // Counts time: it grows while the input is on, up to `hold_us`, and falls while the input is off, down to 0.
   uint16_t sum_us_ = 0;
   bool is_on_ : 1, was_on_ : 1;
 };

@@ -40,7 +40,7 @@ class Drive {
     return travelled;
   }
 
-  // Returns the belt's travel in `us` at its present speed, in the unit of advance(): 1000 us at half speed give 500.
+  // Returns the belt's travel during `us` at its present speed. The unit is microseconds at full speed: 1000 us at half speed give 500.
   uint32_t travel(uint16_t us) const { return speed_ == kFull ? us : (speed_ >> 8) * us >> 16; }
 
  private:

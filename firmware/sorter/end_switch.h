@@ -4,7 +4,8 @@
 
 namespace castline {
 
-// The problems that an end switch can show. The numbers are the details of fault 54.
+// Two problems of a gate that its end switch shows: the gate has not left its old end, or it has not arrived at the new end. The board
+// reports a problem as fault 54, whose detail is this number.
 enum GateTrouble : uint8_t { kNoTrouble, kNotLeft, kNotArrived };
 
 // A gate has two ends: at rest and fully out. The end switch is on at each end.
@@ -26,7 +27,7 @@ class EndSwitch {
 
   // Returns the problem if the gate has not moved in time, otherwise kNoTrouble. Must be called often. After a problem, the check begins
   // again. `is_out` is true after the order to move out, and false after the order to turn back.
-  // If less than `leave_ms` passes between two orders, the gate has no time to move, so the result is not kNotLeft.
+  // If less than `leave_ms` passes between two orders, the gate has no time to move, so the result is kNoTrouble.
   // See PROTOCOL.md, "Confirmed moves".
   __attribute__((always_inline)) GateTrouble check(bool at_end, bool is_out, uint32_t now_us, uint32_t limit_us, uint16_t leave_ms) {
     if (is_out != was_out_) {
@@ -51,7 +52,8 @@ class EndSwitch {
   }
 
  private:
-  // The start of the time limit. This is the time of the last order to move or, while the gate stands at the right end, the present time.
+  // The start of the time limit: the time of the last order to move. While the gate stands at the end to which it was sent, the time limit
+  // does not run, so this is the present time.
   uint32_t since_us_ = 0;
   bool was_out_ : 1, must_leave_ : 1;
 };

@@ -11,7 +11,7 @@ const uint8_t kRepeatAfter = (kRepeatEveryMs + 24) >> kPhaseMsLog2;
 
 }  // namespace
 
-// Returns the phase (1..7) that contains the time `now_ms`. A phase lasts 256 ms.
+// Returns the phase (1..7) at the time `now_ms`. Time is divided into phases of 256 ms: after phase 7 comes phase 1.
 uint8_t Events::phase(uint32_t now_ms) {
   for (const uint8_t now = static_cast<uint8_t>(now_ms >> kPhaseMsLog2); phase_until_ != now; ++phase_until_) {
     if (++phase_ > kPhases) phase_ = 1;

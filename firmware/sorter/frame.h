@@ -10,10 +10,10 @@ const uint8_t kMaxCommandBytes = 60;
 // Largest number of fields that are stored. A newer host may send more fields, which are ignored.
 const uint8_t kMaxFields = 6;
 
-// Finds the frames in a stream of bytes:
-//   dropped --'>'--> collecting --newline, whole--> frame
+// Finds the frames in a stream of bytes. The states, and what leads from one to the next:
+//   dropped --'>'--> collecting --newline after a valid frame--> frame
 //   collecting --'>'--> collecting a new frame
-//   collecting --newline, damaged | unprintable | too long--> dropped
+//   collecting --newline after a damaged frame | unprintable byte | too many bytes--> dropped
 class Deframer {
  public:
   // Takes the next byte. Returns true if it completes a valid frame. Until the next call, seq(), name() and field() describe this frame.

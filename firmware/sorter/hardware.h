@@ -5,13 +5,14 @@
 namespace castline {
 namespace hardware {
 
-// Must be called once after a reset. Starts the servo pulses for the rest position first, then everything else.
+// Starts the hardware, beginning with the servo pulses for the rest position. Must be called once after a reset.
 void begin(Board& board);
 // Gives the board the present time, the changes at the sensors, and the received bytes.
 void read(Board& board);
 // Gives the gates' pins their servo pulses or levels. Must be called right after Board::move_gates(), so that no gate moves late.
 void drive_gates(Board& board);
-// Writes the other outputs to the pins, sends a waiting frame, and stores changed settings. Then sleeps until the next interrupt.
+// Writes all outputs except those of the gates to the pins, sends a waiting frame, and stores changed settings. Then sleeps until the next
+// interrupt.
 void write(Board& board);
 
 }  // namespace hardware

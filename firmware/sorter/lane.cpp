@@ -147,8 +147,8 @@ void Lane::set_inputs(bool estop_open, bool servo_power, bool belt_runs) {
   servo_power_missing_.sample(!servo_power, passed_us, hold_us);
   const bool ran = runs();
   if (!belt_off_.sample(!belt_runs, passed_us, hold_us) || runs() == ran) return;
-  // The belt was switched on or off `hold_us` ago, but the lane notices the change only now, because it ignores short pulses. In between,
-  // it has computed the travel with the old state of the belt. So it computes this travel again.
+  // The belt was switched on or off `hold_us` ago. The lane notices this only now, because it ignores short pulses. Since then, the lane
+  // has computed the belt's travel with the old state of the belt. Now it corrects the travel of this time.
   travelled_us_ -= drive_.travel(hold_us);
   drive_belt(hold_us);
 }
@@ -226,8 +226,8 @@ void Lane::move_gate() {
     return;
   }
   const Place here = belt().place();
-  // It is not checked here whether a fault holds the gate. When a fault begins to hold the gate, the lane removes all parts that wait for
-  // the gate, so act_on_moments() finds no part.
+  // act_on_moments() moves the gate for parts. This needs no check for faults: when a fault begins to hold the gate, the lane removes all
+  // parts that wait for the gate.
   act_on_moments(here);
   is_divert_near_ = is_divert_near(here);
   gate_.tick(here, settings_, shared_->clock.us(), is_divert_near_);
@@ -368,8 +368,8 @@ void Lane::begin_counting() {
   edges_at_rest_ = 0;
   take_edge(0, shared_->clock.us(), 0);
   take_edge(1, shared_->clock.us(), 0);
-  // Each eye stores the present position of the belt as its leading edge. A much older edge would look like an edge ahead, because
-  // positions have 24 bits and then begin at 0 again.
+  // Each eye stores the present position of the belt as its leading edge. An old edge must not stay stored: positions have 24 bits and then
+  // begin at 0 again, so a very old edge would seem to be an edge that has not come yet.
   eyes_[0].restart(place());
   eyes_[1].restart(place());
   missing_in_a_row_ = unmatched_in_a_row_ = 0;

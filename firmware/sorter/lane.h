@@ -67,7 +67,6 @@ struct StoredLane {
   FaultSet faults;
 };
 
-// The objects of the board that all lanes use.
 struct BoardShared {
   Clock clock;
   Events events;
@@ -171,10 +170,11 @@ class Lane {
   // A measurement of the belt's speed ends after 16 encoder steps, or after 30 ms if fewer steps have come by then.
   static const uint8_t kSpeedSteps = 16;
   static const uint16_t kSpeedUs = 30000;
-  // Movements of fewer steps do not count as turning. An encoder with a broken wire gives only one step forward and one step back.
+  // The encoder counts as turning only after at least this many steps in one direction. An encoder with a broken wire gives one step
+  // forward and one step back in turn.
   static const uint8_t kLeastSteps = 2;
 
-  // A decided part between photo-eye 2 and its gate. The gate must move when the belt has the position `moment`.
+  // A decided part between photo-eye 2 and its gate. `moment` is the position of the belt at which the gate must move.
   struct __attribute__((packed, may_alias)) Armed {
     uint32_t part : 27;
     uint8_t action : 2;
@@ -193,8 +193,8 @@ class Lane {
   // With the setting lane_of, the gate stands at the belt of another lane. Otherwise, the gate stands at the belt of its own lane.
   const Lane& belt() const { return is_further_gate_ ? shared_->lanes[settings_[kLaneOf] - 1] : *this; }
   Lane& belt() { return is_further_gate_ ? shared_->lanes[settings_[kLaneOf] - 1] : *this; }
-  // Returns the decided parts that are on their way to this gate. If the gate is an additional gate, its lane tracks no parts. The decided
-  // parts are then stored in the memory of the lane's tracker, which is free.
+  // Returns the decided parts that are on their way to this gate. For an additional gate, they are stored in the memory of the lane's
+  // tracker, because a lane with an additional gate tracks no parts.
   Armed* armed() { return is_further_gate_ ? static_cast<Armed*>(tracker_.unused_memory()) : armed_; }
   const Armed& next_armed() const { return *const_cast<Lane*>(this)->armed(); }
   // Adds a part to the parts that wait for this gate. Returns false if there is no room.
@@ -229,7 +229,7 @@ class Lane {
   void handle_edge1();
   void handle_edge2();
   void check_lengths(Place here);
-  // Returns whether the length of an object or of a gap is less than part_min_mm. A short object is no part. A part can have a short gap.
+  // Returns whether `length` is less than part_min_mm. An object of this length is not a part. A gap of this length does not end a part.
   bool is_short(int32_t length) const { return length < static_cast<int32_t>(settings_.travel(kPartMinMm)); }
   void count_part();
   void decide_part();
@@ -249,7 +249,7 @@ class Lane {
 
   // The members that every round uses come first, because the processor reads the first 64 bytes of an object faster.
   bool has_stored_settings_ : 1, is_committed_ : 1;
-  // blocks_eye1_: an object blocks photo-eye 1. is_counted1_: the board has counted this object as a part.
+  // blocks_eye1_ is true while an object blocks photo-eye 1. is_counted1_ is true if the board has counted this object as a part.
   bool blocks_eye1_ : 1, is_counted1_ : 1;
   bool blocks_eye2_ : 1;
   // True until the belt has moved part_min_mm after a part left photo-eye 1 or 2. An object that comes earlier belongs to the same part.
@@ -302,7 +302,7 @@ class Lane {
   // Duration and steps of the last measurement of the belt's speed. If the steps are 0, the speed is not known.
   uint16_t measured_duration_us_ = 0;
   uint8_t measured_steps_ = 0;
-  // The current measurement of the belt's speed: its number of steps so far, and its start time.
+  // The measurement of the belt's speed that is running now: the number of steps so far, and the start time of the measurement.
   uint8_t new_steps_ = 0;
   uint16_t measuring_since_us_ = 0;
   // The number of times that a photo-eye has become blocked since the belt stopped.

@@ -47,7 +47,7 @@ void Lane::see_in_chute(Place place) {
   }
 }
 
-// Lets a diverted part wait for the eye in the chute. The gate moved for the part at the belt position `moment`.
+// Lets a diverted part wait for the eye in the chute. `moment` is the position of the belt at which the gate moved for the part.
 void Lane::follow_into_chute(uint16_t event, Place moment) {
   if (chute_.add(event, moment + belt().settings_.places(settings_[kChuteMm]))) return;
   shared_->events.confirm(event, false);

@@ -11,8 +11,8 @@ const uint32_t kMaxPart = 99999999UL;
 
 }  // namespace
 
-// Returns true if a change at a photo-eye has lasted for `debounce_us`. The edge is then stored, and the pulses of the command SERVO end at
-// all gates of the belt.
+// Returns true if a change at a photo-eye has lasted for `debounce_us`. In this case, the function also stores the edge, and ends the
+// pulses of the command SERVO at all gates of the belt.
 bool Lane::take_edge(uint8_t index, uint32_t now_us, uint16_t debounce_us) {
   const Eye& eye = eyes_[index];
   if (!eye.pending() || !eyes_[index].settle(now_us, debounce_us)) return false;
@@ -110,7 +110,7 @@ void Lane::count_part() {
     camera_.add(edge1_.place + settings_.travel(kTriggerMm));
     return;
   }
-  // Trigger the camera trigger_ms after the leading edge, or at once if this time is over.
+  // The camera is triggered trigger_ms after the leading edge. If more time has passed already, the camera is triggered at once.
   const Stamp& now = shared_->clock.now();
   const uint32_t ago_ms = now.ms - edge1_.at.ms;
   const uint32_t ago_us = ago_ms > 2000 ? 2000000UL : ago_ms * 1000 + now.us - edge1_.at.us;
@@ -246,8 +246,8 @@ bool Lane::is_divert_near(Place here) const {
   if (left <= 0) return true;
   if (left >= 65536) return false;
   if (!belt.settings_[kEncoder]) return left < kServoQuietUs >> kMicrosPerPlaceLog2;
-  // The part reaches the gate in (left / 16) * (measured_duration_us_ / measured_steps_) microseconds. Is this less than kServoQuietUs?
-  // Divisions are slow, so each side of the comparison is multiplied by 16 * measured_steps_.
+  // The part reaches the gate in (left / 16) * (measured_duration_us_ / measured_steps_) microseconds. This time is compared with
+  // kServoQuietUs. To avoid slow divisions, both sides of the comparison are multiplied by 16 * measured_steps_.
   const uint32_t quiet = (uint32_t{kServoQuietUs} << kPlacesPerStepLog2) * belt.measured_steps_;
   return static_cast<uint32_t>(left) * belt.measured_duration_us_ < quiet;
 }

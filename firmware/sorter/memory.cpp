@@ -106,7 +106,7 @@ uint16_t count_boot() {
   uint16_t run = static_cast<uint16_t>((second_is_newer ? second : first) + 1);
   if (run == 0) run = 1;
   const uint8_t older = second_is_newer ? 0 : 1;
-  // Waiting for the EEPROM takes some milliseconds. No gate moves yet, so nothing is late.
+  // Writing takes some milliseconds. This delays no gate, because the board has just been reset and moves no gate yet.
   eeprom_update_word(reinterpret_cast<uint16_t*>(4U * older), run);
   eeprom_update_word(reinterpret_cast<uint16_t*>(4U * older + 2), static_cast<uint16_t>(~run));
   return run;

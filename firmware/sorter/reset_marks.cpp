@@ -9,9 +9,10 @@ namespace reset_marks {
 
 namespace {
 
-// The value of `check` while the firmware runs. After a power cut, the RAM holds any other value.
+// While the firmware runs, `check` has this value. After a power cut, the RAM has random values, so `check` has another value.
 const uint32_t kCheck = 0xCA571113UL;
-// The number of samples in 100 ms. If the main loop stood still for at least 100 ms before a reset, the watchdog counts as the cause.
+// How often the photo-eyes are sampled in 100 ms. If the main loop stood still for at least 100 ms before a reset, the watchdog counts as
+// the cause.
 // The watchdog resets the board after 250 ms without a round. A usual round is much shorter than 100 ms.
 const uint16_t kStillSamples = 100000UL / kEyeSampleUs;
 

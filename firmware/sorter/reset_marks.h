@@ -14,10 +14,10 @@ namespace reset_marks {
 // Returns the cause of the last reset, and writes new marks, from which the next reset finds its cause. Must be called once after a reset.
 Cause begin();
 
-// Notes in the marks that the main loop still runs. Must be called in every round of the main loop.
+// Sets the count of count_sample() to 0. A small count shows that the main loop still runs. Must be called in every round of the main loop.
 void beat(bool is_host_talking);
 
-// Must be called by the interrupt that samples the photo-eyes. Counts the time since the last call of beat().
+// Counts the samples of the photo-eyes since the last round of the main loop. Must be called by the interrupt that samples the photo-eyes.
 void count_sample();
 
 }  // namespace reset_marks

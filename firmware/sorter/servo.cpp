@@ -137,7 +137,8 @@ void time_pulse(uint8_t index, bool quiet) {
       held_off &= static_cast<uint8_t>(~gate);
     } else if (count < kTop - kGuard) {
       if (changed & gate) {
-        // The timer is set to the end of its period. In the next period, all gates of this timer get their new widths.
+        // The next pulse must begin at once. So the timer's count is set to the end of the period. In the next period, all gates of this
+        // timer get their new pulse widths.
         *to = kTop - 1;
         width_before[index] = width[index];
         width_before[other] = width[other];

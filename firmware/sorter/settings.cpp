@@ -125,7 +125,8 @@ Place Settings::places(uint32_t mm) const {
 uint32_t Settings::steps(uint32_t mm) const { return divide_by_step(mm * 1000, step_nm()); }
 
 bool Settings::is_consistent() const {
-  // Here, distances are in steps, rounded down as in firmware/PROTOCOL.md. The largest is 24 million steps: 24,000 mm with steps of 1 um.
+  // These distances are in steps, rounded down as in firmware/PROTOCOL.md. They fit into 32 bits, because the largest one is 24 million
+  // steps: 24,000 mm with steps of 1 um.
   const uint32_t eyes = steps(value[kEyeGapMm] + uint32_t{value[kWindowMm]}), stuck = steps(value[kStuckMm]);
   return value[kPartMinMm] < value[kPartMaxMm] && value[kGateMm] >= value[kPartMinMm] &&
          2 * value[kWindowMm] <= value[kEyeGapMm] && value[kRestUs] != value[kOutUs] &&

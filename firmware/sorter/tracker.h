@@ -24,7 +24,7 @@ struct Decision {
 
   Action action;
   Reason reason;
-  // The lane that moves the diverting gate, or 0 for the belt's own gate. Has a meaning only if `action` is kDivert.
+  // The gate that diverts the part, if `action` is kDivert: the lane of an additional gate, or 0 for the belt's own gate.
   uint8_t gate;
 };
 
@@ -83,7 +83,7 @@ class Tracker {
   void drop_front();
   void forget_last_part() { has_last_ = false; }
 
-  // Returns the array in which the parts are stored. The caller can use this memory for something else while no part is tracked.
+  // Returns the memory in which the tracker stores its parts. While the tracker has no parts, the caller can use the memory for other data.
   void* unused_memory() { return parts_; }
 
   // Returns the part that the next message PART reports, or nullptr if there is none. Writes the number of the part to `number`.
@@ -114,7 +114,7 @@ class Tracker {
   uint8_t first_ = 0, size_ = 0;
   // Each call of age() checks one part. This is the index of the part that was checked last.
   uint8_t last_aged_ = 0;
-  // The number of newest parts for which the board has not sent a PART yet.
+  // The number of parts for which the board has not sent the message PART yet. These are always the newest parts.
   uint8_t unannounced_ = 0;
   // The board repeats the message PART for one part after the other. This is the index of the next part, or kRoundOver if no part is left.
   uint8_t round_ = kRoundOver;

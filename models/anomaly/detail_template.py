@@ -43,7 +43,8 @@ INNER_RADIUS, OUTER_RADIUS = 0.05, 1.03
 # diameter of 300 mm.
 ALONG_RING = (0.025, 0.05)
 ACROSS_RINGS = (0.012, 0.024)
-# To reduce noise, a point is not compared with a single point, but with the mean of three points. `compare_places` explains this number.
+# To reduce noise, a point is not compared with single points, but with means of three points. The three points are this many smoothing
+# steps apart (see `compare_places`).
 SPREAD = 3
 STRIP_RINGS = 96
 # The largest number of rings, because more rings take more time and memory. A larger part has wider rings.
@@ -178,7 +179,7 @@ class DetailTemplate:
         return refine_outline(pixels, part)
 
     def compare(self, measures: RingMeasures) -> FloatArray:
-        """Returns the largest residuals on each ring of the measured picture, shape (2, steps, rings). See `RingMeasures`."""
+        """Returns the largest residuals on each ring of the picture that `measures` describe, shape (2, steps, rings)."""
         residuals: FloatArray = measures.extremes / (self.limits * np.maximum(measures.texture, self.texture))
         return residuals
 
@@ -219,7 +220,7 @@ def measure_radius(part: FoundPart) -> float:
 
 
 def choose_detail_grid(radius_px: float) -> PolarGrid:
-    """Returns the grid for a part with this radius. Rings are 1 px wide. If there are more than MAX_RINGS, they are wider.
+    """Returns the polar grid for a part with this radius: 1 px wide rings, or MAX_RINGS wider rings if there would be more.
 
     Raises ModelError if the radius is below MIN_RADIUS_PX.
     """
@@ -252,7 +253,7 @@ def measure_rings(
     """Compares each point of the part with the points beside it. `part` is an outline from `refine_outline`.
 
     - `pixels`: shape (rows, columns).
-    - `strip_rings`: a smaller value needs less memory and gives the same result.
+    - `strip_rings`: number of rings that are compared at a time. A smaller number needs less memory and gives the same result.
     - `mask`: the pixels that may raise the score, same shape. The texture of a ring is measured on all points of the ring.
 
     Returns None if `time.monotonic()` reaches `end_s` first.

@@ -91,7 +91,7 @@ class ResidualStatistics:
 
     - `spreads`, shape (rings,): the mean absolute residual.
     - `means`, shape (rings, 5), and `covariances`, shape (rings, 5, 5): see `compute_ring_moments`.
-    - `distances`, shape (rings,): the squared Fréchet distance, as the mean of the good pictures.
+    - `distances`, shape (rings,): the mean of the squared Fréchet distances of the good pictures.
     """
 
     spreads: FloatArray
@@ -106,7 +106,7 @@ class MemoryAutoencoder:
 
     - `network`: rebuilds pictures in which the rim of the part is a circle around the middle. Their side is `recipe.side_px`.
     - `side_px`: the side of the original pictures.
-    - `rule`: says which of the two scores `score` returns.
+    - `rule`: the score that the method `score` returns, "error" or "frechet".
     """
 
     network: keras.Model

@@ -29,14 +29,14 @@ STRIDE_PX = 4
 MEMORY_PATCHES = 500
 # A patch memory learns from at most this many random pictures, because the features of 300 pictures take 200 MB.
 MAX_PICTURES = 300
-# The remembered patches are chosen from at most this many random patches. So learning takes only seconds.
+# The memory holds some patches of good parts. Learning chooses them from at most this many random patches, so that it takes only seconds.
 MAX_CANDIDATES = 10_000
 # To choose patches faster, features are first projected at random to this many dimensions, as in PatchCore.
 PROJECTED_FEATURES = 16
 # Each ring around the part's centre has a limit, which this share of the good parts exceeds.
 LIMIT_SHARE = 0.05
-# Learning needs at least two pictures, because it compares each half of the pictures with patches of the other half. The distances between
-# the halves are the usual distances of good parts.
+# Learning needs at least two pictures. It divides the pictures into two halves, and compares the patches of each half with those of the
+# other half. This shows how much good parts differ.
 MIN_PICTURES = 2
 # Features are scaled to the variance 1. First, this share of the mean variance is added to the variance of each feature. Otherwise the
 # scaling would amplify rounding errors in features that hardly vary.
@@ -102,7 +102,7 @@ class PatchMemory(ResidualScorer):
         return place_residuals(residuals, part, self.side_px)
 
     def save(self, folder: Path) -> tuple[str, ...]:
-        """Writes the remembered patches, the limits and the convolution into `folder`. Returns the names of the files."""
+        """Writes the patch memory to a file in `folder`, and returns the name of the file in a tuple."""
         file = f"{self.name}.npz"
         arrays = {"kernel": self.convolution.kernel, "bias": self.convolution.bias, "means": self.means, "whitening": self.whitening}
         save_arrays(folder / file, {**arrays, "patches": self.patches, "limits": self.limits, "side_px": np.array(self.side_px)})
@@ -174,9 +174,9 @@ def _compute_whitening(features: FloatArray) -> FloatArray:
 
 
 def measure_limits(features: FloatArray, rings: npt.NDArray[np.int32], random: np.random.Generator) -> FloatArray:
-    """Returns the limit of each ring, shape (rings,): the usual distance of a good part's patches from the remembered patches.
+    """Returns the limit of each ring, shape (rings,): the distance from the patch memory that few good parts exceed.
 
-    To measure this distance, each half of the pictures is compared with remembered patches of the other half.
+    To measure this distance, a memory is made from each half of the pictures, and compared with the pictures of the other half.
     `features` has shape (pictures, patches, features), and `rings` has shape (patches,).
     """
     order = random.permutation(len(features))

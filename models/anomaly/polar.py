@@ -36,15 +36,15 @@ class PolarGrid:
         return np.linspace(self.inner, self.outer, self.rings, dtype=np.float32)
 
     def count_angles(self, radii: tuple[float, float]) -> tuple[int, int]:
-        """Converts two lengths along the rim to numbers of grid angles. A length is a share of the part's radius.
+        """Converts two lengths along the rim to numbers of directions of this grid. A length is a share of the part's radius.
 
-        Example: with 360 angles, a length of 0.35 is 20 angles.
+        Example: if the grid has 360 directions, a length of 0.35 is 20 directions.
         """
         first, second = (max(1, round(radius * self.angles / (2 * np.pi))) for radius in radii)
         return first, second
 
     def count_rings(self, radii: tuple[float, float]) -> tuple[int, int]:
-        """Converts two lengths along the radius to numbers of grid rings. A length is a share of the part's radius."""
+        """Converts two lengths along the radius to numbers of rings of this grid. A length is a share of the part's radius."""
         first, second = (max(1, round(radius * (self.rings - 1) / (self.outer - self.inner))) for radius in radii)
         return first, second
 

@@ -22,24 +22,28 @@ ANGLES = 720
 EDGE_RINGS = 5
 # The grey levels are averaged over this many angles, so that texture is not mistaken for the rim.
 SMOOTHED_ANGLES = 21
-# The strongest edge can be a soft shadow inside the rim. Therefore, the program then looks for the outermost sharp edge, four times.
-# Each round has three numbers: the width of the band as a share of the radius, the number of averaged angles, and the least strength of
-# an edge as a share of the strongest edge in the same direction.
+# The strongest edge can be a soft shadow inside the rim. Therefore, the program then looks for the outermost sharp edge, in four rounds.
+# Each round moves the outline to the edges that it has found. A row has the numbers of one round:
+#   1. the width of the searched band on each side of the outline, as a share of the radius
+#   2. the number of averaged angles
+#   3. the least strength of an edge, as a share of the strongest edge in the same direction
 SHARP_ROUNDS = ((0.03, 21, 0.4), (0.03, 31, 0.4), (0.012, 41, 1.0), (0.012, 41, 1.0))
 SHARP_ANGLES = 2880
 # In the search for sharp edges, an edge is the difference of the grey levels of two rings that are this many pixels apart.
 SHARP_RINGS = 2
-# An edge is sharp if the grey level changes much at the edge, but little beside it. "Beside" means at a distance of this share of the
-# radius, but 2 px to 4 px (the margin). The margin grows with the radius, because a large part has softer shadows.
+# An edge is sharp if the grey level changes much at the edge, but little beside it. "Beside" means at a distance called the margin. The
+# margin is this share of the radius, because a large part has softer shadows, but at least 2 px and at most 4 px.
 MARGIN_SHARE = 1 / 190
 MARGIN_LIMITS_PX = (2, 4)
 # In a blurred picture, noise looks like sharp edges. Therefore, the sharp edges are used only if their median strength is at least this
-# share of the median strength of the strongest edges. In 60 rendered pictures, the share was at least 0.13 without blur. With a
-# blur of 3 px, it was below 0.1 in 58 of them, and with 4 px in all.
+# share of the median strength of the strongest edges. In 60 rendered pictures without blur, the share was at least 0.13. With a blur of
+# 3 px, the share was below 0.1 in 58 of the 60 pictures. With a blur of 4 px, it was below 0.1 in all pictures.
 LEAST_SHARPNESS = 0.1
-# The search for sharp edges reaches at least this many margins to both sides of the outline. Example: with a margin of 4 px, 10 px.
+# The search for sharp edges reaches at least 2.5 times the margin to both sides of the outline. Example: if the margin is 4 px, it reaches
+# 10 px.
 LEAST_BAND_MARGINS = 2.5
-# The curve along the rim is fitted this many times. Each time, edges far from the curve get less weight.
+# A curve is fitted to the edges that were found near the rim. The fit is repeated this many times. Each time, edges far from the curve get
+# less weight.
 FIT_ROUNDS = 12
 SHARPENING = 0.7
 LEAST_DISTANCE_PX = 0.7

@@ -36,7 +36,7 @@ MAX_TAIL_EXTENSION = 20.0
 MAX_ALARM_SHARE = 0.5
 # Learning is refused if no part is found in more than this share of the good pictures.
 MAX_MISSING_SHARE = 0.2
-# The largest possible score, for pictures in which no part is found. Good parts have scores of a few units at most.
+# The largest possible score, for pictures in which no part is found. Good parts have much lower scores.
 NO_PART_SCORE = 1000.0
 
 # For each picture, a mask of the inspected pixels with the shape of the picture, or None if the whole picture is inspected.
@@ -155,7 +155,7 @@ class CutOffObjective(Protocol):
     def compute_alarm_share(self) -> float:
         """Returns the largest allowed share of good parts in review, above 0 and at most 0.5.
 
-        Raises ModelError if the objective gives a share outside of this range.
+        Raises ModelError if the share that follows from the goal is outside of this range.
         """
         ...
 
@@ -196,8 +196,8 @@ class ExpectedCosts:
     - `false_alarm`: the cost of the review of a good part.
     - `defect_share`: the share of defective parts.
 
-    The parts with a certain score go to review if there are fewer than `miss` / `false_alarm` good parts for each defective part among
-    them. This number of good parts is not known, but it is at least:
+    Take all parts with the same score. They go to review if they contain fewer than `miss` / `false_alarm` good parts for each defective
+    part. The number of good parts for each defective part is not known, but it is at least:
 
         (1 - defect_share) / defect_share * (-e p ln p)
 

@@ -25,7 +25,8 @@ PixelArray = npt.NDArray[np.uint8]
 # Radii of the innermost and the outermost ring that are compared, as shares of the part's radius. The outermost ring lies outside the rim,
 # because thin fins of metal can stick out.
 INNER_RADIUS, OUTER_RADIUS = 0.05, 1.12
-# The number of points on each ring is this value times the part's radius in pixels. So the points near the rim are about 1.6 px apart.
+# Each ring has this many points per pixel of the part's radius: with a radius of 50 px, 192 points. So points near the rim are about 1.6 px
+# apart.
 ANGLES_PER_PX = 3.84
 # Each point is compared with points at these distances. The distances are shares of the part's radius.
 ALONG_RING = (0.13, 0.26)
@@ -41,8 +42,8 @@ LIMIT_SMOOTHING_RINGS = 2.0
 # The texture of a ring is the usual difference between points on this ring. The limit of a ring is at least 3 times its texture, because
 # single points on a good ring also differ by about 3 times the texture.
 MIN_LIMIT = 3.0
-# This share of the texture that is usual on good parts is added to the texture of each ring. Otherwise, dust on a very smooth ring would
-# count as a defect.
+# A very smooth ring has nearly no texture, so dust on it would count as a defect. Therefore, this share of the usual texture of good parts
+# is added to the texture of each ring.
 USUAL_TEXTURE_SHARE = 0.5
 # A smaller contrast of a part is replaced by this contrast, in grey levels. Otherwise, the noise of a nearly black picture would be
 # amplified.
@@ -150,11 +151,12 @@ def measure_contrast(polar: FloatArray) -> np.float32:
 def compare_places(polar: FloatArray, along: tuple[int, int], across: tuple[int, int], spread: int = 0) -> FloatArray:
     """Returns how much each point of `polar`, shape (rings, angles), differs from the points beside it.
 
-    The result has shape (steps, rings, angles), with the differences after each of SMOOTHING_STEPS. `along` holds two distances in angles,
-    and `across` two distances in rings. The smaller distance comes first.
+    The result has shape (steps, rings, angles), with the differences after each of SMOOTHING_STEPS.
 
-    If `spread` is 0, a point is compared with single points. Otherwise, it is compared with means of three points each. Means have less
-    noise, so smaller defects are found. The three points are `spread` smoothing steps apart, but at most half of the smaller distance.
+    - `along`: the distances of the compared points on the same ring, in angles. The smaller distance comes first.
+    - `across`: the distances of the compared points on other rings, in rings. The smaller distance comes first.
+    - `spread`: if 0, a point is compared with single points. Otherwise, it is compared with means of three points. Means have less noise,
+      so smaller defects are found. The three points are `spread` smoothing steps apart, but at most half of the smaller distance.
     """
     result = np.empty((len(SMOOTHING_STEPS), *polar.shape), np.float32)
     for index, step in enumerate(SMOOTHING_STEPS):
@@ -168,7 +170,7 @@ def compare_places(polar: FloatArray, along: tuple[int, int], across: tuple[int,
 
 
 def _average_angles(polar: FloatArray, distance: int) -> FloatArray:
-    """Returns the mean of each point and the two points on its ring that are `distance` angles away. With 0, returns `polar`."""
+    """Returns the mean of each point and the two points on its ring that are `distance` angles away."""
     if not distance:
         return polar
     columns = _pad_angles(polar, distance)
@@ -179,7 +181,7 @@ def _average_angles(polar: FloatArray, distance: int) -> FloatArray:
 
 
 def _average_rings(polar: FloatArray, distance: int) -> FloatArray:
-    """Returns the mean of each point and the two points that are `distance` rings further in and out. With 0, returns `polar`."""
+    """Returns for each point the mean of three points: this point, and the points that are `distance` rings further in and out."""
     if not distance:
         return polar
     rows = _pad_rings(polar, distance)

@@ -187,7 +187,9 @@ def list_differences(first: EvaluationReport, second: EvaluationReport) -> list[
 
 def _inspect_all(ensemble: Ensemble, pictures: LabelledPictures) -> list[InspectedPicture]:
     if ensemble.details is not None and not pictures.inspections:
-        raise ValueError("The version searches for small defects, but the pictures were read without its detail template.")
+        raise ValueError(
+            "The version searches for small defects, but the pictures were read without its detail template. Pass it to read_pictures."
+        )
     inspections = pictures.inspections if ensemble.details is not None else [None] * len(pictures)
     checks = [check_part(pixels, ensemble.part_reference) if ensemble.part_reference else None for pixels in pictures.pixels]
     return [InspectedPicture(*found) for found in zip(pictures.pixels, checks, inspections, strict=True)]

@@ -112,16 +112,16 @@ def estimate_cost_interval(
 
 
 def _draw_label_shares(labels: npt.NDArray[np.str_], groups: npt.NDArray[np.int32], random: np.random.Generator) -> FloatArray:
-    """Returns random draws of the shares of the labels `ok`, `defect` and `review`, shape (_DRAWS, 3).
+    """Returns random values of the shares of the labels `ok`, `defect` and `review`, shape (_DRAWS, 3).
 
-    `labels` are the labels of all good parts, or of all defective parts.
+    `labels` are the labels of all good parts, or of all defective parts. The random values show how uncertain the shares are.
     """
     _, group_of, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     counts = np.zeros((len(sizes), len(_LABELS)))
     for column, label in enumerate(_LABELS):
         np.add.at(counts[:, column], group_of[labels == label], 1)
-    # For each label, a group of castings with this label is added, so that no label has the share 0 (Jeffreys' prior). The added groups
-    # have the average size.
+    # A label that no casting got would have the share 0. Therefore, one imaginary group of castings is added for each label (Jeffreys'
+    # prior). These groups have the average size.
     counts = np.concatenate([counts, np.eye(len(_LABELS)) * sizes.mean()])
     shapes = np.concatenate([np.ones(len(sizes)), np.full(len(_LABELS), _PRIOR_WEIGHT)])
     totals = random.gamma(shapes, size=(_DRAWS, len(shapes))) @ counts

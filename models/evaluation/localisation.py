@@ -363,7 +363,7 @@ def _thin(pictures: Sequence[MaskedPicture]) -> list[MaskedPicture]:
 
 
 def _reduce_to_grid(marks: Mask, width_px: int, height_px: int) -> Mask:
-    """Returns a mask of the grid. A cell is True if `marks` cover more than the share MIN_COVER of the cell.
+    """Reduces the mask `marks` to the cells of a grid. A cell is True if `marks` cover more than the share MIN_COVER of the cell.
 
     If there is no such cell, the most covered cells are True.
     """
@@ -420,8 +420,8 @@ def _area_under_curve(background: npt.NDArray[np.float32], levels: npt.NDArray[n
     values, places = np.unique(levels, return_inverse=True)
     sums = np.cumsum(np.bincount(places, weights)[::-1])
     heights = sums / sums[-1]
-    # The ROC curve has two points for each heat value of a defect pixel. The second point counts the good pixels that are exactly as hot as
-    # false positives, the first does not.
+    # The ROC curve has two points for each heat value of a defect pixel. For the first point, only hotter good pixels are false positives.
+    # For the second point, good pixels with exactly this heat are false positives, too.
     above, from_here = (1 - np.searchsorted(background, values[::-1], side=side) / len(background) for side in ("right", "left"))
     x = np.concatenate([[0.0], np.stack([above, from_here], axis=1).ravel(), [1.0]])
     y = np.concatenate([[0.0, 0.0], np.repeat(heights, 2)])
@@ -438,9 +438,9 @@ def _list_false_positives(good: Sequence[HeatMap], high: float) -> tuple[npt.NDA
     """
     levels, weights = [], []
     for heat in good:
-        # Only the hottest pixels of each picture are needed, because the list ends at the false positive rate `high`. Example: `high` is
-        # 0.01, and 10 good pictures have 1000 pixels each. The list ends at 100 false positives. They can all lie in one picture, so the
-        # 101 hottest pixels of each picture are used.
+        # The returned list ends at the false positive rate `high`, so only the hottest pixels of each picture are needed. Example: `high`
+        # is 0.01, and 10 good pictures have 1000 pixels each. Then the list ends at 100 false positives. They can all lie in one picture,
+        # so the 101 hottest pixels of each picture are used.
         count = min(heat.size, int(np.ceil(high * len(good) * heat.size)) + 1)
         levels.append(np.partition(heat.ravel(), heat.size - count)[heat.size - count :])
         weights.append(np.full(count, 1 / (len(good) * heat.size)))

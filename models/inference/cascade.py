@@ -17,9 +17,9 @@ from models.registry import Version
 from models.registry.manifest import CascadeBand
 from streams.errors import ModelError
 
-# The cascade band contains the defect probabilities for which the first network does not decide alone. To be safe, the band is widened by
-# this factor: the odds at its low end are halved, and the odds at its high end are doubled. For example, a low end of 0.2 has the odds 1:4.
-# With the odds 1:8, the low end becomes 1/9 = 0.11.
+# The cascade band contains the defect probabilities for which the first network does not decide alone. As a safety margin, the odds at the
+# low end of the band are divided by this factor, and the odds at the high end are multiplied by it. For example, a low end of 0.2 has the
+# odds 1:4. Halved, they are 1:8, so the new low end is 1/9 = 0.11.
 ODDS_MARGIN = 2.0
 
 
@@ -131,8 +131,8 @@ def find_cascade_band(vote: SoftVote, voter: str, probabilities: VoterProbabilit
     own, combined = _compute_own_probability(vote, index, probabilities), vote.compute_defect_probability(probabilities)
     labels = np.array([vote.choose_label(float(probability)) for probability in combined])
     not_ok, not_defect = own[labels != "ok"], own[labels != "defect"]
-    # The band contains the threshold, the review band, and each validation picture whose label from the voter alone differs from that of
-    # the ensemble.
+    # The cascade band contains the threshold and the review band. It also contains each validation picture to which the voter alone gives
+    # another label than the ensemble.
     low = _scale_odds(min(float(not_ok.min(initial=1.0)), vote.low, vote.threshold), 1 / ODDS_MARGIN)
     high = _scale_odds(max(float(not_defect.max(initial=0.0)), vote.high, vote.threshold), ODDS_MARGIN)
     return CascadeBand(voter=voter, low=low, high=high)

@@ -220,9 +220,9 @@ def _sees_defect(found: DefectMap, label: Label) -> bool:
 
 
 def _combine(found: DefectMap, small: DefectMap, picture: DecodedPicture) -> DefectMap:
-    """Returns one map with the heat of `found` and of `small`. A box of `found` is left out if it overlaps a box of `small`.
+    """Combines two maps of a picture: `found` from the reduced picture, and `small` from the original pixels.
 
-    The boxes of `small` are more exact, because they come from the original pixels.
+    If a box of `found` overlaps a box of `small`, the box of `found` is left out, because boxes from the original pixels are more exact.
     """
     others = [
         box for box in found.find_boxes(picture.width_px, picture.height_px) if not any(_overlap(box, exact) for exact in small.boxes or ())

@@ -12,12 +12,12 @@ from scipy.special import expit, logit  # type: ignore[import-untyped]  # no stu
 from models.inference.soft_vote import MIN_PROBABILITY
 
 MIN_REVIEWED = 20
-# At the ends of the 95 % interval of the share, the log-likelihood is this much below its maximum.
+# Gives the 95 % interval of the share of defects: at the ends of the interval, the log-likelihood is its maximum minus this number.
 _LIKELIHOOD_DROP = 1.92
 # Largest log odds of an estimated share, in both directions. The share lies between 0.00003 % and 99.99997 %.
 _MAX_LOG_ODDS = 15.0
 # The log odds of a defect are modelled as offset + slope * x, where x is computed from the part's defect probability. Offset and slope are
-# fitted to people's reviews. Before any review, they have these standard deviations.
+# fitted to people's reviews. Their prior distributions are normal distributions with these standard deviations.
 _OFFSET_DEVIATION, _SLOPE_DEVIATION = 2.0, 0.5
 _DRAWS = 2000
 
@@ -36,8 +36,8 @@ class DefectShareEstimate:
 def estimate_from_probabilities(probability: FloatArray, training_share: float) -> DefectShareEstimate:
     """Returns the share of defects that best explains the defect probabilities (maximum likelihood).
 
-    `probability` has shape (n,). The probabilities are calibrated for `training_share`. The estimate is right only if the parts look
-    like those in the training.
+    `probability` has shape (n,). The probabilities are right for parts of which the share `training_share` is defective. The estimate is
+    right only if the parts look like those in the training.
     Source: Saerens, Latinne, Decaestecker, Neural Computation 14(1), 2002, equation 2.9.
     """
     clipped = np.clip(probability, MIN_PROBABILITY, 1 - MIN_PROBABILITY)
@@ -96,7 +96,7 @@ def correct_by_reviews(
     counts, edges = np.histogram(ratio, bins=400)
     middles = (edges[:-1] + edges[1:]) / 2
     shares = (expit(curves[:, :1] + curves[:, 1:] * middles) @ counts + is_defect.sum()) / len(everything)
-    # The given parts are only a sample of all parts of the line. So the interval must be wider if fewer parts are given.
+    # The parts in the arguments are only a sample of all parts of the line. So the fewer parts there are, the wider the interval must be.
     drawn = random.beta(shares[1:] * len(everything) + 0.5, (1 - shares[1:]) * len(everything) + 0.5)
     low, high = np.quantile(drawn, (0.025, 0.975))
     return DefectShareEstimate(float(shares[0]), float(low), float(high))

@@ -118,7 +118,9 @@ def compute_prediction_drift(reference: DriftReference, probabilities: Sequence[
     `probabilities` best. So the index does not depend on the share of defects on the line.
     """
     if reference.good is None or reference.bad is None:
-        raise ValueError("The drift reference has no histograms of defect probabilities, because its version has no networks.")
+        raise ValueError(
+            "The drift reference has no histograms of defect probabilities, because its version has no networks. Choose another version."
+        )
     found = bin_shares(probabilities, reference.good.edges)
     good, bad = np.maximum(reference.good.shares, MIN_SHARE), np.maximum(reference.bad.shares, MIN_SHARE)
     defect_share = 0.5

@@ -17,7 +17,7 @@ HOT_SHARE = 0.5
 # At most this many hot areas of a picture are marked with boxes, because people do not look at more.
 MAX_BOXES = 5
 # At most this many hot areas are marked if the heat map also names the kind of each defect. This limit is higher than MAX_BOXES, because
-# the foundry's acceptance table, which limits the number of defects, needs all of them.
+# the foundry's acceptance rules can limit the number of defects of a part. So all defects must be counted.
 MAX_DEFECTS = 25
 # The kind of a defect if the method is not sure. Never rename this word, because verdicts and findings contain it.
 UNKNOWN_KIND = "unknown"
@@ -82,7 +82,7 @@ class DefectMap:
         return replace(self, heat=np.where(mask, self.heat, np.float32(0)))
 
     def find_boxes(self, width_px: int, height_px: int) -> list[HeatBox]:
-        """Returns boxes around the hot areas of a cropped map, the hottest first, with the kind of each. See the function `find_boxes`."""
+        """Returns boxes around the hot areas of a cropped map, the hottest first, with the kind of each."""
         if self.boxes is not None:
             return list(self.boxes)
         most = MAX_BOXES if self.kind_probabilities is None else MAX_DEFECTS

@@ -70,9 +70,9 @@ def make_outlook(manifest: Manifest, line: LiveLineSettings | None, share: float
 
 
 def make_present_outlook(manifest: Manifest, line: LiveLineSettings | None, share: float | None, parts_per_hour: float) -> Outlook:
-    """Returns the same as `make_outlook`, but never raises ModelError.
+    """Returns how many errors and reviews the line can expect in an hour, as `make_outlook`, but never raises ModelError.
 
-    If the settings cannot be applied, the outlook has the version's own threshold, and the note says why.
+    If the settings of the line cannot be applied, the result has the version's own threshold and no numbers, and its note says why.
     """
     try:
         return make_outlook(manifest, line, share, parts_per_hour)
@@ -99,7 +99,7 @@ def find_share(manifest: Manifest, line: LiveLineSettings | None) -> float | Non
 class VersionComparison:
     """The errors and reviews that are expected on `line` with the present version (`before`) and with another version (`after`).
 
-    Both outlooks assume the share `line_share` of defects, which is None if it is not known. `before` is None if the manifest of the
+    Both are computed with the share `line_share` of defects, which is None if it is not known. `before` is None if the manifest of the
     present version cannot be read.
     """
 

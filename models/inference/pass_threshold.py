@@ -32,8 +32,8 @@ def make_miss_curve(probability: FloatArray, groups: npt.NDArray[np.int32]) -> M
     order = np.argsort(probability, kind="stable")
     misses = np.cumsum(1 / sizes[group_of][order])
     kept = np.unique(np.linspace(0, len(order) - 1, MAX_POINTS).astype(np.int64))
-    # The miss curve has a point for each picture, but at most MAX_POINTS points. If a picture gets no point, the point before it counts
-    # the picture as missed, too.
+    # The miss curve has a point for each picture, but at most MAX_POINTS points. A picture without a point is counted as missed at the
+    # point before it.
     upper = np.append(kept[1:] - 1, len(order) - 1)
     return MissCurve(castings=len(sizes), probabilities=tuple(probability[order][kept].tolist()), misses=tuple(misses[upper].tolist()))
 
@@ -51,14 +51,14 @@ def choose_pass_threshold(manifest: Manifest, miss_risk: float) -> float:
     if curve is None:
         raise ModelError(
             f"The manifest of version {manifest.version} does not say how its defective validation pictures were judged, so no pass "
-            "threshold can be computed. Train a new version, or remove the miss risk."
+            "threshold can be computed from the miss risk. Train a new version, or remove the miss risk from the settings of the line."
         )
     allowed = miss_risk * (curve.castings + 1) - 1
     if allowed < 0:
         needed, smallest = count_castings_needed(miss_risk), math.ceil(1000 / (curve.castings + 1)) / 1000
         raise ModelError(
             f"A miss risk of {miss_risk:g} needs at least {needed} different defective castings among the validation pictures, but version "
-            f"{manifest.version} has only {curve.castings}. Add defective pictures and train a new version, or state a risk of at least "
+            f"{manifest.version} has only {curve.castings}. Add defective pictures and train a new version, or set a miss risk of at least "
             f"{smallest:g}."
         )
     # `first` is the first point of the miss curve with more misses than allowed. It always exists, because all castings are missed at the

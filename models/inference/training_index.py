@@ -1,4 +1,4 @@
-"""Finds the training pictures that look most like another picture. Needs no network, and none of the training files.
+"""Finds the training pictures that look most like another picture. Needs no network, and does not read the training pictures again.
 
     picture -> part -> rings around its centre -> strength of the waves along each ring -> descriptor -> nearest descriptors
 
@@ -29,8 +29,9 @@ THUMBNAIL_SIDE_PX, THUMBNAIL_QUALITY = 64, 50
 
 GRID = PolarGrid(rings=16, angles=128, inner=0.1, outer=0.98)
 WAVES = 24
-# A descriptor holds the value log(strength + NOISE) for waves of several lengths. The strength of a wave is relative to the contrast of the
-# picture. Without NOISE, camera noise would change the logarithm of a small strength very much.
+# A descriptor says how strongly the grey levels vary along each ring, in waves of several lengths. For each wave, it holds the value
+# log(strength + NOISE). Without NOISE, camera noise would change the logarithm of a small strength very much. The strength is relative to
+# the contrast of the picture.
 NOISE = 0.01
 # The values of a descriptor are stored as integers from -127 to 127. The integer 127 stands for 4 standard deviations above the mean.
 STEPS_PER_DEVIATION = 127 / 4

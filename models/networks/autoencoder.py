@@ -46,15 +46,15 @@ def build_autoencoder(
 ) -> Autoencoder:
     """Builds the memory-augmented adversarial autoencoder for grey pictures of castings. If `prototypes` is 0, there is no memory.
 
-    Sources: Gong et al., ICCV 2019 (memory); Ganin et al., JMLR 17, 2016 (discriminator). Difference: each block of 16 x 16 px has its own
-    code.
+    Sources: Gong et al., ICCV 2019 (memory); Ganin et al., JMLR 17, 2016 (discriminator). Difference: the encoder describes each block of
+    16 x 16 px by a code of its own.
 
     Raises ValueError if `side_px` is not a multiple of 16 or less than 32, or if there is only one prototype.
     """
     if side_px < MIN_SIDE_PX or side_px % CODE_STRIDE_PX:
         raise ValueError(f"expected a side of at least {MIN_SIDE_PX} px that is a multiple of {CODE_STRIDE_PX} px, found {side_px}")
     if prototypes == 1 or prototypes < 0:
-        raise ValueError(f"expected no prototypes or at least 2, found {prototypes}")
+        raise ValueError(f"expected the number of prototypes to be 0 or at least 2, found {prototypes}")
     pixels = keras.Input((side_px, side_px, 1), name="pixels")
     code = _encode(pixels, width, code_channels)
     outputs: dict[str, keras.KerasTensor] = {}
@@ -73,7 +73,7 @@ def build_autoencoder(
 
 
 class PrototypeMemory(keras.layers.Layer):  # type: ignore[misc]  # Keras comes without types
-    """Replaces each code by a mixture of few learned prototypes (Gong et al. 2019, section 3.3).
+    """Replaces each code from the encoder by a mixture of a few learned codes, called prototypes (Gong et al. 2019, section 3.3).
 
     Input shape: (batch, rows, columns, channels). The outputs are the mixtures, same shape, and the mean entropy of their weights in nats,
     shape (batch, 1).
@@ -84,7 +84,7 @@ class PrototypeMemory(keras.layers.Layer):  # type: ignore[misc]  # Keras comes 
         self.prototypes = prototypes
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Creates the weights of this layer: the prototypes, shape (prototypes, channels)."""
+        """Creates the weights of this layer, shape (prototypes, channels). A prototype is a learned code with a value for each channel."""
         self.memory = self.add_weight(shape=(self.prototypes, input_shape[-1]), initializer="random_normal", name="memory")
 
     def call(self, codes: keras.KerasTensor) -> tuple[keras.KerasTensor, keras.KerasTensor]:
@@ -97,14 +97,14 @@ class PrototypeMemory(keras.layers.Layer):  # type: ignore[misc]  # Keras comes 
         return ops.matmul(weights, self.memory), ops.mean(entropy, axis=(1, 2))[:, None]
 
     def address(self, codes: keras.KerasTensor) -> keras.KerasTensor:
-        """Returns the weights of the prototypes in the mixture that replaces each code. The weights of a mixture sum to 1.
+        """Returns the weights with which the prototypes are mixed to replace each code. The weights of a mixture sum to 1.
 
         Shape of the result: (batch, rows, columns, prototypes).
         """
         similarity = ops.matmul(ops.normalize(codes, axis=-1), ops.transpose(ops.normalize(self.memory, axis=-1)))
         weights = ops.softmax(SHARPNESS * similarity, axis=-1)
         least = 1.0 / self.prototypes
-        # Sets weights below `least` to 0 with a formula that has a gradient (Gong et al. 2019, equation 7).
+        # Sets weights below `least` to 0. The formula has a gradient, so that the network can be trained (Gong et al. 2019, equation 7).
         kept = ops.relu(weights - least) * weights / (ops.absolute(weights - least) + 1e-12)
         return kept / (ops.sum(kept, axis=-1, keepdims=True) + 1e-12)
 

@@ -19,7 +19,8 @@ def add_head(features: keras.KerasTensor, classes: int, head: Head) -> keras.Ker
     """
     if classes < 2:
         raise ValueError(f"expected at least two classes, found {classes}")
-    # With small initial weights, all classes are nearly equally probable at first. Large gradients could switch off units for good.
+    # With small initial weights, all classes are nearly equally probable at first, so the first gradients are small. Large gradients could
+    # make units return 0 for ever.
     initializer = keras.initializers.RandomNormal(stddev=0.01)
     if head == "softmax":
         return layers.Dense(classes, "softmax", kernel_initializer=initializer, name="output", dtype="float32")(features)

@@ -8,7 +8,7 @@ from models.networks.framework import keras
 
 LightNetwork = Literal["mobilenet-v2", "nasnet-mobile"]
 LIGHT_NETWORKS: tuple[LightNetwork, ...] = get_args(LightNetwork)
-# The smallest side of the input, in pixels, that Keras accepts for both networks.
+# The smallest side of the input, in pixels, that Keras accepts for MobileNetV2 and NASNetMobile.
 MIN_SIDE_PX = 32
 # Momentum of the averages in batch normalisation. With the default momentum of Keras, the averages adapt too slowly to a few hundred
 # pictures.

@@ -47,7 +47,8 @@ _READ_HEADER: dict[PictureFormat, Callable[[bytes], FormatHeader]] = {
 }
 _PREPARE: dict[PictureFormat, Callable[[bytes, FormatHeader], bytes]] = {"PNG": prepare_png, "BMP": prepare_bmp, "TIFF": prepare_tiff}
 
-# A picture is too dark if its brightest pixel is below this share of the range. The camera then probably uses only some of the bits.
+# A picture is too dark if its brightest pixel is below this share of the highest possible grey level. The camera then probably uses only
+# some of the bits.
 _DARK_SHARE = 0.25
 # A picture is blank if the grey levels of 98 % of its resampled pixels differ by less than this.
 MIN_CONTRAST = 8
@@ -235,7 +236,7 @@ def _flatten(image: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:
 
 
 def _reduce(image: Image.Image, header: FormatHeader, min_side_px: int) -> Image.Image:
-    """Returns the image of a large JPEG reduced by the factor that libjpeg would use. Returns other images unchanged."""
+    """Returns the image of a large JPEG reduced by a whole factor, as libjpeg would reduce it. Returns other images unchanged."""
     scale = choose_scale(header, min_side_px) if header.format == "JPEG" else 1
     return image.reduce(scale) if scale > 1 else image
 

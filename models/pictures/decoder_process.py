@@ -66,8 +66,9 @@ class _Answer:
 class DecoderProcess:
     """Decodes pictures in a separate process, and starts a new process if the old one was killed. Thread-safe.
 
-    `memory_bytes` is the memory for one picture, without the memory of the idle process. `time_s` is the longest time for one picture. The
-    process has the lowest priority, so while other programs keep the processors busy, a picture may take `_BUSY_FACTOR` times as long.
+    - `memory_bytes`: the memory for one picture, without the memory of the idle process.
+    - `time_s`: the longest processor time for one picture. Other programs can make the process wait, because it has the lowest priority. So
+      the whole time of a picture may be `_BUSY_FACTOR` times `time_s`.
     """
 
     def __init__(self, memory_bytes: int, time_s: float) -> None:
@@ -133,7 +134,7 @@ class DecoderProcess:
 
         Raises PictureError if the process refuses the picture.
         """
-        check_file_size(value, limits)  # A picture that is too large is not even copied to the process.
+        check_file_size(value, limits)  # Checked here, so that a picture that is too large is not copied to the process.
         request = _Request(operation, len(value), side_px, limits.max_bytes, limits.max_pixels, depth_bits)
         with self._lock:
             process = self._start()
@@ -163,7 +164,8 @@ class DecoderProcess:
                 # NumPy gets only one thread. Each further thread would need memory for its stack, and the memory is limited.
                 env={**kept, "PYTHONPATH": os.pathsep.join(sys.path), "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
             )
-            # The process writes one byte when it is ready. The time limit of the first picture begins only then.
+            # The process writes one byte when it is ready. This waits for the byte, so the start does not count in the time limit of the
+            # first picture.
             _read_exactly(self._process.stdout, 1)
         return self._process
 

@@ -1,4 +1,4 @@
-"""Defines one form for the headers of JPEG, PNG, BMP and TIFF files."""
+"""Defines the class FormatHeader, which describes a picture file in the same way for JPEG, PNG, BMP and TIFF."""
 
 from __future__ import annotations
 

@@ -194,7 +194,7 @@ def _may_hold_zeros(tables: bytes) -> bool:
 
 
 def _check_scans(headers: list[tuple[int, bytes]]) -> None:
-    """Raises PictureError if a scan of the JPEG is missing. libjpeg would return a blurred picture.
+    """Raises PictureError if a scan of the JPEG is missing. From such a file, libjpeg would make a blurred picture.
 
     `headers` holds the marker and the content of each frame and scan header.
     Source: ITU-T T.81, B.2.3 and G.1.1.1.

@@ -72,8 +72,9 @@ MAX_TILT_DIFFERENCE = 0.06
 RIM_SUPPORT_SHARE = 0.9
 MIN_SUPPORT = 0.35
 SUPPORT_DISTANCE_PX = 2.0
-# An outline of the rim should have nearly the offset and the tilt of the cavity. The five terms of an outline are one for the size, two for
-# the offset and two for the tilt. These are the weights of the cavity in each term. An edge has the weight 1.
+# An outline has five terms: one for its size, two for its offset and two for its tilt. The offset and the tilt of the rim are nearly those
+# of the cavity. Therefore, when an outline is fitted to the edges, the cavity counts too. These are the weights of the cavity in the five
+# terms. An edge has the weight 1.
 PRIOR_RAYS = (0.0, 2.0, 2.0, 8.0, 8.0)
 
 # A signature describes the surface of a part from the centre to 96 % of the radius. So the belt and thin excess metal at the rim are left
@@ -90,8 +91,8 @@ ODD_NEIGHBOURS = 1
 # A limit lies a little outside of the range that was measured on good parts. Example: for a range from 2 to 3, the limits are 1.9 and 3.1.
 ROOM_SHARE = 0.1
 LEAST_ROOM = {"size": 0.04, "aspect": 0.06, "overhang": 0.03, "offset": 0.02, "support": 0.05, "asymmetry": 0.2}
-# No part is refused for its rim if at least 70 % of the rim is visible as an edge. A higher limit would refuse good parts, because sections
-# of a good rim can be as grey as the belt.
+# If at least 70 % of the rim is visible as an edge, the part is not refused because of its rim. A higher limit would refuse good parts,
+# because sections of a good rim can be as grey as the belt.
 ENOUGH_SUPPORT = 0.7
 # The number `detail` says how sharp a picture is. A picture is blurred if its detail is below 90 % of the smallest detail among the good
 # pictures.
@@ -105,7 +106,8 @@ IN_VIEW_OVERHANG = 0.02
 
 _ANGLES = np.arange(RAYS) * (2 * np.pi / RAYS)
 _DIRECTIONS = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)]).astype(np.float32)
-# The radius of an outline is a sum of five terms (harmonics) for size, offset and tilt. Each row holds the terms of one ray.
+# The radius of an outline along a ray is a weighted sum of five functions (harmonics): one for size, two for offset and two for tilt. Each
+# row holds the values of the five functions for one ray.
 _HARMONICS = np.stack([np.ones(RAYS), np.cos(_ANGLES), np.sin(_ANGLES), np.cos(2 * _ANGLES), np.sin(2 * _ANGLES)], axis=1).astype(
     np.float32
 )
@@ -114,7 +116,7 @@ _PRIOR = (np.diag(PRIOR_RAYS) + 1e-3 * np.eye(5)).astype(np.float32)
 
 
 def _invert_harmonics(rays: int, terms: int) -> Floats:
-    """Returns matrices that compute the first `terms` harmonics of an outline from its radii on a few rays.
+    """Returns matrices that compute the first `terms` of the five terms (harmonics) of an outline from its radii on a few rays.
 
     Example: if `rays` is 6, each matrix uses 6 of the 48 rays. Matrix 0 uses the rays 0, 8, 16, 24, 32 and 40. Matrix 1 uses the rays 1, 9,
     17, 25, 33 and 41.
@@ -357,8 +359,8 @@ def _erode(mask: Flags) -> Flags:
 def _describe_cavity(mask: Flags, box: tuple[slice, slice], halved_shape: tuple[int, ...]) -> _Cavity | None:
     """Returns the cavity whose pixels are True in `mask`, or None if these pixels do not have the shape of a cavity.
 
-    The picture was reduced to half its width and height, and then has the shape `halved_shape`. `mask` is the section `box` of the reduced
-    picture.
+    `halved_shape` is the shape of the picture after its width and height were halved. `box` says which rows and columns of this halved
+    picture `mask` covers.
     """
     fill = np.count_nonzero(mask) / mask.size
     if not CAVITY_FILL[0] <= fill <= CAVITY_FILL[1]:
@@ -400,8 +402,8 @@ def _measure_tilt(mask: Flags) -> Matrix | None:
 def _complete(start: int, stop: int, side: int, across: int) -> tuple[float, float, bool]:
     """Returns three values for one axis: the middle of the cavity, half its length, and whether the picture's border cuts the cavity.
 
-    The visible cavity goes from `start` to `stop`. If the border cuts the cavity, the full length is not visible. Then the cavity counts as
-    long as `across`, which is the cavity's length along the other axis.
+    The visible cavity goes from `start` to `stop`. If the border cuts the cavity, its full length is not visible. In this case, the length
+    is taken from the other axis, where it is `across`.
     """
     is_cut = (start <= 1) != (stop >= side - 1) and stop - start < across
     if not is_cut:
@@ -417,8 +419,8 @@ def _trace_rays(pixels: npt.NDArray[np.uint8], cavity: _Cavity) -> _Rays | None:
     if len(radii) < 8:
         return None
     step_x, step_y = np.array(cavity.shape, np.float32) @ _DIRECTIONS
-    # The numbers are unsigned, so a negative position becomes a very large number. Therefore, `x < width` is False for positions on both
-    # sides of the picture.
+    # `x` and `y` are unsigned, so a negative position becomes a very large number. Therefore, `x < width` is False on both sides of the
+    # picture.
     x = (step_x[:, None] * radii + np.float32(cavity.x_px + 0.5 + width)).astype(np.uint32) - np.uint32(width)
     y = (step_y[:, None] * radii + np.float32(cavity.y_px + 0.5 + height)).astype(np.uint32) - np.uint32(height)
     is_visible = (x < width) & (y < height)
@@ -454,7 +456,7 @@ def _median(values: Floats) -> Floats:
 def _choose_outline(rays: _Rays) -> Floats | None:
     """Returns the outline of the rim as five terms of its radius (harmonics), shape (5,), or None if no outline is found.
 
-    Many rays have an edge near the rim. If many rays have an edge near several outlines, the outermost of these outlines is the rim.
+    Near the rim, many rays have an edge. There can be several outlines near which many rays have an edge. The outermost of them is the rim.
 
     Source: RANSAC (Fischler and Bolles, Comm. ACM 24(6), 1981), but with fixed samples.
     """
@@ -478,7 +480,7 @@ def _choose_outline(rays: _Rays) -> Floats | None:
 
 
 def _solve_samples(inverses: Floats, candidates: Floats) -> Floats:
-    """Computes an outline through each sample. A sample is a set of 4 or 6 edges on different rays from the centre.
+    """Computes outlines. Each outline goes through 4 or 6 edges (a sample), which lie on different rays from the centre.
 
     `candidates`, shape (3, RAYS), holds the radii of three edges on each ray. The result, shape (3, samples, terms), describes each outline
     by its terms for size, offset and tilt.
@@ -510,7 +512,8 @@ def _best_supported(rays: _Rays, outlines: Floats) -> Floats | None:
     is_near_edge[:, :-1] |= rays.is_edge[:, 1:]
     edges = np.count_nonzero(is_near_edge[_RAY, index] & is_inside, axis=1)
     visible = np.count_nonzero(rays.is_visible[_RAY, index] & is_inside, axis=1)
-    # A ray counts only half in the support if its point on the outline lies outside the picture.
+    # The support is the share of rays with an edge near the outline. A ray whose point on the outline lies outside the picture cannot have
+    # an edge there, so it counts as half a ray.
     support = edges / (0.5 * (visible + RAYS))
     size = outlines[:, 0]
     outermost = np.where(support >= RIM_SUPPORT_SHARE * support.max(), size, -1).max()
@@ -519,7 +522,7 @@ def _best_supported(rays: _Rays, outlines: Floats) -> Floats | None:
 
 
 def _fit_rim(rays: _Rays, harmonics: Floats) -> FoundPart | None:
-    """Returns the ellipse of the rim near the outline `harmonics`, or None if too few rays have an edge there."""
+    """Returns the ellipse of the rim, or None if too few rays have an edge near the rim. `harmonics` is a first, rough outline."""
     radii, last = rays.radii, len(rays.radii) - 1
     for distance in (5, 3):
         outline = _HARMONICS @ harmonics
@@ -621,7 +624,8 @@ def _measure(pixels: npt.NDArray[np.uint8], part: FoundPart) -> _Measures:
         overhang=overhang,
         offset=math.hypot(part.centre_x_px - (width - 1) / 2, part.centre_y_px - (height - 1) / 2) / max(height, width),
         support=part.rim_support,
-        # The second largest difference is used, because the sector that differs most may hold a defect or a reflection.
+        # `differences` says how much the brightness of each of the 8 sectors differs from the whole part. The second largest difference is
+        # used, because the sector with the largest one may contain a defect or a reflection.
         asymmetry=float(np.sort(differences)[-2]),
         detail=float(np.abs(levels[1:] - levels[:-1]).sum(axis=0).mean()),
         signature=np.concatenate([rings, levels.std(axis=1)]),

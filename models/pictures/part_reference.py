@@ -72,8 +72,8 @@ class PartReference(BaseModel):
         min_length=1,
         max_length=MAX_SIGNATURES,
         description="Signatures of good parts, chosen so that they differ much from each other. A signature holds the mean grey level of "
-        "each ring, then the spread in each ring, from the centre to the rim. Grey levels are scaled to the mean 0 and the standard "
-        "deviation 1.",
+        "each ring around the part's centre, then the standard deviation of the grey levels in each ring. The rings go from the centre to "
+        "the rim. Before that, all grey levels are scaled to the mean 0 and the standard deviation 1.",
     )
 
     @cached_property

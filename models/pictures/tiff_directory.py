@@ -16,8 +16,8 @@ TiffTags = Mapping[int, tuple[float, ...]]
 ORIENTATION_TAG = 274
 # Pictures from cameras have a few dozen tags. A directory with more tags than this is damaged or an attack.
 _MAX_TAGS = 1000
-# A tag with more values than this is refused. The limit is high, because a tag can have a value for each row of pixels: the position of the
-# row in the file.
+# A tag with more values than this is refused. The limit is high, because some tags have a value for each row of pixels, for example the
+# positions of all rows in the file.
 _MAX_VALUES = 2**20
 # The `struct` character of each TIFF data type. Texts and fractions are left out, because no tag that is read here contains them.
 _TYPES = {1: "B", 3: "H", 4: "I", 6: "b", 7: "B", 8: "h", 9: "i", 11: "f", 12: "d"}

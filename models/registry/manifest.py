@@ -108,7 +108,7 @@ class DetailEntry(_ManifestModel):
     radius_px: float = Field(gt=0, description="Radius of the part in the original good pictures, in pixels.")
     rings: int = Field(ge=2, le=2000, description="Number of rings into which the part is divided.")
     strip_rings: int = Field(ge=1, description="Number of rings that are searched at a time. They form a strip.")
-    overlap_rings: int = Field(ge=0, description="Number of extra rings on each side of a strip, so that strips overlap.")
+    overlap_rings: int = Field(ge=0, description="Number of extra rings on each side of a strip, so that neighbouring strips overlap.")
     cut_off: float = Field(gt=0, description="If a part's score is above this value, at least one place on the part is unusual.")
     alarm_share: float = Field(gt=0, le=0.5, description="The wanted share of good parts above the cut-off.")
     highest_alarm_share: Probability = Field(description="Upper bound of the share of good parts above the cut-off, with 95 % confidence.")
@@ -344,18 +344,18 @@ class Manifest(_ManifestModel):
             raise ValueError("expected at least one entry in voters or in scorers")
         names = [voter.name for voter in self.voters] + [scorer.name for scorer in self.scorers]
         if len(set(names)) < len(names):
-            raise ValueError("expected every voter and every scorer to have a name of its own")
+            raise ValueError("expected all voters and scorers to have different names")
         if self.voters and sum(voter.weight for voter in self.voters) <= 0:
             raise ValueError("expected at least one voter with a weight above 0")
         if any(scorer.side_px != self.preprocessing.side_px for scorer in self.scorers):
-            raise ValueError(f"expected every scorer to take pictures of {self.preprocessing.side_px} px, like the version")
+            raise ValueError(f"expected side_px of every scorer to be that of the version, {self.preprocessing.side_px} px")
         named = {voter.weights_file for voter in self.voters} | {self.golden.file}
         if self.segmentation is not None:
             named.add(self.segmentation.weights_file)
         named |= {file for scorer in self.scorers for file in scorer.files}
         named |= {entry.file for entry in (self.details, self.training_index) if entry}
         if (total := sum(entry.bytes for entry in self.files.values())) > MAX_VERSION_BYTES:
-            raise ValueError(f"expected files of at most {MAX_VERSION_BYTES} bytes together, found {total}")
+            raise ValueError(f"expected all files together to have at most {MAX_VERSION_BYTES} bytes, found {total}")
         if named != set(self.files):
             raise ValueError(f"expected checksums of exactly {sorted(named)}, found {sorted(self.files)}")
         return self

@@ -230,9 +230,7 @@ class LearningCurvePoint(_ReportModel):
     """
 
     share: float
-    training_pictures: int = Field(
-        description="Number of training pictures of a network, as the mean of all networks that make this point."
-    )
+    training_pictures: int = Field(description="Mean number of training pictures of the networks whose errors were counted for this point.")
     errors: ErrorShare
 
 

@@ -39,7 +39,7 @@ class Combination:
     """A voting rule, and how well it works on the pictures on which it was chosen.
 
     - `cost`: mean cost per picture.
-    - `cross_entropy`: of the two classes defective and good, in nats. If there are enough pictures, it is measured on held-out pictures.
+    - `cross_entropy`: how wrong the defect probabilities are, in nats. If there are enough pictures, it is measured on held-out pictures.
     - `member_costs`, `member_cross_entropies`: the same figures for each network alone, with its best threshold.
     - `notes`: sentences about the choice that a person should read.
     """
@@ -117,7 +117,8 @@ def compare_weights(
     The pictures are divided into folds, but near-duplicates stay in the same fold. For each fold, the temperatures are chosen on the
     other folds. Returns None if the pictures are too few for two folds.
 
-    The other arguments are those of `choose_combination`.
+    `counts`, shape (n,), gives the weight of each picture. `groups`, shape (n,), are the groups of near-duplicates; None means that each
+    picture is a group.
     """
     is_defect: Flags = labels != ok_class
     folds = list_folds(is_defect.astype(np.int32), np.arange(len(labels), dtype=np.int32) if groups is None else groups, FOLDS)
@@ -177,7 +178,8 @@ def choose_threshold(probability: Numbers, is_defect: Flags, costs: Costs, count
         spent[is_degenerate] = np.inf
     ideal = costs.false_alarm / (costs.miss + costs.false_alarm)
     cheapest = np.flatnonzero(spent <= spent.min() + 1e-12)
-    # All thresholds between two neighbouring `edges` give the same labels, because no picture has a probability between them.
+    # `edges` are 0, the probabilities of the pictures, and 1, in ascending order. No picture lies between two neighbouring edges, so all
+    # thresholds between them give the same labels.
     lowest = np.where(cheapest > 0, edges[cheapest - 1], 0.0)
     margin = (edges[cheapest] - lowest) * GAP_MARGIN
     nearest = np.clip(ideal, lowest + margin, edges[cheapest] - margin)
@@ -206,7 +208,7 @@ def choose_review_band(probability: Numbers, threshold: float, share: float) -> 
 def _choose_threshold_of(
     vote: SoftVote, probabilities: npt.NDArray[np.float32], labels: npt.NDArray[np.int32], is_defect: Flags, costs: Costs, counts: Numbers
 ) -> tuple[SoftVote, float, float]:
-    """Chooses the best temperature and threshold for `vote`. Returns the changed rule, its cost per picture and its cross-entropy."""
+    """Chooses the best temperature and threshold for the voting rule `vote`. Returns the new rule, its cost and its cross-entropy."""
     vote = replace(vote, temperature=choose_temperature(vote.average(probabilities), labels, counts))
     probability = vote.compute_defect_probability(probabilities)
     threshold, cost = choose_threshold(probability, is_defect, costs, counts)

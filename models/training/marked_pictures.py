@@ -66,7 +66,8 @@ class MarkedFile:
 class MarkedPictures:
     """Pictures with a mark for each pixel. `pixels` and `marks` have the shape (n, side_px, side_px), uint8.
 
-    A mark says what a pixel shows: 0 is no defect, k is the kind `kinds[k - 1]`, and marks from BOX_MARK on are pixels in a box.
+    A mark says what a pixel shows: 0 is no defect, and k is a defect of the kind `kinds[k - 1]`. Marks from BOX_MARK on mean that the pixel
+    lies in a box around a defect.
     `paths` and `checksums` have the order of `pixels`. `left_out` says in sentences which pictures were left out.
     """
 
@@ -299,7 +300,7 @@ def _parse_box(row: Mapping[str, str]) -> DefectBox:
 
 def _parse_data_set_row(row: Mapping[str, str]) -> list[DefectBox]:
     kinds = (row.get("kinds") or "").split(" + ")
-    # If the reviewer named only one kind of defect for the whole part, boxes without a kind get this kind.
+    # A reviewer can name kinds of defect for the whole part. If it is only one kind, boxes without a kind get this kind.
     usual = kinds[0] if len(kinds) == 1 else ""
     return [
         DefectBox(box["left_px"], box["top_px"], box["width_px"], box["height_px"], box.get("kind") or usual)

@@ -81,7 +81,9 @@ class TrainingOptions(BaseModel):
         "list gets the influence of the largest one, but no picture is used more than 16 times.",
     )
     turned: Literal["free", "quarter"] = Field(
-        "free", description="Random rotation of training pictures. free: by any angle. quarter: by right angles, which suits textures."
+        "free",
+        description="Random rotation of training pictures. free: by any angle. quarter: by right angles, for example for "
+        "pictures of a texture, which would be blurred at other angles.",
     )
     handed: bool = Field(
         False,
@@ -105,8 +107,8 @@ class TrainingOptions(BaseModel):
         0.045,
         ge=0,
         le=1,
-        description="Two pictures are near-duplicates if the distance of their ring spectra is at most this. Ring spectra find copies that "
-        "are turned by any angle. 0: do not compare ring spectra.",
+        description="Two pictures are near-duplicates if the distance of their ring spectra is at most this. A ring spectrum says how the "
+        "grey levels vary along rings around the centre, so it finds copies that are turned by any angle. 0: do not compare ring spectra.",
     )
     cost_miss: float = Field(10, gt=0, description="Cost of a defect that is judged good.")
     cost_false_alarm: float = Field(1, gt=0, description="Cost of a good part that is judged a defect.")

@@ -53,7 +53,8 @@ def train_segmentation(
 ) -> keras.Model:
     """Returns a segmentation head that was trained on `pictures`. The pictures must have the side `recipe.side_px`.
 
-    If `start` is given, the training begins with its weights. The last layer begins anew if `start` has another number of kinds.
+    If `start` is given, the training begins with its weights. If `start` has another number of kinds, its last layer is not used, and the
+    new last layer begins with random weights.
 
     `on_step` gets the number of finished batches, the number of all batches and the loss.
     """
@@ -182,7 +183,7 @@ def _choose_batches(pictures: MarkedPictures, recipe: SegmentationRecipe) -> Any
     chances = compute_draw_chances(pictures.marks[defective], len(pictures.kinds))
     from_defective = round(DEFECT_SHARE * recipe.batch) if len(good) else recipe.batch
     for step in range(recipe.steps):
-        # `augment` uses this seed and the next two. The seeds of successive batches differ by 4, so no seed is used twice.
+        # For each batch, `augment` uses the seed s and also s + 1 and s + 2. The next batch gets s + 4, so no seed is used twice.
         yield (
             np.concatenate([rng.choice(defective, from_defective, p=chances), _draw(rng, good, recipe.batch - from_defective)]),
             [recipe.seed, 4 * step],

@@ -52,7 +52,7 @@ def class_share_weights(labels: npt.NDArray[np.int32], validates: npt.NDArray[np
 
 
 def count_folds(share: float) -> int:
-    """Returns the number of equal folds. Example: with a `share` of 0.2 for validation, there are 5 folds."""
+    """Returns into how many equal folds pictures are divided if the share `share` is for validation. Example: 5 folds for 0.2."""
     return max(2, round(1 / share))
 
 
@@ -71,7 +71,7 @@ def split_by_group(labels: npt.NDArray[np.int32], groups: npt.NDArray[np.int32],
     for _, fold in _divide(labels[candidates], groups[candidates], folds, seed):
         validates[:] = False
         validates[candidates[fold]] = True
-        # With few pictures, a fold may lack a class. The next fold is then tried.
+        # If there are few pictures, a fold may contain no picture of a class. In this case, the next fold is tried.
         if all(len(np.unique(labels[side])) == len(np.unique(labels)) for side in (validates, ~validates)):
             return validates
     raise ModelError(
@@ -103,7 +103,7 @@ def _divide(
 ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
     """Yields for each fold the indices outside and inside the fold. Groups stay together, and classes are spread evenly."""
     with warnings.catch_warnings():
-        # scikit-learn warns if a class has fewer pictures than there are folds. The callers of `_divide` check this themselves.
+        # scikit-learn warns if a class has fewer pictures than there are folds. The warning is not needed, because the callers check this.
         warnings.filterwarnings("ignore", "The least populated class", UserWarning)
         yield from StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(labels, labels, groups)
 

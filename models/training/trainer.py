@@ -230,7 +230,7 @@ class Trainer:
             rounds = math.ceil(self.steps_per_epoch * batch / len(indices))
             order = np.concatenate([random.permutation(indices) for _ in range(rounds)])
             for step in range(self.steps_per_epoch):
-                # `augment` uses this seed and the next two. The seeds of successive batches differ by 4, so no seed is used twice.
+                # For each batch, `augment` uses the seed s and also s + 1 and s + 2. The next batch gets s + 4, so no seed is used twice.
                 yield order[step * batch : (step + 1) * batch], [seed, number * 2**16 + step * 4]
 
 

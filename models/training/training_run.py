@@ -175,7 +175,8 @@ class TrainingRun:
             "equal_files": len(pictures) - len(set(pictures.checksums)),
             "groups": len(sizes),
             "largest_group": int(sizes.max()),
-            # A person must look at groups with several classes: a label is wrong, or two castings differ only in a defect.
+            # A person must look at groups that contain pictures of several classes. Either a label is wrong, or two castings look alike
+            # except for a defect.
             "contradicting_groups": [
                 {
                     name: [str(pictures.files[index].path) for index in np.flatnonzero((groups == group) & (pictures.labels == label))]

@@ -115,7 +115,7 @@ class _RaisingSyslogHandler(logging.handlers.SysLogHandler):
         return bool(readable) and not connected.recv(4096)
 
     def handleError(self, record: logging.LogRecord) -> None:
-        raise  # logging calls this method in an `except` block, so this statement raises the error again
+        raise  # logging calls this method while it handles an error, so `raise` raises this error again
 
 
 def ship_new_entries(sender: SyslogSender) -> int:

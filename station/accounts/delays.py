@@ -81,7 +81,7 @@ def make_log_in_rules(station: StationSettings, name: str, address: str, device:
 
 
 def make_password_rules(station: StationSettings, account: int) -> list[DelayRule]:
-    """Returns the rules for guesses at the old password of a logged-in account, from any address."""
+    """Returns the rules that delay a logged-in user who enters a wrong old password, from any address."""
     return [DelayRule(_make_key("old password", str(account)), station.log_in_failures, station.log_in_lock_minutes * 60, is_own=True)]
 
 
@@ -97,7 +97,7 @@ def find_network(address: str) -> str:
 
 
 def begin_attempt(rules: Sequence[DelayRule], now: datetime) -> float:
-    """Begins an attempt with a password. Returns 0 if the attempt is allowed, and counts it as a failure.
+    """Begins an attempt with a password. If the attempt is allowed, counts a failure and returns 0.
 
     If the attempt comes too early, counts nothing and returns the remaining seconds of the delay.
 
@@ -143,7 +143,7 @@ def cancelled_if_busy(rules: Sequence[DelayRule]) -> Iterator[None]:
 
 
 def _take_back(rules: Sequence[DelayRule], forgotten: Set[str]) -> None:
-    """Takes back one failure for each rule, and all failures of the keys in `forgotten`."""
+    """Subtracts 1 from the failures of each rule. If the key of the rule is in `forgotten`, sets its failures to 0."""
     with transaction.atomic():
         for row in _lock_rows(rules):
             row.failures = 0 if row.key in forgotten else max(row.failures - 1, 0)
@@ -156,7 +156,7 @@ def _lock_rows(rules: Sequence[DelayRule]) -> QuerySet[LogInDelay]:
 
 
 def _forget_others(now: datetime) -> None:
-    """Deletes some rows whose failures are too old to count, or are far in the future because the clock was set back."""
+    """Deletes some counts of failed log-ins that are too old, or that lie far in the future because the clock was set back."""
     over = Q(failed_at__lt=now - _FORGET_AFTER) | Q(failed_at__gt=now + _FORGET_AFTER)
     with transaction.atomic():
         rows = LogInDelay.objects.select_for_update(skip_locked=True).filter(over)[:_MAX_FORGOTTEN]

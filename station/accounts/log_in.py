@@ -55,7 +55,7 @@ class LogInForm(AuthenticationForm):
 
 
 class LogInView(LoginView):
-    """The log-in page. After wrong passwords, it answers too early attempts with status 429 and does not look at the password."""
+    """The log-in page. If an attempt comes too early after wrong passwords, the answer is status 429, and the password is not checked."""
 
     template_name = "station/accounts/log-in.html"
     authentication_form = LogInForm
@@ -91,9 +91,9 @@ class LogInView(LoginView):
 
 
 def _read_name(request: HttpRequest) -> str:
-    """Returns the name as the form reads it, or "" if the form refuses it.
+    """Returns the name as the log-in form reads it, or "" if the form refuses the name.
 
-    The form accepts several spellings of one name, for example with a space before it. All spellings must share one delay.
+    The form accepts several spellings of one name, for example with a space before it. Wrong passwords for all spellings count together.
     """
     try:
         return str(LogInForm(request).fields["username"].clean(request.POST.get("username", "")))
@@ -112,7 +112,7 @@ class LogOutView(LogoutView):
 
 
 def refuse_early_attempt(request: HttpRequest, wait_s: float) -> HttpResponse:
-    """Returns the error page for an attempt that comes `wait_s` seconds too early after wrong passwords."""
+    """Returns the error page for a log-in that comes too early after wrong passwords, by `wait_s` seconds."""
     seconds = math.ceil(wait_s)
     sentence = f"There were too many wrong passwords. Wait {seconds} s, then try again. An attempt before that does not count."
     response = render_error_page(request, 429, "Too early", sentence)

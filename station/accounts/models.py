@@ -168,7 +168,7 @@ def chain_sha256(previous: str, record: dict[str, object]) -> str:
 
 
 class AuditShipment(models.Model):
-    """The number of the newest audit entry that the log server has got. The table has at most one row."""
+    """Stores the number of the newest audit entry that was sent to the log server. The table has at most one row."""
 
     shipped = models.BigIntegerField(default=0)
 

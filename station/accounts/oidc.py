@@ -1,6 +1,7 @@
 """The log-in by an OpenID Connect provider, with the library Authlib: authorization code flow with PKCE, state and nonce.
 
-An account belongs to the subject of one issuer. A token never opens an account that was made at this station, whatever name it holds.
+An account belongs to one issuer and one subject. A log-in by the provider never opens an account that was made at this station, even if
+the names are equal.
 """
 
 from __future__ import annotations
@@ -37,10 +38,10 @@ log = logging.getLogger(__name__)
 _BACKEND = "django.contrib.auth.backends.ModelBackend"
 _NEXT = "oidc_next"
 _REQUEST_TIMEOUT_S = 5.0
-# The clocks of the provider and of the station may differ by this much.
+# Largest allowed difference between the clocks of the provider and of the station.
 _CLOCK_LEEWAY_S = 60
 _READ_AGAIN_AFTER_S = 3600
-# Signatures by a public key only. A provider that names others, or none at all, is not believed.
+# The algorithms that are accepted for the signature of a token. The list in the metadata of the provider is not used.
 _ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 _LOG_IN_TIME_S = 900
 _MAX_NAME = 150
@@ -73,7 +74,7 @@ def begin(request: HttpRequest) -> HttpResponse:
     settings = _get_settings()
     if request.user.is_authenticated:
         return redirect("wall")
-    # A stranger can begin many log-ins. Their sessions end soon, and ended ones are deleted here.
+    # A stranger can begin many log-ins, each with a session. These sessions expire soon, and expired sessions are deleted here.
     request.session.clear_expired()
     request.session.set_expiry(_LOG_IN_TIME_S)
     try:
@@ -117,14 +118,14 @@ def _get_client(settings: OidcSettings) -> Any:
     client = _make_client(settings.issuer, settings.client_id, settings.read_client_secret(), int(time.monotonic() / _READ_AGAIN_AFTER_S))
     metadata = client.load_server_metadata()
     if metadata.get("issuer") != settings.issuer:
-        raise ValueError(f"the provider calls itself {str(metadata.get('issuer'))[:200]!r}")
+        raise ValueError(f"its metadata names the other issuer {str(metadata.get('issuer'))[:200]!r}")
     metadata["id_token_signing_alg_values_supported"] = list(_ALGORITHMS)
     return client
 
 
 @lru_cache(maxsize=4)
 def _make_client(issuer: str, client_id: str, secret: str, period: int) -> Any:
-    # Only a station with this log-in has the library.
+    # Authlib is imported here, because only stations with a log-in by OpenID Connect have it installed.
     from authlib.integrations.django_client import OAuth
 
     return OAuth().register(
@@ -195,7 +196,7 @@ def _make_user(settings: OidcSettings, subject: str, name: str, role: Role) -> U
     if not 0 < len(name) <= _MAX_NAME:
         raise LogInRefusedError("no name", f"The provider gave no usable name in {settings.name_claim}. Ask an administrator.")
     if User.objects.filter(username__iexact=name).exists():
-        # Otherwise a person who may choose a name at the provider could take over an account of this station.
+        # Refuse the name of an existing account. Otherwise a person who can choose a name at the provider could take over the account.
         raise LogInRefusedError("name taken", f"This station has another account with the name {name}. Ask an administrator.")
     user = User(username=name)
     user.set_unusable_password()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 else:
 
     class RecordTimeField(models.DateTimeField):
-        """A time from a record. A stored time before 1971 or after 8999 is read as the first or last time that every zone can show.
+        """A time from a record. If the stored time is before 1971 or after 8999, the nearest time in these years is read.
 
         Release 0.1.0 stored every time, such as the last hour of the year 9999. Python cannot convert that hour to a time zone east of UTC.
         """
@@ -26,12 +26,12 @@ else:
             return None if value is None else min(max(value, _EARLIEST), _LATEST)
 
         def deconstruct(self):
-            """Lets migrations name Django's DateTimeField, because a RecordTimeField has the same database column."""
+            """Describes the field in migrations as Django's DateTimeField, because both have the same database column."""
             name, _, arguments, options = super().deconstruct()
             return name, "django.db.models.DateTimeField", arguments, options
 
 
-# A sorting record has one of these reasons if the gate had no verdict in time and acted as the line's settings say.
+# The reasons in a sorting record that mean: the gate had no verdict in time, and acted as the line's settings say.
 REASONS_WITHOUT_VERDICT = frozenset({"no-verdict", "late-verdict", "board-restarted"})
 
 # Each index of the history ends with these three columns. A query that filters by one of the columns then reads only the index.
@@ -88,7 +88,7 @@ class Part(models.Model):
     finding_boxes = models.JSONField(default=list, blank=True)
     heat_map = models.CharField(max_length=255, blank=True, default="")
     found_at = RecordTimeField(null=True)
-    # The fields of `Acceptance`: name of the acceptance table, result, and sentences about its rules. Empty if the line has no such table.
+    # Whether the defects stay within the foundry's limits (acceptance table): the fields of `Acceptance`. Empty without such a table.
     acceptance = models.JSONField(default=dict, blank=True)
 
     review_label = models.CharField(max_length=8, blank=True, default="")

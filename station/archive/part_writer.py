@@ -30,7 +30,7 @@ _MERGED_FIELDS = [name for name in _FIELDS if name not in _IDENTITY]
 class ReviewQueue(Protocol):
     """The queue of parts that people should review.
 
-    This is a protocol because `station.archive` must not import `station.reviews`, which implements the queue.
+    This class is an interface. The class that implements it is in `station.reviews`, which `station.archive` must not import.
     """
 
     def select(self, parts: Iterable[Part]) -> list[tuple[Part, Any]]:
@@ -38,7 +38,7 @@ class ReviewQueue(Protocol):
         ...
 
     def add(self, selected: Sequence[tuple[Part, Any]]) -> None:
-        """Adds `selected`, the result of `select`, to the review queue. The rows of these parts must be in the database already."""
+        """Adds the parts that `select` has returned to the review queue. Their rows must be in the database already."""
         ...
 
 
@@ -51,7 +51,7 @@ class PartWriter:
     def __init__(
         self, policy: RetentionPolicy, review_queue: ReviewQueue, check_rows: Callable[[Sequence[Part]], None] = lambda rows: None
     ) -> None:
-        """`check_rows` is called with the rows that a batch adds or changes, within the transaction of the batch."""
+        """`check_rows` is called for each batch of records, in its transaction, with the rows that the batch adds or changes."""
         self._policy = policy
         self._review_queue = review_queue
         self._check_rows = check_rows
@@ -108,7 +108,7 @@ def _load_rows(parts: Iterable[PartId]) -> dict[PartId, Part]:
 
 
 def _values(row: Part) -> list[object]:
-    # The values are kept to see whether a merge changes the row. A merge replaces lists and dicts, so the values need not be copied.
+    # These values show later whether a merged record has changed the row. They are not copied, because a merge replaces lists and dicts.
     return [getattr(row, name) for name in _FIELDS]
 
 
@@ -122,7 +122,7 @@ def make_row(part: PartId, seen_at: datetime) -> Part:
 
 
 def time_of(record: PartRecord) -> datetime:
-    """Returns the time of the event that `record` reports. The part has this time in the history until other records arrive."""
+    """Returns the time of the event that `record` reports. A part with only this record has this time in the history."""
     match record:
         case Verdict():
             return record.captured_at

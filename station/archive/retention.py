@@ -41,7 +41,7 @@ _LONGEST_WAIT_S = 30.0
 class _Tries:
     """How often the picture of a part could not be read.
 
-    `archived_before` is the number of pictures that were archived before the last counted try.
+    `archived_before` is how many pictures had been archived when the last try was counted.
     """
 
     archived_before: int
@@ -96,7 +96,7 @@ class PictureArchiver:
         self._limits = limits
         self._topics = topics
         self._next_folder = 0
-        # Parts whose picture could not be read, and how often. They wait until no other picture waits.
+        # Parts whose picture could not be read, and how often. They are tried again only if no other picture must be archived.
         self._tries: dict[int, _Tries] = {}
         self._archived_count = 0
         for deleted in ("rows", "pictures", "strays"):
@@ -107,8 +107,8 @@ class PictureArchiver:
 
         Stops early if `go_on` returns False. Returns the number of pictures that were copied or no longer exist.
 
-        If a picture cannot be read, the pictures of other parts are copied first. If five tries
-        fail although other pictures could be read in between, the picture counts as lost.
+        If a picture cannot be read, the pictures of other parts are copied first. A picture counts as lost after five tries, between which
+        other pictures could be read.
         """
         marked = Part.objects.filter(keep_picture=True).order_by("-seen_at")
         waiting = list(marked.exclude(pk__in=list(self._tries))[:_ARCHIVED_PER_STEP]) or list(marked[:_ARCHIVED_PER_STEP])
@@ -241,7 +241,7 @@ def _save_archived(parts: list[Part]) -> None:
 
 
 def _used_addresses(column: str, addresses: set[str]) -> set[str]:
-    """Returns the `addresses` that are still used. `column` is the column of parts in which they are searched: `picture` or `heat_map`."""
+    """Returns the `addresses` that parts still use. `column` is the searched column of the table of parts: `picture` or `heat_map`."""
     used: set[str] = set()
     ordered = sorted(addresses)
     for start in range(0, len(ordered), _DELETED_PER_STEP):

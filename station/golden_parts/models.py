@@ -34,7 +34,8 @@ class GoldenPart(models.Model):
 class GoldenCheck(models.Model):
     """A golden part that was put on the belt once: the part id that it got, and its verdict.
 
-    `label` is empty until the verdict is in the archive. `shown_by` is empty if the station recognised the picture.
+    `label` is empty until the verdict is in the archive. `shown_by` is the person who entered the part id. It is empty if
+    the station recognised the part by its picture.
     """
 
     golden = models.ForeignKey(GoldenPart, on_delete=models.CASCADE, related_name="checks")

@@ -21,7 +21,7 @@ from streams.identity import format_time, parse_time
 ROWS_PER_PAGE = 50
 SEARCH_LIMIT = 20_000
 COUNT_LIMIT = 10_000
-# The two most frequent gate actions. Most parts have them, so the database index part_action_seen leaves these parts out.
+# Most parts have one of these two gate actions. The database index part_action_seen leaves these parts out.
 _COMMON_ACTIONS = ("none", "passed")
 # The partial indexes of the table of parts, by column. Each value is the SQL condition of the index, as in station.archive.models.Part. A
 # partial index holds only the rows that meet its condition.
@@ -89,8 +89,8 @@ def load_page(
     if after is not None:
         found, limit = _search(filters, after, False, rows, search_limit)
         shown, has_more = found[:rows][::-1], len(found) > rows
-        # The search has reached the newest part, so the parts that it found can be too few for a page. Load the page of the newest parts
-        # instead, which is full.
+        # The search has reached the newest part, and perhaps found fewer parts than a page can show. So load the first page of the
+        # history instead, which shows the newest parts.
         if not has_more and limit is None:
             return load_page(filters, rows=rows, search_limit=search_limit)
         newer = _key_of(shown[0]) if has_more and shown else limit
@@ -166,7 +166,7 @@ def _search(
 def _find_bound(filters: PartFilters, key: HistoryKey | None, older: bool, search_limit: int) -> HistoryKey | None:
     """Returns the key of the part at which a search must stop. The search begins at `key` and stops after `search_limit` parts.
 
-    Returns None if fewer parts are left. Then the search needs no limit.
+    Returns None if fewer parts are left, because the search then ends by itself.
     """
     parts = parts_beyond(Part.objects.filter(_indexed_condition(filters), filters.time_conditions()), key, older)
     last = order(parts, newest_first=older).values_list("seen_at", "id")[search_limit : search_limit + 1]
@@ -174,9 +174,9 @@ def _find_bound(filters: PartFilters, key: HistoryKey | None, older: bool, searc
 
 
 def _indexed_condition(filters: PartFilters) -> Q:
-    """Returns one of the conditions in `filters`, as a query condition that the database can answer with an index.
+    """Returns a query condition for that filter which has an index and probably finds the fewest parts.
 
-    Chooses the filter that probably finds the fewest parts. If no filter has an index, returns an empty condition.
+    If no filter has an index, returns an empty condition.
     """
     for column, value in (("reviewer", filters.reviewer), ("kind", filters.kind), ("action", filters.action)):
         if value and value not in _COMMON_ACTIONS:

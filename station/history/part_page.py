@@ -273,7 +273,7 @@ def _explain_rule(part: Part) -> str:
 
 
 def _explain_threshold(part: Part, manifest: Manifest | None) -> str:
-    """Returns a sentence if the threshold of the verdict is not the version's own threshold. Otherwise returns ""."""
+    """Returns a sentence if the threshold comes from the settings of the line and not from the version. Otherwise returns ""."""
     if manifest is None or part.threshold is None or part.defect_probability is None:
         return ""
     if abs(part.threshold - manifest.threshold) < _SAME_THRESHOLD:

@@ -66,7 +66,7 @@ class LineSettingsForm:
         )
 
     def make_record(self, before: LiveLineSettings | None, line: str, set_by: str, at: datetime) -> LiveLineSettings:
-        """Returns a record with the settings of the form. Copies all other settings from `before`, the record in force.
+        """Returns a record with the settings of the form. Copies all other settings from `before`, the present record of the line.
 
         Raises LineSettingsRefusedError with a sentence for each wrong field.
         """

@@ -69,7 +69,7 @@ class CardRenderer:
             known = self._cards.get((line, for_page))
             age = now - known.rendered_at if known else busy_interval
             interval = busy_interval if self._is_busy() else timedelta(seconds=_RENDER_INTERVAL_S)
-            # A negative age means that the machine's clock was set back. Then the card is rendered again.
+            # The age is negative if the machine's clock was set back. The card is then rendered again.
             if known is not None and (known.revision == revision or timedelta() <= age < interval):
                 return known
             # While people look at the card, each update replaces at most two of its parts, so that people can follow. If nobody has looked

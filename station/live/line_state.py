@@ -214,8 +214,8 @@ class LineState:
         latency_s = (max(arrived_at, verdict.decided_at) - verdict.captured_at).total_seconds()
         self._latencies.append((arrived_at, max(0.0, latency_s)))
         if len(self._trend) > _MAX_TREND_MINUTES:
-            # `_trend` keeps the counts of the last hour, which ends with the new picture. If a camera's clock is a day fast, the hour ends
-            # at `arrived_at`. Otherwise the picture of tomorrow would delete all counts.
+            # `_trend` keeps the counts of one hour, up to the time of the new picture. If this time is later than `arrived_at`, the
+            # camera's clock is fast, so `arrived_at` is used. Otherwise a camera that is a day fast would delete all counts.
             newest = min(verdict.captured_at, arrived_at)
             self._trend = {minute: counts for minute, counts in self._trend.items() if newest - minute <= _HOUR}
 
@@ -238,7 +238,7 @@ class LineState:
     def add_finding(self, finding: Finding) -> None:
         """Adds a finding, which holds the boxes and the heat map of a suspicious part.
 
-        A finding is ignored if it belongs to an unknown part or to another verdict.
+        A finding is ignored if its part is unknown, or if the part has another verdict than the one that the finding explains.
         """
         part = finding.part_id
         known = self._parts.get(part)

@@ -46,8 +46,8 @@ _RECONNECT_WAIT_S = 1.0
 # The consumer starts with the sorting records of the last ten minutes and the dead letters of the last hour.
 _SORTINGS_BACK = timedelta(minutes=10)
 _DEAD_LETTERS_BACK = timedelta(hours=1)
-# Number of uploaded pictures that the consumer remembers. It is larger than RECENT_PARTS, the number of parts that the consumer remembers
-# of each line, because a person can upload many pictures at once and then waits for all their verdicts.
+# Number of uploaded pictures that the consumer remembers. It is larger than RECENT_PARTS, the number for each production
+# line, because a person can upload many pictures at once and then waits for all their verdicts.
 _RECENT_UPLOADS = 2000
 # The archive perhaps does not have the parts of the last minutes yet, so these parts are counted from Kafka.
 _NOT_YET_ARCHIVED = timedelta(minutes=5)
@@ -97,7 +97,7 @@ CountParts = Callable[[str, datetime, datetime], ArchivedCounts]
 class LiveConsumer:
     """Reads the topics of all lines in a thread, and keeps the records of each line in `lines`. Acquire `lock` to use them.
 
-    `watch` knows the state of each line of the plant, such as `running`.
+    Ask `watch` for the state of a line, such as `running`.
 
     If Kafka does not answer, `connection_fault` is a sentence that the page shows. Otherwise, it is "".
     """
@@ -255,7 +255,7 @@ class LiveConsumer:
         offsets = consumer.offsets_for_times(since_ms, timeout_ms=_RESPONSE_MS)
         for partition in partitions:
             begin = offsets[partition].offset if offsets[partition] else ends[partition]
-            # A remembered position after the end of the partition is not used, because the topic was deleted and created again.
+            # If the remembered position is after the end of the partition, the position is wrong, because the topic was created again.
             position = self._positions.get(partition)
             consumer.seek(partition, position if position is not None and position <= ends[partition] else begin)
 
@@ -276,7 +276,7 @@ class LiveConsumer:
                 checked_at = now
                 self.connection_fault, self._is_disconnected = "", False
             self.update_shift(datetime.now(UTC))
-            # If a poll returns its largest number of records, more records are probably waiting, so the thread makes no pause.
+            # If a poll returns as many records as it can, more records probably wait in Kafka. The next poll then follows at once.
             if 0 < sum(map(len, polled.values())) < READER_POLL_RECORDS:
                 self._stopping.wait(_POLL_PAUSE_S)
 

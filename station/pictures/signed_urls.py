@@ -62,7 +62,7 @@ def read_signed_url(token: str, now_s: float) -> SignedUrl | None:
     try:
         content = SignedUrl(*_signer().unsign_object(token))
     except (BadSignature, ValueError, TypeError):
-        # SignedUrl raises a TypeError if another release of the station signed the address and used other fields.
+        # Another release of the station can have signed an address with other fields. SignedUrl then raises a TypeError.
         return None
     return content if 0 <= int(now_s) // _SLOT_S - content.slot <= 1 else None
 

@@ -36,7 +36,7 @@ class ChartBar:
 
     @property
     def above(self) -> float:
-        """The y coordinate of the text `number`. The text is 3 px above the bar."""
+        """The y coordinate of the number that is shown above the bar."""
         return self.y - 3
 
 

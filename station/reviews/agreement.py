@@ -18,7 +18,7 @@ MAX_DECISIONS = 50_000
 
 @dataclass(frozen=True)
 class LabelAgreement:
-    """The confusion matrix of two sides that labelled the same parts, such as the model and a person.
+    """Counts the labels that two sides, such as the model and a person, gave to the same parts (a confusion matrix).
 
     `counts["ok", "defect"]` is the number of parts that the first side labelled `ok` and the second side `defect`.
     """
@@ -44,7 +44,7 @@ class LabelAgreement:
     def kappa(self) -> float | None:
         """Cohen's kappa: 1 is full agreement, and 0 is the agreement that chance would give.
 
-        None if there are no parts, or if all labels of both sides are the same.
+        None if there are no parts, or if all labels are the same, for example all `ok`.
 
         Source: Cohen, Educational and Psychological Measurement 20(1), 1960.
         """
@@ -67,7 +67,7 @@ class LabelAgreement:
 
 
 def count_agreement(pairs: Iterable[tuple[str, str, int]]) -> LabelAgreement:
-    """Counts how many parts got the same label from two sides, and how many got different labels.
+    """Returns how well two sides, such as the model and a person, agree about the same parts.
 
     Each of `pairs` is (label of the first side, label of the second side, number of parts). Ignores labels except `ok` and `defect`.
     """

@@ -1,6 +1,6 @@
 """Selects the parts that a person should review. Each reason for a review has a score, and the score of a part is their sum.
 
-For example, doubt of the model counts up to 1, and the verdict `review` counts 0.3. A part with both has a score of at most 1.3.
+For example, the doubt of the model adds at most 1 to the score, and the verdict `review` adds 0.3.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class CandidateQueue:
             Candidate(part=part, score=priority.score, why=priority.why[:400], audit=priority.audit, since=part.seen_at)
             for part, priority in selected
         ]
-        # Update the score of known parts, because their reasons have perhaps changed, for example by a late verdict.
+        # If a part is in the queue already, update its score and its reasons for a review. A late verdict, for example, changes them.
         Candidate.objects.bulk_create(rows, update_conflicts=True, unique_fields=["part"], update_fields=["score", "why", "audit"])
 
 

@@ -32,7 +32,7 @@ SendRecord = Callable[[str, str, bytes | None], tuple[int, int]]
 
 
 class InvalidBoxesError(ValueError):
-    """Raised if the boxes that a person drew have a wrong form or number. The error message can be shown on a page."""
+    """Raised if the boxes that a person drew are not valid, or if there are too many. The error message can be shown on a page."""
 
 
 class DecisionRefusedError(ValueError):
@@ -190,7 +190,7 @@ def make_review(part: Part, reviewer: str, annotation: Annotation, at: datetime)
     Raises DecisionRefusedError if the decision is a skip, because a skip is not sent to Kafka.
     """
     if annotation.label not in ("ok", "defect"):
-        raise DecisionRefusedError("Your decision is skip, which is no review and cannot be sent. Choose ok or defect.")
+        raise DecisionRefusedError("Your decision skip cannot be sent, because it does not review the part. Choose ok or defect.")
     return Review(
         line=part.line,
         run=part.run,

@@ -39,7 +39,7 @@ def claim_candidates(user: User, settings: Settings, now: datetime, count: int =
 
 
 def find_claimed(user: User, settings: Settings, now: datetime, count: int = 2) -> list[Candidate]:
-    """Returns up to `count` parts that are reserved for `user`, the most useful part first. Reserves none."""
+    """Returns up to `count` parts that are already reserved for `user`, the most useful part first."""
     own = _waiting_for(user, settings, now).filter(leased_by=user.username, leased_until__gt=now)
     return list(own.order_by("leased_until", "-score", "-id")[:count])
 
@@ -50,7 +50,7 @@ def is_claimed(candidate: Candidate, user: User, now: datetime) -> bool:
 
 
 def has_free_candidates(user: User, settings: Settings, now: datetime) -> bool:
-    """Returns whether a part waits that `user` could reserve."""
+    """Returns whether the queue has a part that `user` can reserve."""
     return _waiting_for(user, settings, now).exclude(leased_until__gt=now).exists()
 
 

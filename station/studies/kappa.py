@@ -14,7 +14,7 @@ import numpy.typing as npt
 MISSING = -1
 _RESAMPLES = 2000
 _SEED = 1
-# Smallest share of the random samples in which kappa must be defined. Below this share, the interval is None.
+# If kappa is defined in a smaller share of the random samples than this, its interval is None.
 _MIN_DEFINED = 0.5
 
 Labels = npt.NDArray[np.int8]
@@ -63,8 +63,8 @@ def compute_fleiss(labels: Labels) -> Kappa:
     defects = complete.sum(axis=1, dtype=np.float64)
     pairs = max(1, raters * (raters - 1))
     agreement = (defects * (defects - 1) + (raters - defects) * (raters - defects - 1)) / pairs
-    # Each part has a row of three numbers: 1, the share of pairs of people who agree, and the share of people who chose `defect`. The sum
-    # of the first column is the number of parts.
+    # Each part has a row with three columns. The first is 1, so its sum is the number of parts. The second is the share of the pairs of
+    # people who agree. The third is the share of the people who chose `defect`.
     counts = np.stack([np.ones_like(defects), agreement, defects / max(1, raters)], axis=1)
     return _bootstrap(counts if raters > 1 else counts[:0], _fleiss_of_totals)
 

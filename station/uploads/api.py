@@ -51,8 +51,10 @@ class SuspiciousRegions(Schema):
         description="How the regions were found: `grad-cam`, `residual`, `segmentation` or `detail-template`. "
         "Two names are joined with `+`."
     )
-    boxes: list[Box] = Field(description="The suspicious regions in pixels of the upright picture, most suspicious first.")
-    heat_map: str | None = Field(description="Address of the heat map, a PNG, which a logged-in browser can open.")
+    boxes: list[Box] = Field(
+        description="The suspicious regions, most suspicious first, in pixels of the picture after the rotation that EXIF gives."
+    )
+    heat_map: str | None = Field(description="Address of the heat map, which is a PNG file. A logged-in person can open it in a browser.")
 
 
 class Inspection(Schema):

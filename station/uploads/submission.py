@@ -28,7 +28,7 @@ from streams.errors import CastlineError, PictureError, SettingsError
 from streams.identity import PictureIdentity, make_headers
 from streams.object_store import ObjectStore
 
-# Largest number of uploads that are in progress at the same time: of all accounts, and of one account.
+# Largest number of uploads at the same time: for all accounts together, and for one account.
 MAX_CONCURRENT_REQUESTS = 32
 MAX_ACCOUNT_REQUESTS = 8
 _MAX_REMEMBERED_ACCOUNTS = 1000
@@ -126,7 +126,7 @@ def check_size(size: int) -> None:
 def upload_slot(user: User) -> Iterator[None]:
     """Counts an upload as in progress until the `with` block ends.
 
-    Raises UploadRefusedError (503) if too many are in progress, of this account or of all accounts together.
+    Raises UploadRefusedError (503) if this account, or all accounts together, have too many uploads in progress.
     """
     with (
         _running_uploads.counted(user.pk, MAX_ACCOUNT_REQUESTS) as account_has_room,

@@ -70,7 +70,7 @@ class UploadStatus:
 
     @property
     def is_pending(self) -> bool:
-        """Whether a verdict or a finding (boxes and heat map) is still expected, so that the page asks again."""
+        """Whether the page must ask again, because a verdict or a finding (boxes and heat map) is still expected."""
         if self.verdict is None:
             return self.now - self.upload.sent_at < _STOP_ASKING_AFTER
         needs_finding = self.verdict.label != "ok" and not self.verdict.method

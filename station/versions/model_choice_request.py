@@ -33,7 +33,7 @@ NO_SHADOW = "none"
 class ModelChoiceRequest:
     """A person's request to change the model of a line. The line "*" means all lines.
 
-    `version` is empty for a roll-back. If `force` is true, the version is allowed to have other classes than the version in force.
+    `version` is empty for a roll-back. If `force` is true, the version is allowed to have other classes than the present version.
     """
 
     action: ModelAction
@@ -87,7 +87,7 @@ def check_request(
     elif request.action == "shadow":
         shadow = None if request.version == NO_SHADOW else registry.open_version(request.version).name
         if shadow == before.version:
-            raise ModelError(f"{shadow} is the version in force. Choose another version as the shadow.")
+            raise ModelError(f"{shadow} already judges the parts. Choose another version as the shadow.")
         record = current.make_shadow_choice(request.line, shadow, requested_by, at)
     else:
         version = registry.open_version(request.version)

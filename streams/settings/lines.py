@@ -14,7 +14,8 @@ from streams.secrets import SecretAddress
 from streams.settings.sections import Section
 
 LANES = 4
-# The plant interface of lane 1 needs the pins of lane 3, and that of lane 2 needs the pins of lane 4 (firmware/pins.py).
+# A plant interface connects a lane with the plant's controller (PLC). On lane 1, it needs the pins of lane 3. On lane 2, it needs the pins
+# of lane 4 (firmware/pins.py).
 _PLANT_LANES = {1: 3, 2: 4}
 # A verdict must reach the gate this many seconds before the part does.
 _GATE_LEAD_S = 0.2
@@ -316,7 +317,7 @@ def check_board_conflicts(gates: Mapping[str, GateSettings]) -> None:
     """Checks that lines which share a board do not conflict. `gates` holds the gate of each line.
 
     Raises ValueError if two lines use the same lane, or the same serial port at different speeds. Also raises ValueError if a line uses a
-    lane whose pins the plant interface of another line needs.
+    lane whose pins another line needs for the signals to the plant's controller (PLC).
     """
     line_by_lane: dict[str, dict[int, str]] = defaultdict(dict)
     speed_by_port: dict[str, tuple[int, str]] = {}
@@ -339,7 +340,7 @@ def check_board_conflicts(gates: Mapping[str, GateSettings]) -> None:
 
 
 def _check_plant_pins(gates: Mapping[str, GateSettings], line_by_lane: Mapping[str, Mapping[int, str]]) -> None:
-    """Raises ValueError if the plant interface of a line needs the pins of another line's lane.
+    """Raises ValueError if a line needs the pins of another line's lane for the signals to the plant's controller (`use_plant`).
 
     `line_by_lane[address][lane]` is the name of the line that uses this lane of the board at `address`.
     """

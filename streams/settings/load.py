@@ -189,7 +189,10 @@ def _refuse_unknown_variables(environment: Mapping[str, str]) -> None:
 
 
 def _describe_faults(error: ValidationError, source: str) -> list[str]:
-    """Returns a line of text for each fault that pydantic found. The line names the setting, or `source` if no setting is named."""
+    """Returns a line of text for each fault that pydantic found.
+
+    The line begins with the name of the setting, or with the file name `source` if the fault belongs to no single setting.
+    """
     faults = []
     for problem in error.errors(include_url=False):
         name = ".".join(str(step) for step in problem["loc"]) or source

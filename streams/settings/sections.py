@@ -168,7 +168,7 @@ class SigningSettings(Section):
     public_keys: Path | None = Field(
         None,
         description="Folder with the public keys of all roles. If it is set, verdicts, sortings, findings, reviews, model choices, line "
-        "settings and commands without a valid signature are refused, and so are model versions.",
+        "settings, commands and model versions are refused if they have no valid signature.",
     )
 
 
@@ -446,8 +446,9 @@ class InspectorSettings(Section):
         19,
         ge=0,
         le=19,
-        description="Priority of the localiser's process, from 0 (like the inspector) to 19 (lowest). With 19, heat maps also wait while "
-        "other programs keep all processors busy, at most 2 seconds each. With a smaller number, heat maps come earlier on a busy machine.",
+        description="Priority of the localiser's process, from 0 (like the inspector) to 19 (lowest). With 19, a heat map also waits "
+        "while other programs keep all processors busy, but at most 2 seconds. With a smaller number, heat maps come earlier on a busy "
+        "machine.",
     )
 
 

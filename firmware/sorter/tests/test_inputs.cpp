@@ -62,8 +62,8 @@ TEST(a_slow_round_of_the_main_loop_does_not_lengthen_a_pulse) {
   CHECK(!contact.sample(true, kRoundUs, kHoldUs));
   for (int round = 0; round < 9; ++round) CHECK(!contact.sample(true, 60000, kHoldUs));
   CHECK(contact.sample(true, 60000, kHoldUs));
-  // The level is different at each call of sample(), and 60 ms lie between two calls. Each pulse can be much shorter than 60 ms, so it must
-  // not count as a pulse of 60 ms.
+  // Each call of sample() finds another level than the call before, 60 ms earlier. The pulses between the calls can be much shorter than
+  // 60 ms, so they must not count as pulses of 60 ms.
   Contact pulses;
   for (int pulse = 0; pulse < 40; ++pulse) {
     CHECK(!pulses.sample(true, 60000, kHoldUs));
@@ -231,7 +231,7 @@ TEST(a_ramp_that_is_longer_than_the_steps_of_the_speed_still_ends) {
   CHECK(drive.is_steady(true));
 }
 
-// ---- camera.h. The tests give times in units of 64 us.
+// ---- Tests of camera.h. Times are in units of 64 us.
 
 TEST(a_pulse_begins_at_its_moment_and_has_its_length) {
   Camera camera;

@@ -1,4 +1,4 @@
-// Unit tests of a lane: the time of a change at a photo-eye is not exactly the time of the lane's clock.
+// Unit tests of a lane. The changes at its photo-eyes happened a little before or after the time of the lane's clock.
 #include "../lane.h"
 #include "check.h"
 
@@ -56,7 +56,7 @@ TEST(a_belt_that_stops_right_after_an_edge_has_no_stopped_encoder) {
   EncodedLane encoded;
   encoded.run_until(1000000);
   encoded.lane().add_steps(4);
-  // The change at photo-eye 1 came 50 us before the four encoder steps, but the lane gets the change after the steps.
+  // The lane first gets four encoder steps, and then a change at photo-eye 1 that happened 50 us before these steps.
   encoded.lane().change_eye(1, true, 999950);
   encoded.run_until(3000000);
   CHECK(!encoded.has_encoder_fault());

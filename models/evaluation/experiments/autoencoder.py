@@ -142,7 +142,7 @@ def assign_folds(is_defect: npt.NDArray[np.bool_], groups: npt.NDArray[np.int32]
 def make_autoencoder_table(results: Mapping[str, Sequence[Mapping[str, float]]], missing: int) -> ResultTable:
     """Returns the table of the experiment. `missing` is the number of pictures in which no part was found.
 
-    `results` has the AUROC of the scores "frechet" and "error" for each variant and seed.
+    `results` has an entry for each variant of the autoencoder, with one item for each seed: the AUROC of the scores "frechet" and "error".
     """
     rows = []
     for name, values in results.items():

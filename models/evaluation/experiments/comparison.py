@@ -55,10 +55,10 @@ class ComparisonSplit:
 
     @property
     def sides(self) -> tuple[tuple[str, Flags], tuple[str, Flags]]:
-        """Returns the masks of the validation and the test pictures, each with its key in the result file.
+        """Returns two pairs of a key in the result file and a mask.
 
-        The voting rule is chosen on the validation pictures, whose key is "chooses". The result is judged on the test pictures, whose key
-        is "judges".
+        The key "chooses" belongs to the validation pictures, on which the voting rule is chosen. The key "judges" belongs to the test
+        pictures, on which the result is judged.
         """
         return ("chooses", self.is_validation), ("judges", self.is_test)
 

@@ -38,7 +38,7 @@ class ExperimentCallback(Protocol):
         """
 
     def on_training_step(self, network: str, done: int, total: int, epoch: EpochResult | None) -> None:
-        """Reports that `done` of the `total` batches of a training are finished. `network` is the name of the training.
+        """Reports that `done` of the `total` batches in the training of `network` are finished.
 
         `epoch` is the result of an epoch that has just ended. It is None in the middle of an epoch.
         """

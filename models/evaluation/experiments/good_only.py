@@ -25,7 +25,8 @@ ALARM_SHARE = 0.05
 # Pictures are scored in batches of this size, so that their residual maps do not fill the memory.
 BATCH = 64
 COMBINATION = "larger of both"
-# In a combination, scores are divided by the score that 5 % of the good pictures exceed.
+# Before the scores of several scorers are compared, the scores of each scorer are divided by the score that 5 % of the good pictures
+# exceed.
 SCALE_SHARE = 0.05
 
 
@@ -46,7 +47,7 @@ class LearningCondition:
 
     @property
     def text(self) -> str:
-        """The condition as text for the table: the number of pictures and the share of defective pictures among them."""
+        """The first cell of a table row: from how many pictures a scorer learns, and the share of defective pictures among them."""
         pictures = "all" if self.good is None else f"{self.good}"
         return f"{pictures}, {self.hidden_share:.0%} of them defective" if self.hidden_share else pictures
 
@@ -65,7 +66,7 @@ CONDITIONS = (
 
 @dataclass(slots=True)
 class GoodOnlyFigures:
-    """The figures of one scorer under one condition, with a value for each fold.
+    """The figures of one scorer that has learned from the pictures of one `condition`. Each figure has a value for each fold.
 
     - `auroc`: area under the ROC curve, with defective pictures as the positive class.
     - `false_alarms`: share of the good test pictures above the cut-off.
@@ -121,7 +122,7 @@ def compare_good_only_scorers(
         for number, (others, test) in enumerate(splits):
             values: dict[str, list[tuple[float, float, float]]] = {name: [] for name in names}
             for draw in range(condition.draws):
-                # All conditions use the same seed, so the pictures of a small condition are also among the pictures of a larger one.
+                # All conditions use the same seed. So if one condition takes 4 pictures and another takes 16, the 4 are among the 16.
                 seen = _choose_seen(others, is_defect, condition, np.random.default_rng([seed + number, draw]))
                 found: dict[str, FoldScores] = {}
                 for name in names:
@@ -129,7 +130,8 @@ def compare_good_only_scorers(
                         if name == COMBINATION:
                             found[name] = combine_scores([_expect_scores(found, member) for member in scorers])
                         else:
-                            # To choose a cut-off, pictures are scored in 5 folds. To scale scores for a combination, 2 folds are enough.
+                            # Good pictures are scored by cross-validation. To choose a cut-off, it needs 5 folds. To find the scale of a
+                            # scorer for a combination of scorers, 2 folds are enough.
                             cross_folds = 5 if condition.with_cut_off else 2 if len(scorers) > 1 else 0
                             found[name] = _score_fold(pixels, groups, seen, test, scorers[name], cross_folds)
                         values[name].append(_measure(found[name], is_defect[test], condition.with_cut_off))
@@ -166,7 +168,7 @@ def choose_per_group(groups: npt.NDArray[np.int32], per_group: int, rng: np.rand
 
 
 def make_good_only_table(results: Sequence[GoodOnlyFigures], pictures: LabelledPictures) -> ResultTable:
-    """Returns a table of `results` with one row for each scorer and condition."""
+    """Returns a table of `results`. It has a row for each scorer and each set of pictures from which the scorer has learned."""
     rows = []
     for result in results:
         cut_off = [format_spread(values) if values else "" for values in (result.false_alarms, result.recall)]
@@ -216,7 +218,7 @@ def _score_fold(
 
 def _expect_scores(found: Mapping[str, FoldScores], member: str) -> FoldScores:
     if member not in found or not len(found[member].seen):
-        raise ModelError(f"The combination has no scores of {member} for good pictures. Add good pictures.")
+        raise ModelError(f"The combination of scorers needs scores of {member} for good pictures, but there are none. Add good pictures.")
     return found[member]
 
 

@@ -131,7 +131,7 @@ def read_heat_map_pictures(
     part_values: Sequence[int],
     on_read: Callable[[int, int], object],
 ) -> tuple[MarkedPictures, npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """Reads the input of `HeatMapExperiment.run`: the pictures, their masks on the grid, and which of the pictures have a mask file.
+    """Reads the input of `HeatMapExperiment.run`: the pictures, their masks (reduced to a grid), and which pictures have a mask file.
 
     The name of the good class begins with "ok". Raises ModelError if the pictures cannot be used.
     """

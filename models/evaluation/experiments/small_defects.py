@@ -82,7 +82,7 @@ class SmallDefectExperiment:
         """
         folder, total = ExperimentFolder(self.folder), self.good + self.tested
         options = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in ("good", "tested", "folder")}
-        # Options that are None are left out, because the folders of earlier experiments do not contain the option `defective`.
+        # Folders of earlier experiments do not contain the option `defective`. To accept such folders, options that are None are left out.
         chosen = {name: value for name, value in options.items() if value is not None}
         folder.claim({"experiment": "small-defects", "good": self.good, **chosen})
         for number in range(self.good):

@@ -91,8 +91,8 @@ def fold_first_convolution(network: Any) -> Callable[[Any], Any]:
     after = keras.Model(first.output, network.output, name="after")
     kernel_size, side_px = first.kernel_size[0], first.input.shape[1]
     output_size, kernel_blocks = -(-side_px // STRIDE), -(-kernel_size // STRIDE)
-    # The padding "same" of Keras adds zeros around the picture. `leading` rows are added above the picture, and `leading` columns on its
-    # left side.
+    # The padding "same" of Keras adds zeros around the picture. `leading` is the number of rows that it adds above the picture, and also
+    # the number of columns that it adds on the left side.
     leading = max((output_size - 1) * STRIDE + kernel_size - side_px, 0) // 2
     trailing = (output_size + kernel_blocks - 1) * STRIDE - side_px - leading
     with tf.init_scope():
@@ -150,7 +150,7 @@ def _write_flatbuffer(version: Version, compute: Callable[[Any], Any], precision
     if precision == "static8":
         converter.representative_dataset = lambda: _representative_pictures(version)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # The converter warns about default values, but here the default values are intended.
+        warnings.simplefilter("ignore")  # The converter warns that it uses default values. They are intended.
         try:
             return bytes(converter.convert())
         except (RuntimeError, ValueError, tf.errors.OpError) as error:

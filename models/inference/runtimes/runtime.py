@@ -110,7 +110,7 @@ def open_runtime(
 
 
 def import_runtime(version: Version, name: str) -> None:
-    """Imports the library that computes `version` with the runtime `name`, which may be `auto`.
+    """Imports the library with which the runtime `name`, which may be `auto`, computes the networks of `version`.
 
     Does nothing if the library is missing, because `open_runtime` reports this.
     """

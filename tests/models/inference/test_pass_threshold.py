@@ -38,7 +38,7 @@ def test_pictures_of_one_casting_count_as_one() -> None:
 def test_a_risk_that_needs_more_defective_castings_is_refused_with_their_number() -> None:
     version = make_version(np.linspace(0.1, 0.9, 49))
     assert choose_pass_threshold(version, 0.02) < 0.1
-    with pytest.raises(ModelError, match=r"needs at least 99 different defective castings .* has only 49.* a risk of at least 0\.02"):
+    with pytest.raises(ModelError, match=r"needs at least 99 different defective castings .* has only 49.* a miss risk of at least 0\.02"):
         choose_pass_threshold(version, 0.01)
     assert [count_castings_needed(risk) for risk in (0.5, 0.1, 0.01, 0.001)] == [1, 9, 99, 999]
 

@@ -72,7 +72,7 @@ def test_other_classes_must_be_forced(root: Path) -> None:
 def test_a_shadow_is_another_version_than_the_one_in_force(root: Path) -> None:
     assert check(root, ModelChoiceRequest("shadow", "line-1", "second")).record.shadow == "second"
     assert check(root, ModelChoiceRequest("shadow", "line-1", NO_SHADOW)).record.shadow is None
-    with pytest.raises(ModelError, match="is the version in force"):
+    with pytest.raises(ModelError, match="already judges the parts"):
         check(root, ModelChoiceRequest("shadow", "line-1", "demo"))
 
 
