@@ -25,6 +25,7 @@ from kafka import KafkaAdminClient
 
 from bench.inspector_process import MEASURED_SECTIONS, RoleProcess, make_bench_settings, make_environment, run_broker
 from bench.picture_feed import PictureFeed, VerdictTimes, load_pictures, measure_latencies_ms
+from bench.protected_listeners import ProtectedListeners, Protection
 from deploy.supervisor.launch import bound_command
 from streams.errors import BrokerError, SettingsError
 from streams.settings import Settings
@@ -47,11 +48,15 @@ _MIN_LATENCY_PICTURES = 20
 
 @dataclass(frozen=True)
 class InspectorCheckout:
-    """A checkout of Castline whose inspector is measured, and the settings file of this inspector. `name` is `old` or `new`."""
+    """A checkout of Castline whose inspector is measured, and the settings file of this inspector. `name` is `old` or `new`.
+
+    `protections` names what the inspector uses: SCRAM and TLS for its connection to Kafka, and signatures of its records.
+    """
 
     name: str
     folder: Path
     settings_file: Path | None = None
+    protections: frozenset[Protection] = frozenset()
 
     @property
     def castline(self) -> Path:
@@ -236,7 +241,8 @@ def compare_checkouts(
         checkout.check()
     with tempfile.TemporaryDirectory(prefix="castline-bench-") as name:
         bench = _ComparisonBench(Path(name), load_pictures(None, _DIFFERENT_PICTURES), picture_count, load, (old, new), report_progress)
-        with run_broker(bench.settings):
+        with run_broker(bench.settings, bench.listeners.make_properties()):
+            bench.listeners.create_users()
             pairs = []
             for number in range(1, pair_count + 1):
                 # In one pair the old inspector is measured first, in the next pair the new inspector. So a change of the machine's speed
@@ -259,6 +265,7 @@ class _ComparisonBench:
         report_progress: ReportProgress,
     ) -> None:
         self.settings = make_bench_settings(Settings(), folder)
+        self.listeners = ProtectedListeners(self.settings, folder)
         self.load_per_s: float | None = None
         self._folder = folder
         self._pictures = pictures
@@ -313,8 +320,8 @@ class _ComparisonBench:
 
     def _make_environment(self, checkout: InspectorCheckout, prefix: str, run_dir: Path) -> dict[str, str]:
         sections = self._sections[checkout.name] | {
-            # Both inspectors connect to a broker that needs no log-in, because an old release does not know the setting broker.access.
-            "kafka": self._sections[checkout.name].get("kafka", {}) | {"bootstrap": self.settings.bootstrap},
+            # Old releases do not know the setting broker.access, so the checkouts get the address of a listener.
+            **self.listeners.make_sections(checkout.protections),
             "topics": {"prefix": prefix},
             "service": {"run_dir": str(run_dir)},
             "store": {"url": str(self._folder / "store")},

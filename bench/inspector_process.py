@@ -49,9 +49,9 @@ def make_bench_settings(base: Settings, folder: Path, line_count: int = 3) -> Se
 
 
 @contextmanager
-def run_broker(settings: Settings) -> Iterator[EmbeddedBroker]:
-    """Runs the embedded broker of `settings` until the block ends."""
-    broker = EmbeddedBroker(settings)
+def run_broker(settings: Settings, properties: Mapping[str, str] | None = None) -> Iterator[EmbeddedBroker]:
+    """Runs the embedded broker of `settings`, with additional `properties`, until the block ends."""
+    broker = EmbeddedBroker(settings, properties=properties)
     broker.start()
     try:
         yield broker

@@ -10,10 +10,14 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from streams.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from bench.protected_listeners import Protection
 
 _ROOT = Path(__file__).resolve().parents[2]
 _JSON_OPTION = click.option(
@@ -138,6 +142,18 @@ def pipeline(
     help="Settings file for the inspector of this checkout.",
 )
 @click.option(
+    "--old-with",
+    type=click.Choice(["scram", "tls", "signatures"]),
+    multiple=True,
+    help="Protection that the old inspector uses: SCRAM or TLS to Kafka, or signatures of its verdicts. You can repeat the option.",
+)
+@click.option(
+    "--new-with",
+    type=click.Choice(["scram", "tls", "signatures"]),
+    multiple=True,
+    help="Protection that the new inspector uses. To measure what the protections cost, pass this checkout as OLD_CHECKOUT.",
+)
+@click.option(
     "--load",
     type=click.FloatRange(0.001, 0.95),
     help="Also measure latencies at a lower rate of pictures. Example: with 0.05, pictures come at 5 % of the throughput of the first run.",
@@ -163,6 +179,8 @@ def compare(
     old_checkout: Path,
     old_settings: Path | None,
     new_settings: Path | None,
+    old_with: tuple[Protection, ...],
+    new_with: tuple[Protection, ...],
     load: float | None,
     pairs: int,
     pictures: int,
@@ -177,6 +195,9 @@ def compare(
     To compare two settings files, name the files with --old-settings and --new-settings, and pass this checkout as OLD_CHECKOUT.
     Without its option, an inspector uses the file of `castline --settings`, or the default settings of its checkout.
 
+    Without --old-with and --new-with, the inspectors need no log-in, and their connections and records are not protected. An inspector
+    with `signatures` signs its verdicts and checks no signatures.
+
     Both inspectors use the model versions of the old checkout, so that only the code differs. To compare versions, set `model.root` and
     `model.version` in the settings files.
 
@@ -187,8 +208,8 @@ def compare(
 
     common_settings = context.find_root().obj
     common_settings = common_settings.resolve() if common_settings else None
-    old = InspectorCheckout("old", old_checkout, old_settings or common_settings)
-    new = InspectorCheckout("new", _ROOT, new_settings or common_settings)
+    old = InspectorCheckout("old", old_checkout, old_settings or common_settings, frozenset(old_with))
+    new = InspectorCheckout("new", _ROOT, new_settings or common_settings, frozenset(new_with))
     comparison = compare_checkouts(old, new, pairs, pictures, load, _report_progress)
     if as_json:
         _print_json(comparison.as_json())

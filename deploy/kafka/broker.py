@@ -13,7 +13,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -120,16 +120,17 @@ class EmbeddedBroker:
     """Runs one broker process, which keeps its data in the folder `broker.data_dir` of the settings.
 
     If `record` is given, the Java runtime writes a start-up archive to this file when the broker stops. With this archive, later starts
-    are faster.
+    are faster. `properties` are added to those of the broker, and replace some of them.
     """
 
-    def __init__(self, settings: Settings, record: Path | None = None) -> None:
+    def __init__(self, settings: Settings, record: Path | None = None, properties: Mapping[str, str] | None = None) -> None:
         self._settings = settings
         self._broker = settings.broker
         self._own_password = ""
         self._max_message_bytes = settings.topics.max_message_bytes
         self._log = self._broker.data_dir / "broker.log"
         self._record = record
+        self._properties = dict(properties or {})
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -186,6 +187,8 @@ class EmbeddedBroker:
                 folder.chmod(0o700)
                 write_atomically(folder / ACCESS_MARKER, "roles\n", mode=0o600)
             content = server_properties(self._broker, self._max_message_bytes, self._own_password)
+            # Kafka takes the last value of a property.
+            content += "".join(f"{name}={value}\n" for name, value in self._properties.items())
             write_atomically(properties, content, mode=0o600)
             (folder / "log4j2.yaml").write_text(LOG4J)
         except OSError as error:

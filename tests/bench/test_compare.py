@@ -14,6 +14,9 @@ import psutil
 import pytest
 
 from bench.compare import InspectorCheckout, InspectorMeasurement, PairMeasurement, describe_comparison, estimate_median, summarise_pairs
+from bench.inspector_process import make_bench_settings
+from bench.protected_listeners import PROTECTIONS, ProtectedListeners
+from streams.settings import Settings
 from tests.processes import enable_ctrl_c
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -112,6 +115,27 @@ def test_this_checkout_is_compared_with_itself(models_root: Path, tmp_path: Path
     assert result["new_pictures_per_s"] > 0
     assert run.returncode == int(not result["is_no_slower"])
     assert "pair 1 of 1, old first" in run.stderr
+
+
+def test_an_inspector_with_scram_tls_and_signatures_is_compared_with_an_open_one(models_root: Path, tmp_path: Path) -> None:
+    settings = write_settings(tmp_path / "castline.toml", models_root)
+    options = ["--pairs", "1", "--pictures", "64", "--json", *(f"--new-with={name}" for name in PROTECTIONS)]
+    command: list[str | Path] = [CASTLINE, "--settings", settings, "bench", "compare", ROOT, *options]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert run.returncode in (0, 1), run.stderr
+    assert 0.2 < json.loads(run.stdout)["processor_ratio"]["median"] < 5
+
+
+def test_each_protection_has_its_settings(tmp_path: Path) -> None:
+    settings = make_bench_settings(Settings(), tmp_path)
+    listeners = ProtectedListeners(settings, tmp_path)
+    properties = listeners.make_properties()
+    for protections in ((), ("scram",), ("tls",), ("scram", "tls"), PROTECTIONS):
+        made = Settings.model_validate(listeners.make_sections(frozenset(protections)))
+        assert made.bootstrap in properties["listeners"]
+        assert made.kafka.security.startswith("sasl") == ("scram" in protections)
+        assert made.kafka.security.endswith("tls") == ("tls" in protections)
+        assert (made.signing.private_keys is not None) == ("signatures" in protections)
 
 
 def is_inspector(process: psutil.Process) -> bool:
