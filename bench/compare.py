@@ -231,9 +231,10 @@ def compare_checkouts(
     load: float | None,
     report_progress: ReportProgress,
 ) -> SpeedComparison:
-    """Runs both inspectors alternately on a temporary broker and compares their speeds.
+    """Compares the speeds of the inspectors of two checkouts. They run in turns on a temporary broker.
 
-    To measure latencies, pictures are sent at `load` times the throughput of the first run. None means that latencies are not measured.
+    `load` is a share of the throughput of the first run. Pictures are sent at this rate to measure latencies. None means that latencies are
+    not measured.
 
     Raises SettingsError or BrokerError if a checkout or an inspector fails.
     """

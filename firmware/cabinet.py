@@ -118,7 +118,10 @@ def _make_wires(wires: tuple[tuple[int, str, str, str], ...]) -> str:
 
 
 def make_lane_wires() -> str:
-    """Returns the wires of both lanes of the cabinet as a Markdown table with a row for each terminal. Encoder terminals are empty."""
+    """Returns the wires of both lanes of the cabinet as a Markdown table with a row for each terminal.
+
+    No wire goes to the terminals of encoders.
+    """
     return _make_wires(LANE_WIRES)
 
 

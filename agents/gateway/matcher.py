@@ -191,9 +191,9 @@ class Matcher(Generic[Picture]):
         return decisions + self._expire_parts(float("inf") if is_ending else now_s)
 
     def release_pictures(self) -> list[MatchDecision[Picture]]:
-        """Ends the wait of all pictures without a part. Returns these decisions, one for each picture.
+        """Decides that no waiting picture belongs to a counted part. Returns one decision for each of these pictures.
 
-        Call this method if the latency was wrong, because the times and ages of the pictures are then wrong, too.
+        Call this method if the latency of the camera was wrong, because the times of the waiting pictures are then wrong, too.
         """
         pictures, self._pictures = self._pictures, []
         self._recent_ages.clear()

@@ -167,7 +167,7 @@ def make_sorting(
     reason = _REASONS[event.reason]
     if state.is_late and reason == "no-verdict":
         reason = LATE
-    # The record names a verdict only if the verdict reached the board or came too late. Otherwise the board decided without a verdict.
+    # The record contains a verdict in two cases: the board got the verdict, or the verdict came after the decision of the board.
     has_verdict = state.answered_at is not None or state.is_late or event.reason == "verdict"
     return Sorting(
         line=line,

@@ -88,7 +88,7 @@ class LostReports:
         self._highest = max(self._highest, part)
 
     def take_lost(self, now_s: float) -> list[int]:
-        """Removes and returns the parts that were missing for so long that their reports are lost. Returns at most 256 parts at a time."""
+        """Removes and returns at most 256 parts whose reports are overdue. The board must have lost these reports."""
         return self._take(lambda since_s: now_s - since_s >= REPORTED_WITHIN_S, _MAX_TAKEN)
 
     def take_all(self) -> list[int]:

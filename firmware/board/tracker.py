@@ -158,7 +158,10 @@ class Tracker:
         self._last_at_eye2: tuple[int, PartDecision] | None = None
 
     def add(self, edge: Edge) -> TrackedPart | None:
-        """Counts a part whose leading edge at photo-eye 1 is `edge`. Returns None if `capacity` parts are tracked already."""
+        """Counts and returns a new part. Returns None if `capacity` parts are tracked already.
+
+        `edge` contains the time and the position of the belt when the part reached photo-eye 1.
+        """
         if len(self.parts) >= self.capacity:
             return None
         self.count += 1

@@ -162,7 +162,8 @@ class Lane {
   bool is_chute_blocked() const { return chute_eye_.is_on(); }
   bool is_chute_full() const { return chute_full_.is_on(); }
   bool is_button_pressed() const { return button_.is_pressed(); }
-  // Returns the belt's position in steps. Before the first COMMIT, this is always the number of encoder edges.
+  // Returns the belt's position in steps: encoder edges, or milliseconds of travel on a belt without encoder. Before the host has sent
+  // the first COMMIT, the board does not know whether there is an encoder, and returns the encoder edges.
   uint32_t position_steps() const { return settings_[kEncoder] || !is_committed_ ? steps_ : travelled_us_ / 1000; }
 
  private:

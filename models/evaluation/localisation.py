@@ -69,9 +69,10 @@ class HeatSource:
 
 @dataclass(frozen=True)
 class MaskedPicture:
-    """A picture file and the mask of its defects on the grid, shape (rows, columns). The mask of a good part is False everywhere.
+    """A picture file and the mask of its defects. The mask of a good part is False everywhere.
 
-    `width_px` and `height_px` are the size of the upright picture. `mask_path` is None for a good picture without a mask file.
+    The mask has the shape of the heat maps, (rows, columns). `width_px` and `height_px` are the size of the picture, after the
+    rotation that EXIF gives. `mask_path` is None for a good picture without a mask file.
     """
 
     file: LabelledFile

@@ -83,7 +83,7 @@ class SegmentationMember(_ManifestModel):
 
 
 class ScorerEntry(_ManifestModel):
-    """One good-only scorer of the version: its files, the side of its pictures, and its cut-off."""
+    """The entry for one scorer, which has learned from good parts alone: its files, the size of its pictures, and its cut-off."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,31}$", description="Name of the scorer. A verdict contains its score under this name.")
     files: tuple[Annotated[str, Field(pattern=FILE_PATTERN)], ...] = Field(min_length=1)

@@ -285,7 +285,8 @@ class ExportCheck(_ReportModel):
 class RuntimeReport(_ReportModel):
     """The content of runtimes.json: the speed of each runtime, and which runtimes are refused.
 
-    - `pictures`: the number of pictures on which labels were compared, besides the golden set.
+    - `pictures`: how many pictures TensorFlow and the other runtimes judged, so that their labels could be compared. The golden set is not
+      included.
     - `refused`: for each refused runtime, the reason.
     """
 

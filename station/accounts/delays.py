@@ -124,10 +124,11 @@ def begin_attempt(rules: Sequence[DelayRule], now: datetime) -> float:
 
 
 def end_attempt(rules: Sequence[DelayRule]) -> None:
-    """Takes back the failure that `begin_attempt` counted, because the password was right. Also forgets earlier failures of this person.
+    """Call this function after a right password. Takes back the failure that `begin_attempt` counted, and forgets earlier failures of the
+    account from this network or browser.
 
-    Keeps the failures that other people can have caused. Otherwise a person could guess the passwords of other accounts, and log in to the
-    own account from time to time to remove the delay.
+    The failures of the account from other networks, and those of the whole network, stay counted. Otherwise an attacker could guess the
+    passwords of other accounts, and remove the delay from time to time by logging in to an account of their own.
     """
     _take_back(rules, {rule.key for rule in rules if rule.is_own})
 

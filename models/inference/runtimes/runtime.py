@@ -69,7 +69,10 @@ class FlatbufferNetwork(Protocol):
 
 
 class EmptyRuntime:
-    """The runtime of a version without networks. Such a version has only good-only scorers, which compute with NumPy."""
+    """The runtime of a version without networks. Such a version judges pictures only by scorers, which compute with NumPy.
+
+    A scorer learns from good parts alone, and gives each picture a score.
+    """
 
     name = "numpy"
 
