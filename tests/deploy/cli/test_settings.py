@@ -20,6 +20,7 @@ from deploy.cli.settings import describe_settings
 from streams.settings import Settings, load_settings
 
 EXAMPLE = Path(__file__).parents[3] / "deploy" / "packaging" / "example" / "castline.toml"
+SETTINGS = {setting.name for setting in describe_settings()}
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("CASTLINE_")}
 
 
@@ -123,10 +124,13 @@ def uncomment_example() -> tuple[str, set[str]]:
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Returns all values by their names with section. An empty table is a value. Of a list of tables the first one counts."""
+    """Returns all values by their names with section. An empty table is a value, and so is a setting that maps names to values.
+
+    Of a list of tables the first one counts.
+    """
     flat: dict[str, Any] = {}
     for name, value in values.items():
-        if isinstance(value, dict) and value:
+        if isinstance(value, dict) and value and f"{prefix}{name}" not in SETTINGS:
             flat |= flatten(value, f"{prefix}{name}.")
         elif isinstance(value, list) and value and isinstance(value[0], dict):
             flat |= flatten(value[0], f"{prefix}{name}[].")
