@@ -20,7 +20,7 @@ from tests.station.browser.plant import HttpUser, RunningStation, make_jpeg
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
 
-REQUESTS, CONNECTIONS, KINDS = 5000, 1000, 20
+REQUESTS, CONNECTIONS, KINDS = 10_000, 1000, 20
 # The connections come from this many addresses, because the station limits the connections and requests of each address.
 CLIENTS = 20
 # Status and body of each response.
@@ -102,7 +102,7 @@ def test_an_endless_body_is_cut_off_and_not_stored(station: RunningStation) -> N
 
 
 @pytest.mark.timeout(600)
-def test_the_station_survives_five_thousand_requests_over_a_thousand_connections(station: RunningStation, engineer: HttpUser) -> None:
+def test_the_station_survives_ten_thousand_requests_over_a_thousand_connections(station: RunningStation, engineer: HttpUser) -> None:
     """20 clients keep 1,000 connections busy, each with one request, until all requests are answered."""
     part, token = station.camera.take_picture("line-1"), engineer.create_token()
     picture = f"/parts/line-1/{part.run}/{part.part}/picture"
