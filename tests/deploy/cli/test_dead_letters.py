@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pytest
@@ -52,8 +53,10 @@ class LetterBox:
 
 
 @pytest.fixture
-def box(make_settings: MakeSettings) -> LetterBox:
-    return LetterBox(make_settings())
+def box(make_settings: MakeSettings) -> Iterator[LetterBox]:
+    letter_box = LetterBox(make_settings())
+    yield letter_box
+    letter_box.producer.close()
 
 
 def test_chosen_records_are_shown_then_sent_and_not_a_second_time(box: LetterBox) -> None:
