@@ -458,7 +458,8 @@ class Intake:
             return
         # The camera sends the picture again. It must then be stored again, because a failed flush may have lost the stored picture.
         with suppress(sqlite3.Error):
-            for key in keys:
+            # A repeated picture may have come without its part, so the key of the part is not always in `keys`.
+            for key in {*keys, make_part_key(receipt.part)}:
                 self._spool.forget_key(key)
         self._remember_unstored(pending, receipt)
         log.error("The picture of part %s may be lost, because the disk failed: %s. Check the disk.", receipt.part, failure)

@@ -18,7 +18,8 @@ FORMER_FAULTS = ("13", "139", "20275")
 # - 437, 20210: a late verdict got a record before the board's report
 # - 5002: during an outage, a casting without a part number was not counted
 # - 1063: the times of a new board were converted by the clock of the old one
-FORMER_PLANT_FAULTS = ("140", "437", "20210", "5002", "1063")
+# - 21534: a picture got a second part after a failed flush of its repetition
+FORMER_PLANT_FAULTS = ("140", "437", "20210", "5002", "1063", "21534")
 
 
 @cache
