@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import re
-import threading
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -162,25 +161,6 @@ def same_priority() -> Iterator[None]:
 def no_thread_faults(monkeypatch: pytest.MonkeyPatch) -> None:
     """Starts each test without faults of threads, because a process shows such faults for ten minutes."""
     monkeypatch.setattr(supervision, "_faults", Complaints())
-
-
-# The names of the threads of kafka-python.
-_KAFKA_THREADS = ("kafka-io", "-network-thread")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_kafka_client_left() -> Iterator[None]:
-    """Fails if a test module leaves a Kafka client open.
-
-    The threads of an open client draw numbers from `random`. If they do so during a later test, a test of Hypothesis fails, and a network
-    that is built with a seed gets other weights.
-    """
-    before = set(threading.enumerate())
-    yield
-    left = [thread for thread in threading.enumerate() if thread not in before and any(name in thread.name for name in _KAFKA_THREADS)]
-    for thread in left:
-        thread.join(20)
-    assert [thread.name for thread in left if thread.is_alive()] == [], "close each Kafka client at the end of its test"
 
 
 MakeSettings = Callable[..., Settings]
