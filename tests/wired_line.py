@@ -32,6 +32,8 @@ class WiredLine:
     def __init__(self, port: Path, rate_per_s: float = 6, parts: int | None = None, clock_ms: int = 0) -> None:
         self.port = port
         self.error_rate = 0.0
+        # Commands of the host that contain this word get lost on the wire.
+        self.lost_word: bytes | None = None
         # Pause between two exchanges of bytes with the host.
         self.pause_s = 0.002
         # How often the servo left its rest position.
@@ -102,8 +104,13 @@ class WiredLine:
                 sent = self._with_errors(self.line.board.transmit())
                 if self._terminal is not None:
                     self._terminal.write(sent)
-                    self.line.receive(self._with_errors(self._terminal.read(0)))
+                    self.line.receive(self._with_errors(self._without_lost_word(self._terminal.read(0))))
             time.sleep(self.pause_s)
+
+    def _without_lost_word(self, data: bytes) -> bytes:
+        return (
+            data if self.lost_word is None else b"".join(frame for frame in data.splitlines(keepends=True) if self.lost_word not in frame)
+        )
 
     def _with_errors(self, data: bytes) -> bytes:
         if not self.error_rate:

@@ -166,6 +166,11 @@ class BoardClock:
         self._samples: deque[ClockSample] = deque(maxlen=_MAX_CLOCK_SAMPLES)
 
     @property
+    def is_set(self) -> bool:
+        """Whether the clock has a sample, so that it can convert times."""
+        return bool(self._samples)
+
+    @property
     def error_s(self) -> float:
         """The largest possible error of the offset between the clocks, in seconds. It is half the shortest round trip."""
         return min((sample.round_trip_s for sample in self._samples), default=0.0) / 2

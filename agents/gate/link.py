@@ -262,6 +262,8 @@ class BoardSession:
             self._begin_run(greeting)
             for _ in range(FIRST_SYNCS):
                 self._sync_clock()
+            if not self._clock.is_set:
+                raise gate_error("stopping" if self._stopping.is_set() else "link-away", "SYNC")
             for lane in self._lanes:
                 self._requests.add_missing(lane.read_early_events(time.monotonic(), self._system.now()))
             refusals = [refusal for lane in self._lanes if (refusal := self._configure(lane)) is not None]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from prometheus_client import REGISTRY
 
 from agents.gate.lane import GateEvent, GateLane, GateState, PartCounted, PartSorted
 from agents.gate.link import BoardSession, GateLink, LinkSettings
@@ -404,6 +405,32 @@ def test_a_board_that_missed_its_host_for_a_while_is_greeted_again(port: Path) -
         line.line.board.lanes[0].raise_fault(40, 500, line.line.now_us)
         wait_until(lambda: any(fault.code == 40 and not fault.raised for fault in sorter.faults))
         wait_until(lambda: lane.state is GateState.RUNNING)
+
+
+def test_a_board_that_does_not_tell_its_time_is_greeted_again_although_it_has_reported_parts(port: Path) -> None:
+    settings = LaneSettings(SETTINGS.values | {"host_timeout_ms": 20_000})
+    sorter = SmallSorter()
+    with WiredLine(port) as line, connect(port, sorter, settings) as lane:
+        sorter.lane = lane
+        wait_until(lambda: len(sorter.counted) > 3)
+        line.lost_word = b"SYNC"
+        line.pull()
+        line.plug()
+        failures = count_failures()
+        time.sleep(12)  # Eight SYNC commands of a second each remain without an answer.
+        assert lane.state is not GateState.RUNNING
+        line.lost_word = None
+        wait_until(lambda: lane.state is GateState.RUNNING, 20)
+        assert count_failures() == failures, "a silent board is no fault of the thread"
+
+
+def count_failures() -> float:
+    return sum(
+        sample.value
+        for family in REGISTRY.collect()
+        for sample in family.samples
+        if sample.name == "castline_thread_failures_total" and sample.labels["thread"].startswith("gate")
+    )
 
 
 def test_a_port_that_another_program_uses_or_that_is_absent_is_named_in_a_sentence(tmp_path: Path) -> None:
