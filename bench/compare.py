@@ -50,7 +50,7 @@ _MIN_LATENCY_PICTURES = 20
 class InspectorCheckout:
     """A checkout of Castline whose inspector is measured, and the settings file of this inspector. `name` is `old` or `new`.
 
-    `protections` names what the inspector uses: SCRAM and TLS for its connection to Kafka, and signatures of its records.
+    `protections` says which of these the inspector uses: SCRAM or TLS for its connection to Kafka, or signatures of its verdicts.
     """
 
     name: str
@@ -321,7 +321,7 @@ class _ComparisonBench:
 
     def _make_environment(self, checkout: InspectorCheckout, prefix: str, run_dir: Path) -> dict[str, str]:
         sections = self._sections[checkout.name] | {
-            # Old releases do not know the setting broker.access, so the checkouts get the address of a listener.
+            # The inspectors get the address of a listener, because old releases do not know the setting `broker.access`.
             **self.listeners.make_sections(checkout.protections),
             "topics": {"prefix": prefix},
             "service": {"run_dir": str(run_dir)},

@@ -1,4 +1,4 @@
-"""Gives the broker of a comparison listeners with TLS and SCRAM beside the open one, and the inspectors what they need to use them."""
+"""Adds listeners with SCRAM and TLS to the broker of `castline bench compare`, and makes the settings with which inspectors use them."""
 
 from __future__ import annotations
 
@@ -25,14 +25,18 @@ from streams.signatures import SIGNING_ROLES, create_keys
 Protection = Literal["scram", "tls", "signatures"]
 PROTECTIONS: tuple[Protection, ...] = get_args(Protection)
 
-# The values of `kafka.security`, by whether the connection has SCRAM and TLS, and Kafka's names for them.
+# The value of the setting `kafka.security` for a connection. The key says whether the connection uses SCRAM, and whether it uses TLS.
 _SECURITY = {(True, False): "sasl-plaintext", (False, True): "tls", (True, True): "sasl-tls"}
+# The name that Kafka itself uses for each of these values.
 _KAFKA_NAMES = {"sasl-plaintext": "SASL_PLAINTEXT", "tls": "SSL", "sasl-tls": "SASL_SSL"}
 _SCRAM_LOGIN = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
 
 
 class ProtectedListeners:
-    """Three listeners of the broker of `settings`: with SCRAM, with TLS, and with both. Their passwords and keys are in `folder`."""
+    """Three more listeners for the broker of `settings`: with SCRAM, with TLS, and with both.
+
+    The passwords, certificate and keys for the listeners are written to `folder`.
+    """
 
     def __init__(self, settings: Settings, folder: Path) -> None:
         self._settings = settings
@@ -49,7 +53,7 @@ class ProtectedListeners:
         _write_certificate(self._certificate, self._key_store)
 
     def make_properties(self) -> dict[str, str]:
-        """Returns the properties of the broker that add the listeners."""
+        """Returns properties for the broker's configuration that add the three listeners. The listener without protection stays."""
         port = self._settings.broker.port
         clients = [f"PLAINTEXT://127.0.0.1:{port}", *(f"{_KAFKA_NAMES[name]}://127.0.0.1:{port}" for name, port in self._ports.items())]
         return {
@@ -66,7 +70,7 @@ class ProtectedListeners:
         }
 
     def create_users(self) -> None:
-        """Gives the running broker the users of all roles."""
+        """Makes a Kafka user with a password for each role. The broker must be running."""
         admin = KafkaAdminClient(bootstrap_servers=self._settings.bootstrap)
         try:
             set_passwords(admin, self._settings, self._passwords)
@@ -74,7 +78,10 @@ class ProtectedListeners:
             admin.close()
 
     def make_sections(self, protections: Set[Protection]) -> dict[str, Any]:
-        """Returns the sections `kafka` and `signing` of an inspector that uses `protections`."""
+        """Returns the sections `kafka` and `signing` of the settings for an inspector that uses `protections`.
+
+        The section `signing` is missing if the inspector does not sign.
+        """
         security = _SECURITY.get(("scram" in protections, "tls" in protections))
         kafka: dict[str, Any] = {"bootstrap": f"127.0.0.1:{self._ports[security] if security else self._settings.broker.port}"}
         if security:
@@ -88,7 +95,7 @@ class ProtectedListeners:
 
 
 def _write_certificate(certificate_file: Path, key_store: Path) -> None:
-    """Writes a certificate for 127.0.0.1, which is its own authority, and a file with the key and the certificate."""
+    """Writes a self-signed certificate for 127.0.0.1 to `certificate_file`, and its private key with the certificate to `key_store`."""
     key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "castline bench")])
     builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(days=1))

@@ -1,8 +1,8 @@
 """Signs JSON records and manifests of model versions with Ed25519, and refuses those that no permitted role has signed.
 
 Each role that writes records has a private key. All readers have the public keys, with which they can check a signature but not make one.
-The signature covers the role, the topic, the key and the value. So a record cannot be sent again on another topic or for another part. It
-does not cover the headers, because no reader of these records decides anything by a header.
+The signature covers the role, the topic, the key and the value. So a record cannot be sent again on another topic or for another part. The
+signature does not cover the headers, because no reader of these records decides anything by a header.
 """
 
 from __future__ import annotations

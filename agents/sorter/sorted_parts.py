@@ -1,4 +1,4 @@
-"""Counts what the gate of a line did, as the board reported it. The sorter and the outage recorder call this for each new report."""
+"""Counts what the gate of a line did. The sorter and the outage recorder call `count_sorted` for each new report of the board."""
 
 from __future__ import annotations
 

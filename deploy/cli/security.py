@@ -73,7 +73,10 @@ def format_finding(finding: SecurityFinding) -> str:
 
 
 def check_files(settings: Settings, settings_file: Path | None) -> Iterator[SecurityFinding]:
-    """Yields a finding for each file of the plant, and for a settings file with secrets, that other users of this machine can read."""
+    """Yields a finding for each file of the plant that other users of this machine can read or write.
+
+    Also yields a finding if other users can read `settings_file` and it contains secrets.
+    """
     for path in find_exposed_paths(settings):
         remedy = f"Close it with: {format_closing_command(path)}"
         yield SecurityFinding("high", f"Other users of this machine can read or write {path}.", remedy)
@@ -97,7 +100,9 @@ def check_listeners(settings: Settings) -> Iterator[SecurityFinding]:
         )
     if station.proxies and any(ipaddress.ip_network(network, strict=False).prefixlen == 0 for network in station.trusted_proxies):
         yield SecurityFinding(
-            "high", "Every client can pretend to have another address.", "Name only your own proxies in station.trusted_proxies."
+            "high",
+            "station.trusted_proxies contains all addresses, so every client can pretend to have another address.",
+            "Name only your own proxies in station.trusted_proxies.",
         )
     if not is_loopback(gateway.host):
         yield SecurityFinding(

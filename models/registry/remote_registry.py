@@ -56,8 +56,9 @@ def parse_remote_url(root: Path | str) -> str | None:
 class RemoteRegistry:
     """A registry at the fsspec address `url`. It implements `models.registry.Registry`.
 
-    Local copies of versions are kept in the user's cache folder, in a separate subfolder for each address. If `public_keys`, a folder of
-    public keys, is given, manifests without a valid signature are refused.
+    Local copies of versions are kept in the user's cache folder, in a separate subfolder for each address. With `reuse_checksums`, a local
+    file is read again only if its size or time has changed. If `public_keys`, a folder of public keys, is given, manifests without a valid
+    signature are refused.
     """
 
     def __init__(self, url: str, reuse_checksums: bool = False, public_keys: Path | None = None) -> None:
@@ -177,7 +178,7 @@ class RemoteRegistry:
         return sorted(name for name in names if name)
 
     def read_companion(self, folder: str, file: str, max_bytes: int) -> bytes | None:
-        """Returns the content of `file` in the remote `folder`, such as `demo.report`. Returns None if the file is missing or too large."""
+        """Returns the content of `file` in the remote folder `folder`, or None if it is missing or has more than `max_bytes` bytes."""
         with _connect(self._url) as (files, root):
             try:
                 content: bytes = files.cat_file(f"{root}/{_check_segment(folder)}/{_check_segment(file)}", end=max_bytes + 1)

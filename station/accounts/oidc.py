@@ -1,7 +1,7 @@
 """The log-in by an OpenID Connect provider, with the library Authlib: authorization code flow with PKCE, state and nonce.
 
-An account belongs to one issuer and one subject. A log-in by the provider never opens an account that was made at this station, even if
-the names are equal.
+The first log-in of a person makes an account. The account belongs to the issuer and the subject in the token of the provider. A log-in by
+the provider never opens an account that was made at this station, even if the names are equal.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def _get_client(settings: OidcSettings) -> Any:
     client = _make_client(settings.issuer, settings.client_id, settings.read_client_secret(), int(time.monotonic() / _READ_AGAIN_AFTER_S))
     metadata = client.load_server_metadata()
     if metadata.get("issuer") != settings.issuer:
-        raise ValueError(f"its metadata names the other issuer {str(metadata.get('issuer'))[:200]!r}")
+        raise ValueError(f"its metadata names another issuer, {str(metadata.get('issuer'))[:200]!r}")
     metadata["id_token_signing_alg_values_supported"] = list(_ALGORITHMS)
     return client
 
@@ -143,7 +143,7 @@ def _make_client(issuer: str, client_id: str, secret: str, period: int) -> Any:
 
 
 def _fetch_claims(request: HttpRequest, settings: OidcSettings) -> Mapping[str, Any]:
-    """Returns the claims of the token after issuer, audience, nonce, times and signature were checked."""
+    """Fetches the token of the provider, checks its signature, issuer, audience, nonce and times, and returns its claims."""
     from authlib.common.errors import AuthlibBaseError
     from joserfc.errors import JoseError
 
@@ -170,7 +170,7 @@ def _find_role(settings: OidcSettings, claims: Mapping[str, Any]) -> Role:
     granted = {settings.roles.get(name) for name in names if isinstance(name, str)}
     role = next((role for role in reversed(ROLES) if role in granted), None)
     if role is None:
-        raise LogInRefusedError("no role", "Your account at the provider has no role in this station. Ask an administrator for one.")
+        raise LogInRefusedError("no role", "Your account at the provider has no role in this station. Ask an administrator for a role.")
     return role
 
 
@@ -194,10 +194,12 @@ def _make_user(settings: OidcSettings, subject: str, name: str, role: Role) -> U
     except ValidationError:
         name = ""
     if not 0 < len(name) <= _MAX_NAME:
-        raise LogInRefusedError("no name", f"The provider gave no usable name in {settings.name_claim}. Ask an administrator.")
+        raise LogInRefusedError(
+            "no name", f"The provider sent no valid name for an account in {settings.name_claim}. Ask an administrator."
+        )
     if User.objects.filter(username__iexact=name).exists():
         # Refuse the name of an existing account. Otherwise a person who can choose a name at the provider could take over the account.
-        raise LogInRefusedError("name taken", f"This station has another account with the name {name}. Ask an administrator.")
+        raise LogInRefusedError("name taken", f"This station already has another account with the name {name}. Ask an administrator.")
     user = User(username=name)
     user.set_unusable_password()
     user.save()

@@ -1,4 +1,4 @@
-"""The persons at an OpenID Connect provider to whom accounts belong."""
+"""Adds a table that says to which person at an OpenID Connect provider an account belongs."""
 
 import django.db.models.deletion
 from django.conf import settings
