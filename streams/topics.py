@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -22,6 +23,8 @@ _SHARES = {"images": 0.75, "verdicts": 0.06, "sorted": 0.06, "findings": 0.06, "
 _SMALL_SHARE = 0.01
 _KINDS_OF_A_LINE = frozenset({"images", "verdicts", "sorted", "findings"})
 _LARGEST_SEGMENT = 256 * 2**20
+# A broker shows a change of its topics in the metadata a little later than it answers the request, at most after this time.
+_METADATA_S = 3.0
 
 
 @dataclass(frozen=True)
@@ -190,9 +193,16 @@ def _repeated_requests_allowed(admin: KafkaAdminClient, specs: list[TopicSpec]) 
     try:
         yield
     except (TopicAlreadyExistsError, InvalidPartitionsError):
-        found = _count_partitions(admin)
-        if any(found.get(spec.name, 0) < spec.partitions for spec in specs):
-            raise
+        give_up_s = time.monotonic() + _METADATA_S
+        while not _exist(admin, specs):
+            if time.monotonic() > give_up_s:
+                raise
+            time.sleep(0.1)
+
+
+def _exist(admin: KafkaAdminClient, specs: list[TopicSpec]) -> bool:
+    found = _count_partitions(admin)
+    return all(found.get(spec.name, 0) >= spec.partitions for spec in specs)
 
 
 def _count_partitions(admin: KafkaAdminClient) -> dict[str, int]:
