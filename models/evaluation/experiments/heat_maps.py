@@ -63,7 +63,9 @@ class HeatMapExperiment:
     ) -> ResultTable:
         """Runs the folds that have no result in `folder` yet, and returns the table of all results.
 
-        `masks` has shape (n, grid, grid). The mask `is_tested`, shape (n,), selects the pictures to test. All others are used for training.
+        - `masks`: for each of the n pictures, the pixels that show a defect, shape (n, grid, grid).
+        - `is_tested`: True for each picture that is to be tested, shape (n,). These pictures are divided into folds. For each fold, the
+          networks learn from all pictures that are not near-duplicates of a picture of the fold.
 
         Raises ModelError if there are fewer groups of near-duplicates than folds.
         """
