@@ -350,7 +350,7 @@ def make_pin_table() -> str:
 
 
 def make_terminal_plan() -> str:
-    """Returns the terminal plan as a Markdown table. All lanes have the same terminals; a column for each lane names the pins of the board."""
+    """Returns the terminal plan as a Markdown table. All lanes have the same terminals. Each lane has a column with its pins."""
     rows = [f"| terminal | places | wire | outside | inside | {' | '.join(f'lane {number}' for number in range(1, len(LANES) + 1))} |"]
     rows.append("| ---: | ---: | --- | --- | --- |" + " --- |" * len(LANES))
     for terminal, (wire, outside, inside, name) in enumerate(TERMINALS, 1):

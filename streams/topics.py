@@ -23,7 +23,7 @@ _SHARES = {"images": 0.75, "verdicts": 0.06, "sorted": 0.06, "findings": 0.06, "
 _SMALL_SHARE = 0.01
 _KINDS_OF_A_LINE = frozenset({"images", "verdicts", "sorted", "findings"})
 _LARGEST_SEGMENT = 256 * 2**20
-# A broker shows a change of its topics in the metadata a little later than it answers the request, at most after this time.
+# The longest time from the answer of a broker to a change of its topics until its metadata shows the change, in seconds.
 _METADATA_S = 3.0
 
 
