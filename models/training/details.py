@@ -103,8 +103,8 @@ def _find(path: Path, side_px: int, depth_bits: int | None) -> tuple[npt.NDArray
     assert original is not None
     if max(original.shape) < LEAST_REDUCTION * side_px:
         raise ModelError(
-            f"The picture {path} has {original.shape[1]} x {original.shape[0]} px. This is too small to search for small defects, because "
-            f"the version itself sees {side_px} px. Leave out --details, or give the pictures of the camera in their original size."
+            f"The picture {path} has {original.shape[1]} x {original.shape[0]} px. The search for small defects needs a longer side of at "
+            f"least {LEAST_REDUCTION * side_px:g} px. Leave out --details, or give the pictures of the camera in their original size."
         )
     part = find_part(original)
     return None if part is None else (original, part)
