@@ -34,6 +34,8 @@ _MAX_CONNECTIONS_PER_ADDRESS = 16
 _PAUSE_SHARE = 9
 # If a process waits for a person, the answer of its page /readyz has this header with the value "person".
 WAITS_FOR_HEADER = "X-Castline-Waits-For"
+# The name of the header of /metrics that says how many seconds ago the page was made.
+PAGE_AGE_HEADER = "X-Castline-Page-Age"
 
 
 class ProgressWatchdog:
@@ -197,24 +199,26 @@ class InstanceSlot:
 class _MetricsPage:
     """The page /metrics. Making the page takes at most a tenth of the time of this process, because the process needs its time for records.
 
-    If the page is asked for more often, the last page is sent again.
+    If the page is asked for more often, the last page is sent again. The header `X-Castline-Page-Age` says how old the page is.
     """
 
     def __init__(self, health: ProcessHealth) -> None:
         self._health = health
         self._page = b""
+        self._made_s = 0.0
         self._valid_until_s = float("-inf")
         self._lock = threading.Lock()
 
-    def render(self) -> bytes:
+    def render(self) -> tuple[bytes, float]:
+        """Returns the page and its age in seconds."""
         with self._lock:
             began_s = time.monotonic()
             if began_s >= self._valid_until_s:
                 metrics.process_stalled.labels(self._health.role).set(self._health.check_health()[0] != 200)
-                self._page = generate_latest()
+                self._page, self._made_s = generate_latest(), began_s
                 ended_s = time.monotonic()
                 self._valid_until_s = ended_s + _PAUSE_SHARE * (ended_s - began_s)
-            return self._page
+            return self._page, time.monotonic() - self._made_s
 
 
 class _LimitedServer(ThreadingHTTPServer):
@@ -282,9 +286,10 @@ class HealthServer:
                     super().handle()
 
             def do_GET(self) -> None:
-                content_type = "text/plain; charset=utf-8"
+                content_type, age_s = "text/plain; charset=utf-8", None
                 if self.path == "/metrics":
-                    status, body, content_type = 200, metrics_page.render(), CONTENT_TYPE_LATEST
+                    body, age_s = metrics_page.render()
+                    status, content_type = 200, CONTENT_TYPE_LATEST
                 elif self.path in ("/healthz", "/readyz"):
                     status, text = health.check_health() if self.path == "/healthz" else health.check_readiness()
                     body = f"{text}\n".encode()
@@ -298,6 +303,8 @@ class HealthServer:
                 self.send_response(status)
                 self.send_header("Content-Type", content_type)
                 self.send_header("Content-Length", str(len(body)))
+                if age_s is not None:
+                    self.send_header(PAGE_AGE_HEADER, f"{age_s:.3f}")
                 if self.path == "/readyz" and health.waits_for_person():
                     self.send_header(WAITS_FOR_HEADER, "person")
                 self.end_headers()

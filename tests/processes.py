@@ -10,12 +10,14 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from email.message import Message
 from http.client import HTTPException
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from deploy.supervisor.launch import bound_command
+from streams.health import PAGE_AGE_HEADER
 from streams.settings import Settings
 
 CASTLINE = Path(sys.executable).with_name("castline")
@@ -42,12 +44,16 @@ def without_secrets(value: object) -> object:
 
 def get_page(url: str) -> tuple[int, str]:
     """Returns the HTTP status and the text of the page at `url`."""
+    return _get_page(url)[:2]
+
+
+def _get_page(url: str) -> tuple[int, str, Message]:
     try:
         with urllib.request.urlopen(url, timeout=5) as response:
-            return response.status, response.read().decode()
+            return response.status, response.read().decode(), response.headers
     except urllib.error.HTTPError as error:
         with error:
-            return error.code, error.read().decode()
+            return error.code, error.read().decode(), error.headers
 
 
 class CastlineProcess:
@@ -97,19 +103,37 @@ class CastlineProcess:
 
     def page(self, path: str) -> tuple[int, str]:
         """Returns HTTP status and text of a health page. The status is 0 if the process does not answer."""
+        return self._page(path)[:2]
+
+    def _page(self, path: str) -> tuple[int, str, Message]:
         address = self.address()
         if address is None:
-            return 0, ""
+            return 0, "", Message()
         try:
-            return get_page(f"http://{address}{path}")
+            return _get_page(f"http://{address}{path}")
         except (OSError, HTTPException):  # The process may end while it answers.
-            return 0, ""
+            return 0, "", Message()
 
     def metric(self, name: str, **labels: str) -> float:
-        """Returns the sum of all samples of the metric `name` that have these labels."""
+        """Returns the sum of all samples of the metric `name` that have these labels, or 0 while the process starts.
+
+        The samples are not older than the call. Fails if the process has ended.
+        """
+        began_s = time.monotonic()
+        while True:
+            assert self.process.poll() is None, f"{self.arguments} ended with {self.process.returncode}, so it has no metrics"
+            text, age_s = self._metrics()
+            if age_s <= time.monotonic() - began_s:
+                break
+            time.sleep(0.02)
         pairs = [f'{label}="{value}"' for label, value in labels.items()]
-        lines = [line for line in self.page("/metrics")[1].splitlines() if line.split("{")[0].split(" ")[0] == name]
+        lines = [line for line in text.splitlines() if line.split("{")[0].split(" ")[0] == name]
         return sum(float(line.rsplit(" ", 1)[1]) for line in lines if all(pair in line for pair in pairs))
+
+    def _metrics(self) -> tuple[str, float]:
+        """Returns the text of the page /metrics and its age in seconds. A process that starts has an empty page."""
+        status, text, headers = self._page("/metrics")
+        return text, float(headers[PAGE_AGE_HEADER]) if status == 200 else 0.0
 
     def wait_ready(self, within_s: float = 90) -> Self:
         """Returns once the process is ready. Fails if it ends, or is not ready after `within_s` seconds."""

@@ -9,6 +9,7 @@ from kafka.errors import KafkaError
 
 from streams import kafka_thread
 from streams.kafka_thread import KafkaThread
+from tests.log_lines import castline_records
 
 
 @pytest.mark.parametrize("error", [KafkaError("no broker"), ConnectionError("no broker")], ids=["kafka", "network"])
@@ -29,7 +30,7 @@ def test_each_failure_is_logged_and_reading_begins_again(error: Exception, caplo
     assert reads_again.wait(30)
     thread.stop()
     assert calls == 2
-    assert [record.getMessage() for record in caplog.records if record.name.startswith("streams.")] == [
+    assert [record.getMessage() for record in castline_records(caplog)] == [
         f"The topic x cannot be read. Reading is tried again. Reason: {error!r}"
     ]
     assert all(other.name != "test" for other in threading.enumerate())
@@ -57,5 +58,5 @@ def test_a_failure_that_lasts_is_logged_once_and_again_after_a_change_or_a_succe
     thread.start()
     assert is_done.wait(30)
     thread.stop()
-    reasons = [record.getMessage().partition("Reason: ")[2] for record in caplog.records if record.name.startswith("streams.")]
+    reasons = [record.getMessage().partition("Reason: ")[2] for record in castline_records(caplog)]
     assert reasons == [repr(away), repr(full), repr(full)]

@@ -11,6 +11,7 @@ import pytest
 from streams.errors import RecordError
 from streams.record_reader import is_in_bounds, read_broker_time, read_record, skip_record
 from streams.records import Command, make_command
+from tests.log_lines import castline_records
 
 NOW = datetime.now(UTC)
 
@@ -50,5 +51,5 @@ def test_a_fault_of_castline_is_logged_with_its_traceback_and_an_invalid_record_
     caplog: pytest.LogCaptureFixture, error: Exception, count: int
 ) -> None:
     skip_record("station", SimpleNamespace(topic="castings.verdicts.line-1", partition=0, offset=7), error)
-    assert sum(entry.exc_info is not None for entry in caplog.records) == count
+    assert sum(entry.exc_info is not None for entry in castline_records(caplog)) == count
     assert "castings.verdicts.line-1/0@7" in caplog.text

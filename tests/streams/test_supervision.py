@@ -12,6 +12,7 @@ from prometheus_client import REGISTRY
 
 from streams.health import ProcessHealth, ProgressWatchdog
 from streams.supervision import SupervisedThread, list_thread_faults, run_supervised
+from tests.log_lines import castline_records
 from tests.structure.tree import ROOT, modules
 
 
@@ -36,7 +37,7 @@ def test_a_thread_starts_again_after_an_error_which_shows_in_log_metric_and_heal
     thread.join(30)
     assert not thread.is_alive(), "the thread ends when its work returns"
     assert count_failures("janitor") == before + 1
-    (record,) = [record for record in caplog.records if "janitor" in record.getMessage()]
+    (record,) = [record for record in castline_records(caplog) if "janitor" in record.getMessage()]
     assert record.exc_info is not None, "the log has the traceback"
     status, text = ProcessHealth("gateway", ProgressWatchdog(30)).check_health()
     assert status == 200, "the thread lives again, so nothing has to be restarted"

@@ -14,6 +14,7 @@ from models.inference.camera_condition import FROZEN, GAP, STATES
 from models.inference.drift import MIN_PICTURES
 from models.registry import Version, locate_version
 from tests.agents.inspector.images import make_judged_image
+from tests.log_lines import castline_records
 from tests.rendered_pictures import PICTURE_COUNT, Pixels, dim, pictures
 
 
@@ -54,7 +55,7 @@ async def test_a_faulty_camera_shows_its_state_and_is_logged_once_with_the_reaso
     monitor.update_camera_states(4.0)
     monitor.update_camera_states(5.0)
     assert (read_states("belt-1"), read_states("belt-2"), read_states("uploads")) == ({FROZEN}, set(), set())
-    (message,) = (record.message for record in caplog.records)
+    (message,) = (record.message for record in castline_records(caplog))
     assert "belt-1" in message
     assert "the last 6 pictures are the same, pixel by pixel" in message
     assert REGISTRY.get_sample_value("castline_camera_state", {"line": "uploads", "state": FROZEN}) is None

@@ -18,6 +18,7 @@ from agents.sorter.line_commands import LineCommands
 from streams.errors import GateError
 from streams.records import Command, CommandAnswer, make_command
 from streams.settings import GateSettings
+from tests.log_lines import castline_records
 
 LINE = "line-1"
 
@@ -59,7 +60,7 @@ def test_a_client_that_was_accepted_just_before_the_end_is_closed(
         with_socket(tmp_path, commands, lambda: is_sorter_running(tmp_path, LINE))
         gc.collect()
     assert not is_sorter_running(tmp_path, LINE)
-    assert not caplog.records
+    assert not castline_records(caplog)
 
 
 def test_a_look_at_the_socket_is_not_logged_as_a_command(tmp_path: Path, commands: LineCommands, caplog: pytest.LogCaptureFixture) -> None:
@@ -72,7 +73,7 @@ def test_a_look_at_the_socket_is_not_logged_as_a_command(tmp_path: Path, command
 
     with_socket(tmp_path, commands, look_and_ask)
     assert found == [True]
-    assert not caplog.records
+    assert not castline_records(caplog)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +95,7 @@ def test_what_is_no_command_is_named_in_the_log_and_the_next_command_is_answered
 
     with caplog.at_level(logging.WARNING):
         with_socket(tmp_path, commands, send_and_ask)
-    (record,) = caplog.records
+    (record,) = castline_records(caplog)
     assert sentence in record.getMessage()
 
 
@@ -116,7 +117,7 @@ def test_a_command_that_fails_ends_neither_the_socket_nor_other_commands(
         assert ask_sorter(tmp_path, make_command(LINE, "monitor", "ben", 10)) is not None
 
     with_socket(tmp_path, commands, ask_twice)
-    (record,) = caplog.records
+    (record,) = castline_records(caplog)
     assert "because of a fault of Castline" in record.getMessage()
 
 
@@ -134,5 +135,5 @@ def test_a_slow_client_is_closed_and_delays_no_other(
             assert slow.recv(1) == b""
 
     with_socket(tmp_path, commands, wait_and_ask)
-    (record,) = caplog.records
+    (record,) = castline_records(caplog)
     assert "sent no end of line within 0.5 s" in record.getMessage()

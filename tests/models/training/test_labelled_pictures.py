@@ -12,6 +12,7 @@ from models.synthetic import write_castings
 from models.training.labelled_pictures import LabelledPictures, find_pictures, read_pictures
 from streams.errors import ModelError
 from tests.encoded_pictures import make_png
+from tests.log_lines import castline_records
 from tests.rendered_pictures import camera_pictures
 
 
@@ -117,7 +118,7 @@ def test_folders_of_nas_devices_are_no_classes_and_what_is_left_out_is_said_once
         (tmp_path / name).write_bytes(picture)
     pictures = read_sources(tmp_path)
     assert (pictures.classes, len(pictures), pictures.unreadable) == (("def_front", "ok_front"), 6, ())
-    (message,) = [record.getMessage() for record in caplog.records]
+    (message,) = [record.getMessage() for record in castline_records(caplog)]
     assert "2 .webp pictures, 1 files that are no pictures, 4 folders of the system or the NAS device, 1 hidden files" in message
 
 
