@@ -79,7 +79,9 @@ class LostReports:
             )
         missing = [number for number in range(first, part) if not self._is_known(self.run, number)]
         if self._is_loss_reported:
-            announced = range(max(self._lowest + 1, part - _MAX_ANNOUNCED), part)
+            # A part that comes late from an additional gate can have a lower number than the parts whose reports were lost.
+            newest = max(self._highest, part)
+            announced = range(max(self._lowest + 1, newest - _MAX_ANNOUNCED), newest)
             missing += [number for number in announced if self._is_known(self.run, number)]
             self._is_loss_reported = False
         for number in missing:

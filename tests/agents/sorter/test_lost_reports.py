@@ -46,6 +46,17 @@ def test_an_announced_part_that_another_one_overtakes_is_lost_only_if_the_board_
     assert lost.take_lost(99.0 + REPORTED_WITHIN_S) == [2]
 
 
+def test_after_a_loss_announced_parts_are_found_even_if_the_next_report_is_about_an_earlier_part() -> None:
+    recorded = {1, 6}
+    lost = make_lost_reports(recorded, {3, 5})
+    lost.add_report(1, 0.0)
+    lost.add_report(6, 0.0)
+    lost.note_loss()
+    recorded.add(3)
+    lost.add_report(3, 1.0)
+    assert lost.take_lost(1.0 + REPORTED_WITHIN_S) == [2, 4, 5]
+
+
 def test_a_restarted_sorter_finds_the_gaps_between_the_records_of_the_run_and_none_before_them() -> None:
     recorded = {101, 102, 105}
     lost = make_lost_reports(recorded)

@@ -16,6 +16,7 @@ from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 
 from deploy.kafka.broker import EmbeddedBroker
 from deploy.supervisor.ports import free_ports
+from firmware.board.board import MAX_EVENTS
 from firmware.fault_table import code_of
 from streams.records import Label, Sorting
 from streams.settings import GateSettings, Settings, SigningSettings
@@ -219,13 +220,14 @@ def test_sorter_and_board_that_die_together_leave_no_part_without_a_record(plant
 
 
 @pytest.mark.real
-def test_a_sorter_that_was_away_for_more_than_64_reports_records_every_part(plant: Plant) -> None:
+def test_a_sorter_that_was_away_for_more_reports_than_the_board_stores_records_every_part(plant: Plant) -> None:
     plant.board(1000)
     sorter = plant.sorter().wait_ready()
     reader = SortedReader(plant.settings, LINE)
     reader.wait_for(lambda found: len(found) >= 10)
     sorter.kill()
-    time.sleep(100 / RATE)
+    enough = len(plant.sides()) + MAX_EVENTS + 2 * RATE
+    wait_for(lambda: len(plant.sides()) >= enough, 60, "the board has sorted more castings than it can store reports")
     sorter.start()
 
     def is_complete(records: list[Sorting]) -> bool:
