@@ -93,7 +93,10 @@ BY_KEY = {setting.key: setting for setting in TABLE}
 
 
 class LaneSettings:
-    """All settings of a lane. Each value is within its bounds, and together they obey the rules of COMMIT. The object never changes."""
+    """All settings of a lane. Each value is within its bounds, and together they obey the rules of COMMIT. The object never changes.
+
+    - `step_nm`: the length of a step in nm. Without an encoder, this is the distance in a millisecond, so it is also the speed in um/s.
+    """
 
     def __init__(self, values: Mapping[str, SettingValue] | None = None) -> None:
         """Takes the settings from `values`. A setting that is absent from `values` gets its default.
@@ -106,6 +109,9 @@ class LaneSettings:
         self.values: dict[str, SettingValue] = {
             setting.key: setting.read(str(given[setting.key])) if setting.key in given else setting.default for setting in TABLE
         }
+        # The simulated board reads its settings hundreds of times in each simulated millisecond, so everything is converted only once.
+        self._numbers = {key: value for key, value in self.values.items() if isinstance(value, int)}
+        self.step_nm = self._numbers["step_um"] * 1000 + self._numbers["step_nm"]
         if contradiction := self._find_contradiction():
             raise ValueError(contradiction)
 
@@ -117,9 +123,7 @@ class LaneSettings:
 
     def number(self, key: str) -> int:
         """Returns the setting called `key`, which must be a number."""
-        value = self.values[key]
-        assert isinstance(value, int), key
-        return value
+        return self._numbers[key]
 
     def word(self, key: str) -> str:
         """Returns the setting called `key` as text."""
@@ -132,11 +136,6 @@ class LaneSettings:
     def places(self, mm: int) -> int:
         """Converts a distance on this lane's belt from mm to thousandths of a step."""
         return mm * 1_000_000_000 // self.step_nm
-
-    @property
-    def step_nm(self) -> int:
-        """The length of a step in nm. Without an encoder, this is the distance in a millisecond, so it is also the speed in um/s."""
-        return self.number("step_um") * 1000 + self.number("step_nm")
 
     def is_gate_far(self, spacing_mm: int) -> bool:
         """Returns whether the gate is so far away that a board cannot store all castings on their way to the gate.

@@ -53,7 +53,7 @@ class Faults:
 
     def has(self, effect: str) -> bool:
         """Returns whether one of the faults has the effect `effect`, for example GATE_HELD."""
-        return any(EFFECTS[code] == effect for code in self.codes)
+        return bool(self.codes) and any(EFFECTS[code] == effect for code in self.codes)
 
     @property
     def oldest(self) -> int:

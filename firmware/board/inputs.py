@@ -45,7 +45,10 @@ class Contact:
 
     def advance(self, now_us: int, hold_us: int) -> bool:
         """Moves the time forward to `now_us`. Returns whether `is_on` has changed."""
-        passed_us, self._ticked_us = max(0, now_us - self._ticked_us), max(now_us, self._ticked_us)
+        passed_us = max(0, now_us - self._ticked_us)
+        self._ticked_us += passed_us
+        if not (self._level or self.is_on or self._sum_us) and hold_us:
+            return False  # Nearly all inputs are off nearly always, and the simulation looks at each of them every millisecond.
         self._sum_us = min(hold_us, self._sum_us + passed_us) if self._level else max(0, self._sum_us - passed_us)
         if self._sum_us != (0 if self.is_on else hold_us):
             return False

@@ -380,17 +380,16 @@ class BoardLane:
     def advance(self, now_us: int) -> None:
         """Moves the lane's time forward to `now_us`. Without an encoder, a running belt moves on, too."""
         self._drive_belt(now_us - self._ticked_us)
-        self._ticked_us = now_us
+        self._ticked_us, hold_us = now_us, self._hold_us
         for contact in (self._estop_open, self._servo_power_missing, self._gate_at_end, self._chute_full):
-            contact.advance(now_us, self._hold_us)
+            contact.advance(now_us, hold_us)
         if self.button.advance(now_us) and self.settings.number("use_button"):
             self._acknowledge(now_us)
-        ran = self._runs
-        if self._belt_off.advance(now_us, self._hold_us) and self._runs != ran:
-            # The belt was switched on or off `_hold_us` ago. The lane notices this only now, because it ignores short pulses. Since then,
+        if self._belt_off.advance(now_us, hold_us) and self.settings.number("use_belt") and self.is_relay_closed(now_us):
+            # The belt was switched on or off `hold_us` ago. The lane notices this only now, because it ignores short pulses. Since then,
             # the lane has computed the belt's travel with the old state of the belt. Now it corrects the travel of this time.
-            self._running_us -= self._drive.speed * self._hold_us
-            self._drive_belt(self._hold_us)
+            self._running_us -= self._drive.speed * hold_us
+            self._drive_belt(hold_us)
 
     @property
     def _is_at_rest(self) -> bool:
@@ -400,8 +399,9 @@ class BoardLane:
     def _drive_belt(self, passed_us: int) -> None:
         # While a belt speeds up or slows down evenly, its average speed is half of the full speed. So for the distance `run_up_mm` or
         # `run_down_mm`, it needs twice the time that it needs at full speed.
-        ramp_us = 2 * self.settings.travel("run_up_mm" if self._runs else "run_down_mm")
-        self._running_us += self._drive.advance(self._runs, passed_us, ramp_us)
+        runs = self._runs
+        ramp_us = 2 * self.settings.travel("run_up_mm" if runs else "run_down_mm")
+        self._running_us += self._drive.advance(runs, passed_us, ramp_us)
         if self._drive.speed > 0:
             self._edges_at_rest = 0
 
@@ -595,9 +595,8 @@ class BoardLane:
         debounce_us = self.settings.number("debounce_us")
         edges = [(edge, 1) for edge in self.eyes[0].take_edges(now_us, debounce_us)]
         edges += [(edge, 2) for edge in self.eyes[1].take_edges(now_us, debounce_us)]
-        for lane in self._reporter.lanes:
-            if edges and lane.belt is self:
-                lane.gate.hold_pulse(0, now_us)
+        if edges:
+            self._end_held_pulses(now_us)
         self._watch_chute(now_us)
         self._tick_plant(now_us)
         if not self.is_committed:
@@ -621,6 +620,12 @@ class BoardLane:
         if not self.faults.has(GATE_HELD):
             self._act_on_moments(place, now_us)
         self.gate.tick(place, now_us)
+
+    def _end_held_pulses(self, now_us: int) -> None:
+        """Ends the command SERVO at all gates of the belt, because a casting has come."""
+        for lane in self._reporter.lanes:
+            if lane.belt is self:
+                lane.gate.hold_pulse(0, now_us)
 
     def is_testing(self, now_us: int) -> bool:
         """Returns whether a test of the gate, the relay or the lamp is in progress."""

@@ -267,8 +267,11 @@ class Plant:
         return changes
 
     def _edges(self, from_us: int, travel_mm: float) -> Iterator[InputChange]:
+        eyes = self._eyes()
         for casting in self.castings:
-            for what, eye_mm in self._eyes():
+            for what, eye_mm in eyes:
+                if casting.lead_mm + travel_mm < eye_mm or casting.lead_mm - casting.length_mm >= eye_mm:
+                    continue  # The whole casting is before the photo-eye or behind it.
                 for level, edge_mm in ((1, casting.lead_mm), (0, casting.lead_mm - casting.length_mm)):
                     if edge_mm < eye_mm <= edge_mm + travel_mm:
                         at_us = from_us + round((eye_mm - edge_mm) / self.belt.speed_mm_s * 1e6)
@@ -303,9 +306,12 @@ class Plant:
         A gate diverts a casting if the gate is out when the rear end of the casting passes the blade.
         """
         gates = list(zip(self.belt.blades, self.angles, strict=True))
-        last_mm = max(blade.blade_mm for blade, _ in gates)
+        first_mm, last_mm = min(blade.blade_mm for blade, _ in gates), max(blade.blade_mm for blade, _ in gates)
         for casting in list(self.castings):
             end_mm = casting.lead_mm - casting.length_mm - self.belt.eye_gap_mm
+            if end_mm <= first_mm:
+                casting.past_mm = end_mm
+                continue
             taker = next((blade for blade, angle in gates if casting.past_mm <= blade.blade_mm < end_mm and angle > 0.5), None)
             casting.past_mm = end_mm
             if taker is not None:
