@@ -13,7 +13,7 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
-from zoneinfo import ZoneInfo, available_timezones
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, SecretStr, StringConstraints, model_validator
 
@@ -692,8 +692,10 @@ class StationSettings(Section):
 
     @model_validator(mode="after")
     def _check_times(self) -> Self:
-        if self.time_zone not in available_timezones():
-            raise ValueError(f"time_zone: expected the name of a time zone such as Europe/Berlin, found {self.time_zone!r}")
+        try:
+            ZoneInfo(self.time_zone)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValueError(f"time_zone: expected the name of a time zone such as Europe/Berlin, found {self.time_zone!r}") from None
         if list(self.shifts) != sorted(set(self.shifts)) or any(begin.tzinfo for begin in self.shifts):
             raise ValueError("shifts: the times of day must be in ascending order and without a time zone, such as 06:00, 14:00 and 22:00")
         return self

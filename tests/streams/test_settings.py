@@ -27,6 +27,9 @@ from streams.worker import make_faust_credentials
         ("[kafka]\nbootstrap = 'nowhere'", r"kafka\.bootstrap: expected"),
         ("[pictures]\nmax_bytes = 200000000", r"which is topics\.max_message_bytes minus 16384 bytes for key and headers"),
         ("lines = 3", r"lines: expected"),
+        ("[station]\ntime_zone = 'Europe/Atlantis'", r"time_zone: expected the name of a time zone .* found 'Europe/Atlantis'"),
+        ("[station]\ntime_zone = '../etc/passwd'", r"time_zone: expected the name of a time zone"),
+        ("[station]\ntime_zone = 'Europe'", r"time_zone: expected the name of a time zone"),
         ("[batch\nsize=1", r"is not valid TOML"),
     ],
 )
