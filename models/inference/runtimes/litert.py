@@ -16,8 +16,8 @@ from models.inference.runtimes.runtime import count_threads, find_batch_size, pa
 from models.registry import Version
 from streams.errors import ModelError
 
-# Batch sizes of the interpreters. A larger size would save no time, and each interpreter copies the weights.
-SHAPES = (1, 8)
+# The largest batch size of an interpreter. A larger size would save no time, and each interpreter copies the weights.
+LARGEST_SHAPE = 8
 
 
 class LiteRtNetwork:
@@ -55,7 +55,7 @@ class LiteRtRuntime:
         self.max_batch = max(batch_sizes)
         self.side_px = version.manifest.preprocessing.side_px
         path = get_flatbuffer(version, "weights8" if name.endswith("-int8") else "float32")
-        self._network = LiteRtNetwork(path, [size for size in SHAPES if size == 1 or self.max_batch > 1], self.side_px, threads)
+        self._network = LiteRtNetwork(path, sorted({1, min(LARGEST_SHAPE, self.max_batch)}), self.side_px, threads)
 
     def warm_up(self) -> None:
         """Computes a batch of each size once, because the first computation of a size takes longer."""

@@ -69,6 +69,14 @@ def test_every_runtime_serves_the_version(version: Version, name: str) -> None:
         ensemble.runtime.predict(make_pixels(17))
 
 
+@pytest.mark.parametrize("name", EXACT)
+@pytest.mark.parametrize("largest", [1, 4])
+def test_small_batches_are_warmed_up_and_computed(version: Version, name: str, largest: int) -> None:
+    runtime = open_runtime(version, name, tuple(sorted({1, largest})))
+    runtime.warm_up()
+    assert runtime.predict(make_pixels(largest)).shape == (largest, 2, 2)
+
+
 @pytest.mark.parametrize("name", USABLE)
 def test_concurrent_calls_get_their_own_probabilities(version: Version, name: str) -> None:
     """The inspector computes two batches at once."""
