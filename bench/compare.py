@@ -241,7 +241,9 @@ def compare_checkouts(
     for checkout in (old, new):
         checkout.check()
     with tempfile.TemporaryDirectory(prefix="castline-bench-") as name:
-        bench = _ComparisonBench(Path(name), load_pictures(None, _DIFFERENT_PICTURES), picture_count, load, (old, new), report_progress)
+        bench = _ComparisonBench(
+            Path(name), load_pictures(None, min(_DIFFERENT_PICTURES, picture_count)), picture_count, load, (old, new), report_progress
+        )
         with run_broker(bench.settings, bench.listeners.make_properties()):
             bench.listeners.create_users()
             pairs = []

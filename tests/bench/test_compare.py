@@ -99,13 +99,14 @@ def test_both_inspectors_use_the_versions_of_the_old_checkout_unless_settings_na
 
 
 def write_settings(file: Path, models_root: Path) -> Path:
-    file.write_text(f'[model]\nroot = "{models_root}"\nversion = "tiny"\nruntime = "tensorflow"\n')
+    file.write_text(f'[model]\nroot = "{models_root}"\nversion = "tiny"\nruntime = "litert"\n')
     return file
 
 
-def test_this_checkout_is_compared_with_itself(models_root: Path, tmp_path: Path) -> None:
+def test_this_checkout_with_scram_tls_and_signatures_is_compared_with_itself_without_them(models_root: Path, tmp_path: Path) -> None:
     settings = write_settings(tmp_path / "castline.toml", models_root)
-    command: list[str | Path] = [CASTLINE, "--settings", settings, "bench", "compare", ROOT, "--pairs", "1", "--pictures", "256", "--json"]
+    options = ["--pairs", "1", "--pictures", "64", "--json", *(f"--new-with={name}" for name in PROTECTIONS)]
+    command: list[str | Path] = [CASTLINE, "--settings", settings, "bench", "compare", ROOT, *options]
     run = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert run.returncode in (0, 1), run.stderr
     result = json.loads(run.stdout)
@@ -115,15 +116,6 @@ def test_this_checkout_is_compared_with_itself(models_root: Path, tmp_path: Path
     assert result["new_pictures_per_s"] > 0
     assert run.returncode == int(not result["is_no_slower"])
     assert "pair 1 of 1, old first" in run.stderr
-
-
-def test_an_inspector_with_scram_tls_and_signatures_is_compared_with_an_open_one(models_root: Path, tmp_path: Path) -> None:
-    settings = write_settings(tmp_path / "castline.toml", models_root)
-    options = ["--pairs", "1", "--pictures", "64", "--json", *(f"--new-with={name}" for name in PROTECTIONS)]
-    command: list[str | Path] = [CASTLINE, "--settings", settings, "bench", "compare", ROOT, *options]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert run.returncode in (0, 1), run.stderr
-    assert 0.2 < json.loads(run.stdout)["processor_ratio"]["median"] < 5
 
 
 def test_each_protection_has_its_settings(tmp_path: Path) -> None:
@@ -149,9 +141,9 @@ def is_inspector(process: psutil.Process) -> bool:
 @pytest.mark.parametrize("stop_signal", [signal.SIGTERM, signal.SIGINT])
 def test_a_comparison_that_is_stopped_leaves_no_process_behind(models_root: Path, tmp_path: Path, stop_signal: signal.Signals) -> None:
     settings = write_settings(tmp_path / "castline.toml", models_root)
-    bench = subprocess.Popen(
-        [CASTLINE, "--settings", settings, "bench", "compare", ROOT], stderr=subprocess.DEVNULL, preexec_fn=enable_ctrl_c
-    )
+    # Few pictures are rendered sooner, and the comparison is stopped before it needs them.
+    command: list[str | Path] = [CASTLINE, "--settings", settings, "bench", "compare", ROOT, "--pictures", "64"]
+    bench = subprocess.Popen(command, stderr=subprocess.DEVNULL, preexec_fn=enable_ctrl_c)
     children: set[psutil.Process] = set()
     try:
         deadline_s = time.monotonic() + 120
