@@ -91,7 +91,7 @@ def test_the_reader_has_ten_lines_and_imports_nothing_of_castline() -> None:
 def test_sent_pictures_get_verdicts_that_both_programs_print(
     make_settings: MakeSettings, models_root: Path, folder: Path, tmp_path: Path, reader: subprocess.Popen[str]
 ) -> None:
-    settings = make_settings(model={"root": models_root, "version": "tiny", "runtime": "tensorflow"}, batch={"size": 4, "shapes": (1, 4)})
+    settings = make_settings(model={"root": models_root, "version": "tiny", "runtime": "litert"}, batch={"size": 4, "shapes": (1, 4)})
     (folder / "good.jpg").write_bytes(make_jpeg(1))
     Image.linear_gradient("L").resize((40, 30)).save(folder / "small.png")
     (folder / "broken.jpg").write_bytes(make_jpeg(2)[:700])

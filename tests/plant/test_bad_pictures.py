@@ -68,7 +68,7 @@ def test_every_bad_picture_has_a_verdict_every_refused_one_a_dead_letter_and_goo
     settings = make_settings(
         lines=(LINE, UPLOADS),
         pictures={"upload_memory_bytes": UPLOAD_MEMORY_BYTES, "upload_pixels": 50_000_000},
-        model={"root": models_root, "version": "tiny", "runtime": "tensorflow"},
+        model={"root": models_root, "version": "tiny", "runtime": "litert"},
         topics={"image_partitions": 1},
     )
     names = TopicNames(settings.topics.prefix)

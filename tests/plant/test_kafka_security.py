@@ -75,7 +75,7 @@ def secured_settings(tmp_path: Path, models_root: Path) -> Iterator[Settings]:
         {
             "kafka": kafka,
             "service": {"run_dir": tmp_path / "run", "log_format": "text"},
-            "model": {"root": models_root, "version": "tiny", "runtime": "tensorflow"},
+            "model": {"root": models_root, "version": "tiny", "runtime": "litert"},
             "lines": [{"name": "line-1"}],
         }
     )

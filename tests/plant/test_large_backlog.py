@@ -17,7 +17,7 @@ def test_large_pictures_and_verdicts_become_dead_letters_within_the_memory_of_th
     make_settings: MakeSettings, models_root: Path, tmp_path: Path
 ) -> None:
     settings = make_settings(
-        model={"root": models_root, "version": "tiny", "runtime": "tensorflow"},
+        model={"root": models_root, "version": "tiny", "runtime": "litert"},
         topics={"image_partitions": 1},
         kafka={"buffer_bytes": BUFFER_BYTES},
     )

@@ -29,7 +29,7 @@ def send_large(settings: Settings, topic: str, key: bytes, value: bytes = LARGE)
 def test_a_picture_that_is_too_large_gets_one_verdict_and_a_cut_dead_letter_and_stops_no_other_picture(
     make_settings: MakeSettings, models_root: Path, tmp_path: Path
 ) -> None:
-    settings = make_settings(model={"root": models_root, "version": "tiny", "runtime": "tensorflow"}, topics={"image_partitions": 1})
+    settings = make_settings(model={"root": models_root, "version": "tiny", "runtime": "litert"}, topics={"image_partitions": 1})
     names = TopicNames(settings.topics.prefix)
     producer = KafkaProducer(bootstrap_servers=settings.bootstrap)
     for part in range(1, 11):

@@ -13,6 +13,7 @@ import pytest
 from kafka import KafkaProducer
 
 from models.inference.line_threshold import choose_line_threshold
+from models.inference.runtimes.conversion import get_flatbuffer
 from models.registry import Version
 from streams.live_line_settings import publish_live_line_settings, read_live_line_settings
 from streams.records import LiveLineSettings, Verdict, make_verdict_id
@@ -28,14 +29,16 @@ pytestmark = pytest.mark.real
 
 @pytest.fixture
 def version(tmp_path: Path) -> Version:
-    return make_tiny_version(tmp_path / "versions", pictures=100)
+    made = make_tiny_version(tmp_path / "versions", pictures=100)
+    get_flatbuffer(made, "float32")
+    return made
 
 
 @pytest.fixture
 def settings(make_settings: MakeSettings, version: Version) -> Settings:
     return make_settings(
         lines=("line-1", "line-2"),
-        model={"root": version.folder.parent, "version": "tiny", "runtime": "tensorflow"},
+        model={"root": version.folder.parent, "version": "tiny", "runtime": "litert"},
         batch={"size": 16, "shapes": (1, 16)},
     )
 

@@ -19,6 +19,7 @@ from kafka import KafkaAdminClient, KafkaProducer
 from deploy.cli import main as cli
 from deploy.cli.replay import replay
 from models.inference.ensemble import open_ensemble
+from models.inference.runtimes.conversion import get_flatbuffer
 from models.registry import open_registry
 from streams.errors import CastlineError
 from streams.identity import format_time
@@ -40,9 +41,13 @@ SWITCHES = 20
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Versions `a` (calls all parts defects), `b` (all ok), `c` (other picture size), `kinds` (other classes) and `tampered`."""
     folder = tmp_path_factory.mktemp("versions")
-    make_tiny_version(folder, "a", threshold=0.0)
-    make_tiny_version(folder, "b", threshold=1.0, seed=8)
-    make_tiny_version(folder, "c", seed=9, side_px=48)
+    switched = [
+        make_tiny_version(folder, "a", threshold=0.0),
+        make_tiny_version(folder, "b", threshold=1.0, seed=8),
+        make_tiny_version(folder, "c", seed=9, side_px=48),
+    ]
+    for version in switched:
+        get_flatbuffer(version, "float32")
     make_tiny_version(folder, "kinds", classes=("ok", "crack", "pore"))
     shutil.copytree(folder / "b", folder / "tampered")
     manifest = folder / "tampered" / "manifest.json"
@@ -62,7 +67,7 @@ def plant(kafka_port: int, root: Path, tmp_path_factory: pytest.TempPathFactory)
             "topics": {"prefix": "switching", "image_partitions": 2},
             "service": {"run_dir": folder / "run", "log_format": "text"},
             "store": {"url": str(folder / "store")},
-            "model": {"root": root, "version": "a", "runtime": "tensorflow"},
+            "model": {"root": root, "version": "a", "runtime": "litert"},
             "batch": {"size": 16, "shapes": (16,)},
             "lines": [{"name": f"line-{number}"} for number in range(1, 7)],
         }
@@ -263,5 +268,5 @@ def test_a_shadow_version_is_counted_and_publishes_no_verdict_and_a_replay_finds
     assert {change["part"] for change in report["parts"]} == {*parts, "line-5:9:1"}
     assert len(read_verdicts(settings)) == before, "a replay publishes nothing"
     until = start + timedelta(seconds=0.1)
-    ensemble = open_ensemble(open_registry(settings.model.root).open_version("b"), "tensorflow", (1,))
+    ensemble = open_ensemble(open_registry(settings.model.root).open_version("b"), "litert", (1,))
     assert list(replay(settings, ["line-5"], start, until, ensemble)) == [], "no picture came in this time"

@@ -97,7 +97,7 @@ def write_settings(file: Path, folder: Path, access: str, ports: tuple[int, int]
         "service": {"run_dir": str(folder / "run"), "log_format": "text"},
         "gateway": {"port": ports[1], "spool_dir": str(folder / "spool")},
         "store": {"url": str(folder / "store")},
-        "model": {"root": str(models_root), "version": "tiny", "runtime": "tensorflow"},
+        "model": {"root": str(models_root), "version": "tiny", "runtime": "litert"},
         "lines": [{"name": LINE, "token": TOKEN, "camera": {"kind": "http"}}],
     }
     file.write_text(tomli_w.dumps(values))
