@@ -253,7 +253,7 @@ TEXTS = ("key", "value", "digest")
 
 
 class Fields(dict[str, int | str]):
-    """The fields of one frame by their names. Numbers and words have been checked against their bounds."""
+    """The fields of one frame by their names. Numbers are within their limits, and words are among the allowed words."""
 
     def number(self, name: str) -> int:
         """Returns the field called `name`, which must be a number."""

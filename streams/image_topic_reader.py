@@ -79,8 +79,8 @@ class ImageTopicReader:
             enable_auto_commit=False,
             auto_offset_reset="none",
             max_partition_fetch_bytes=1,
-            # The client still holds records of earlier reads, which it fetched in advance. If a poll finds only such records, the client
-            # sleeps for this time. The default is 100 ms.
+            # The client fetches records in advance. If a poll finds only records that were fetched for an earlier read, the client sleeps
+            # for this time. The default is 100 ms.
             retry_backoff_ms=_BACKOFF_MS,
             metrics_enabled=False,
         )

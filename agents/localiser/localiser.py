@@ -124,9 +124,9 @@ class HeatMapQueue:
         return bool(verdict.votes) and (verdict.label != "ok" or verdict.line in self._explain_lines)
 
     def add(self, request: HeatMapRequest) -> HeatMapRequest | None:
-        """Adds a request. If too many requests of lines outside `explain_lines` wait, removes and returns the oldest of them.
+        """Adds a request. Requests of the lines in `explain_lines` are always kept.
 
-        Otherwise returns None.
+        If too many requests of other lines wait, removes and returns the oldest one of these. Otherwise returns None.
         """
         if request.verdict.line in self._explain_lines:
             self._awaited.append(request)

@@ -53,8 +53,8 @@ class LostReports:
         self._missing = {}
         for part in parts:
             self.add_report(part, now_s)
-        # If the board loses reports, it reports this as a fault. Parts that already have a record were recorded before this sorter started,
-        # and the fault was perhaps acknowledged then. So the sorter treats the run as if reports were lost.
+        # If the board loses reports, it raises a fault once. If parts of this run already have records, an earlier sorter process has
+        # worked in this run, and has perhaps received the fault. This process does not know it, so it assumes that reports were lost.
         self._is_loss_reported = bool(parts)
 
     def note_loss(self) -> None:
@@ -79,7 +79,7 @@ class LostReports:
             )
         missing = [number for number in range(first, part) if not self._is_known(self.run, number)]
         if self._is_loss_reported:
-            # A part that comes late from an additional gate can have a lower number than the parts whose reports were lost.
+            # The part of this report can have a lower number than the lost parts, because an additional gate sorts parts later.
             newest = max(self._highest, part)
             announced = range(max(self._lowest + 1, newest - _MAX_ANNOUNCED), newest)
             missing += [number for number in announced if self._is_known(self.run, number)]

@@ -122,7 +122,7 @@ class BoardLane:
         self._is_chute_light_on = False
         # True if a casting blocked the chute's eye at the last check.
         self.is_chute_blocked = False
-        # The position of the belt at the last change of the chute's eye.
+        # The position of the belt when the light of the photo-eye in the chute was last interrupted or restored.
         self._chute_place = 0
         # The position of the belt when the last casting left the chute's eye. None if no casting has left the eye yet.
         self._chute_end: int | None = None

@@ -117,7 +117,7 @@ class TrackedPart:
 
     - `number`: 0 if photo-eye 1 did not count the part.
     - `edge`: the leading edge at photo-eye 1.
-    - `gate`: the lane of the additional gate that must divert the part, otherwise 0.
+    - `gate`: the number of the lane that moves the additional gate which must divert the part. 0 if no additional gate must divert it.
     """
 
     number: int

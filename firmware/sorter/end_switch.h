@@ -4,8 +4,8 @@
 
 namespace castline {
 
-// Two problems of a gate that its end switch shows: the gate has not left its old end, or it has not arrived at the new end. The board
-// reports a problem as fault 54, whose detail is this number.
+// The end switch of a gate shows two problems: the gate has not left its old end, or it has not arrived at the new end. The board reports
+// both problems as fault 54. The detail of the fault is the value of `GateTrouble`.
 enum GateTrouble : uint8_t { kNoTrouble, kNotLeft, kNotArrived };
 
 // A gate has two ends: at rest and fully out. The end switch is on at each end.

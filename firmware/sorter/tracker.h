@@ -2,7 +2,7 @@
 //
 //   counted --VERDICT--> counted, with a verdict
 //   counted, with or without a verdict --leading edge at photo-eye 2--> decided
-//   counted, with or without a verdict --the part close before it is decided--> decided, before it reaches photo-eye 2
+//   counted, with or without a verdict --decision about a part that is close in front--> decided, before the part reaches photo-eye 2
 //   counted --window_mm past photo-eye 2 without an edge, or a later part came first--> missing
 #pragma once
 #include "config.h"

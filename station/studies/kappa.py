@@ -63,8 +63,9 @@ def compute_fleiss(labels: Labels) -> Kappa:
     defects = complete.sum(axis=1, dtype=np.float64)
     pairs = max(1, raters * (raters - 1))
     agreement = (defects * (defects - 1) + (raters - defects) * (raters - defects - 1)) / pairs
-    # Each part has a row with three columns. The first is 1, so its sum is the number of parts. The second is the share of the pairs of
-    # people who agree. The third is the share of the people who chose `defect`.
+    # Each part has a row with three columns. The first column is 1, so the sum of this column is the number of parts. For the second
+    # column, the people are compared in pairs: it is the share of the pairs that agree about the part. The third column is the share of the
+    # people who chose `defect`.
     counts = np.stack([np.ones_like(defects), agreement, defects / max(1, raters)], axis=1)
     return _bootstrap(counts if raters > 1 else counts[:0], _fleiss_of_totals)
 
