@@ -15,7 +15,7 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-r
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-boot-loader campaign campaign-pictures campaign-records campaign-line campaign-mutants campaign-noise campaign-disk campaign-hours sbom audit check format bench firmware release dashboards docs lock clean
+.PHONY: help setup demo test test-fast test-boot-loader campaign campaign-pictures campaign-records campaign-line campaign-mutants campaign-noise campaign-disk campaign-hours campaign-attack sbom audit check format bench firmware release dashboards docs lock clean
 
 # Prints the name of each target and the text behind its "##".
 help: ## List these targets
@@ -68,6 +68,9 @@ campaign-disk: $(READY) ## Fill the broker's disk, a file system of 400 MB, and 
 
 campaign-hours: $(READY) ## Run the roles in virtual time over a broker that fails as a seed says; about two hours; ARGS="--seeds N --first S --of plant"
 	@$(BIN)/python -m tests.hours_campaign $(ARGS)
+
+campaign-attack: $(READY) ## Attack station and gateway of a demo with 200 requests a second, and measure its verdicts; about half an hour; ARGS="--pairs N --seed S"
+	@$(BIN)/python -m tests.attack_campaign $(ARGS)
 
 sbom: $(READY) ## Write the bill of materials of all locked packages and jars to dist/castline.cdx.json
 	@$(BIN)/python -m tests.supply_chain sbom

@@ -40,6 +40,13 @@ class VerdictRecord:
     verdict: Verdict
     appended_at: datetime
 
+    @property
+    def age_ms(self) -> float:
+        """The time from the capture of the picture until the broker had appended the verdict, in milliseconds."""
+        # Kafka rounds its timestamps down to milliseconds, so `appended_at` can be up to a millisecond earlier than `decided_at`.
+        published_at = max(self.appended_at, self.verdict.decided_at)
+        return (published_at - self.verdict.captured_at).total_seconds() * 1000
+
 
 @dataclass(frozen=True)
 class TopicRecords:
@@ -147,7 +154,7 @@ def audit_records(records: TopicRecords, gated_lines: frozenset[str], counted_pa
     Only parts of lines in `gated_lines` need a sorting. `counted_parts` are the parts that the simulated boards counted.
     """
     with_picture = {picture.part for picture in records.pictures}
-    first_verdicts = _find_first_verdicts(records.verdicts)
+    first_verdicts = find_first_verdicts(records.verdicts)
     events = _find_distinct_events(records.sortings)
     events_by_part = _group_by_part(events)
     parts = with_picture | first_verdicts.keys() | events_by_part.keys() | set(counted_parts)
@@ -159,7 +166,7 @@ def audit_records(records: TopicRecords, gated_lines: frozenset[str], counted_pa
     all_lost = set().union(*lost.values())
     truth = {picture.part: picture.truth for picture in records.pictures if picture.truth}
     confusion = _count_confusion(truth, first_verdicts)
-    ages_ms = [age_ms for record in first_verdicts.values() if (age_ms := _age_ms(record)) is not None]
+    ages_ms = [record.age_ms for record in first_verdicts.values()]
     judged = sum(confusion[known][label] for known in confusion for label in ("ok", "defect"))
     right = sum(confusion[known][known] for known in confusion)
     return AuditResult(
@@ -202,7 +209,8 @@ def compute_percentile(values: Sequence[float], share: float) -> float | None:
     return ranked[max(0, math.ceil(share * len(ranked)) - 1)] if ranked else None
 
 
-def _find_first_verdicts(records: Iterable[VerdictRecord]) -> dict[PartId, VerdictRecord]:
+def find_first_verdicts(records: Iterable[VerdictRecord]) -> dict[PartId, VerdictRecord]:
+    """Returns the verdict of each part that the broker appended first. Later verdicts of a part are repetitions."""
     first: dict[PartId, VerdictRecord] = {}
     for record in records:
         part = record.verdict.part_id
@@ -232,12 +240,6 @@ def _find_sorted_without_verdict(sortings: Iterable[Sorting]) -> set[PartId]:
     # A part can have two sorting records. If its verdict comes too late, the sorter sends the sorting record again, with `late` set.
     # `sortings` must therefore contain all records.
     return {event.part_id for event in sortings if event.has_missed_verdict}
-
-
-def _age_ms(record: VerdictRecord) -> float | None:
-    # Kafka rounds its timestamps down to milliseconds, so `appended_at` can be up to a millisecond earlier than `decided_at`.
-    published_at = max(record.appended_at, record.verdict.decided_at)
-    return (published_at - record.verdict.captured_at).total_seconds() * 1000
 
 
 def _count_confusion(truth: dict[PartId, str], first_verdicts: dict[PartId, VerdictRecord]) -> dict[str, Counter[str]]:
