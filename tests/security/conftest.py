@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
 import subprocess
@@ -14,6 +15,8 @@ import pytest
 # The user id of `nobody` on Linux. It owns no files and belongs to no other group.
 STRANGER = 65534
 StrangerRuns = Callable[..., "subprocess.CompletedProcess[str]"]
+AskStranger = Callable[[Callable[[], object]], object]
+_FORK = multiprocessing.get_context("fork")
 
 
 @pytest.fixture
@@ -48,3 +51,34 @@ def as_stranger() -> StrangerRuns:
         )
 
     return run
+
+
+@pytest.fixture
+def ask_stranger() -> AskStranger:
+    """Calls a function as the user `nobody`, in a forked process, and returns its answer. Needs the rights of root, which CI has.
+
+    The process has the modules of this one in its memory, because `nobody` may not be allowed to read this Python.
+    """
+    if os.geteuid() != 0:
+        pytest.fail("This test calls a function as a second Unix account. Run it as root.")
+
+    def ask(question: Callable[[], object]) -> object:
+        receiver, sender = _FORK.Pipe(duplex=False)
+
+        def answer() -> None:
+            os.setgroups([])
+            os.setgid(STRANGER)
+            os.setuid(STRANGER)
+            try:
+                sender.send(question())
+            except Exception as error:  # noqa: BLE001  the test decides which errors are right
+                sender.send(error)
+
+        child = _FORK.Process(target=answer)
+        child.start()
+        sender.close()
+        found = receiver.recv()
+        child.join()
+        return found
+
+    return ask
