@@ -20,11 +20,12 @@ from pathlib import Path
 from tests.mutants.delivery_mutants import DELIVERY_MUTANTS
 from tests.mutants.gate_mutants import GATE_MUTANTS
 from tests.mutants.mutant import MisfitError, Mutant
+from tests.mutants.security_mutants import SECURITY_MUTANTS
 
 ROOT = Path(__file__).parents[2]
 # The group "gate" changes the firmware, the gate link and the decisions of the sorter. The group "delivery" changes how the roles deliver
-# records.
-MUTANTS_BY_GROUP = {"gate": GATE_MUTANTS, "delivery": DELIVERY_MUTANTS}
+# records. The group "security" removes protections against intruders.
+MUTANTS_BY_GROUP = {"gate": GATE_MUTANTS, "delivery": DELIVERY_MUTANTS, "security": SECURITY_MUTANTS}
 # The exit statuses of pytest if all tests passed, and if a test failed. Any other status means that the tests could not run.
 _PASSED, _FAILED = 0, 1
 # A mutant can make a program hang.

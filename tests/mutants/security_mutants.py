@@ -1,0 +1,316 @@
+"""The mutants of the protections: each of them removes one protection against an intruder."""
+
+from __future__ import annotations
+
+from tests.mutants.mutant import Mutant
+
+_SIGNATURES, _REFERENCES = "streams/signatures.py", "streams/record_reader.py"
+_MIDDLEWARE, _REGISTRY = "station/middleware.py", "models/registry/local_registry.py"
+_SUBMISSION, _PRIVATE = "station/uploads/submission.py", "streams/private_files.py"
+
+_TEST_SIGNATURES = "tests/streams/test_signatures.py"
+_TEST_ACCESS = "tests/security/test_kafka_access.py"
+_TEST_ARCHIVIST = "tests/agents/archivist/test_archivist.py -k names_only_pictures"
+_TEST_UPLOADS = "tests/station/uploads/test_views.py"
+_TEST_LOG_IN = "tests/station/accounts/test_log_in.py"
+_TEST_AUDIT = "tests/station/accounts/test_audit_log.py"
+_TEST_REGISTRY = "tests/models/registry/test_local_registry.py"
+_TEST_PRIVATE = "tests/security/test_private_files.py -k 'not stranger'"
+_TEST_SECRETS = "tests/streams/test_secrets.py"
+
+SECURITY_MUTANTS = (
+    # 1. Kafka: who may write what
+    Mutant(
+        "gateway may write pictures of the upload line",
+        "streams/kafka_access.py",
+        '"gateway": [names.images(line) for line in lines if line != uploads],',
+        '"gateway": [names.images(line) for line in lines],',
+        f"{_TEST_ACCESS} -k 'reads_and_writes'",
+    ),
+    Mutant(
+        "broker asks nobody for a log-in",
+        "deploy/kafka/broker.py",
+        '    protocol = "SASL_PLAINTEXT" if own_password else "PLAINTEXT"\n',
+        '    protocol, own_password = "PLAINTEXT", ""\n',
+        f"{_TEST_ACCESS} -k without_a_password",
+    ),
+    Mutant(
+        "wrong signature accepted",
+        _SIGNATURES,
+        "        except InvalidSignature:\n            continue\n",
+        "        except InvalidSignature:\n            pass\n",
+        _TEST_SIGNATURES,
+    ),
+    Mutant(
+        "every role may sign on every topic",
+        _SIGNATURES,
+        "    permitted = next((each for each in signers if each == role), None)\n",
+        "    permitted = next((each for each in SIGNING_ROLES if each == role), None)\n",
+        _TEST_SIGNATURES,
+    ),
+    # 2. What a record refers to
+    Mutant(
+        "verdict may name a picture of another topic",
+        _REFERENCES,
+        "    if isinstance(record, Verdict) and record.image.topic != names.images(line):\n",
+        "    if False and isinstance(record, Verdict):\n",
+        _TEST_ARCHIVIST,
+    ),
+    Mutant(
+        "finding may name a picture as its heat map",
+        _REFERENCES,
+        "    if isinstance(record, Finding) and record.heat_map and not is_heat_map_address(record.heat_map):\n",
+        "    if False and isinstance(record, Finding):\n",
+        _TEST_ARCHIVIST,
+    ),
+    Mutant(
+        "picture of another part shown",
+        "station/pictures/part_picture_reader.py",
+        "    if found != part.part_key:\n",
+        "    if False:\n",
+        "tests/station/pictures/test_part_picture_reader.py -k forged",
+    ),
+    # 3. Uploads
+    Mutant(
+        "uploads may have as many pixels as pictures of cameras",
+        _SUBMISSION,
+        "PictureLimits.from_settings(settings.pictures.for_uploads())",
+        "PictureLimits.from_settings(settings.pictures)",
+        _TEST_UPLOADS,
+    ),
+    Mutant(
+        "an account has no budget of pixels",
+        _SUBMISSION,
+        "    _check_pixels(user, header.width_px * header.height_px)\n",
+        "",
+        _TEST_UPLOADS,
+    ),
+    Mutant(
+        "uploads decoded at the priority of the inspector",
+        "models/pictures/decoder_process.py",
+        "    os.setpriority(os.PRIO_PROCESS, 0, _NICENESS)\n",
+        "",
+        "tests/models/pictures/test_decoder_process.py",
+    ),
+    # 4. Strangers and single accounts
+    Mutant(
+        "header of a request may take for ever",
+        "station/http_protocol.py",
+        "        self._header_timer = self.loop.call_later(self._header_time_s, transport.abort)\n",
+        "",
+        "tests/station/test_http_protocol.py",
+    ),
+    Mutant(
+        "body may trickle for ever",
+        _MIDDLEWARE,
+        "        self._began_s = self._began_s if self._began_s is not None else loop.time()\n",
+        "        self._began_s = loop.time()\n",
+        "tests/station/test_middleware.py",
+    ),
+    Mutant(
+        "one network may hold all connections",
+        "streams/server_limits.py",
+        "            if self._counts[network] >= self._max_per_network:\n",
+        "            if False:\n",
+        "tests/streams/test_server_limits.py",
+    ),
+    Mutant(
+        "one address may hold all connections of the gateway",
+        "agents/gateway/web_server.py",
+        "ConnectionLimits(max_per_address, _MAX_CONNECTIONS)",
+        "ConnectionLimits(_MAX_CONNECTIONS, _MAX_CONNECTIONS)",
+        "tests/agents/gateway/test_upload_camera.py -k keep_no_camera_out",
+    ),
+    Mutant(
+        "one account may open all live pages",
+        "station/live/event_stream.py",
+        ">= MAX_ACCOUNT_STREAMS:\n",
+        ">= MAX_STREAMS:\n",
+        "tests/station/live/test_event_stream.py",
+    ),
+    Mutant(
+        "any number of log-ins of one address at once",
+        _MIDDLEWARE,
+        "        if self._log_ins[client] >= _MAX_CLIENT_LOG_INS:\n",
+        "        if False:\n",
+        "tests/security/test_station_under_attack.py -k log_ins",
+    ),
+    # 5. Files
+    Mutant("new files readable by everybody", _PRIVATE, "PRIVATE_UMASK = 0o077", "PRIVATE_UMASK = 0o022", _TEST_PRIVATE),
+    Mutant("role starts with exposed files", _PRIVATE, "    if exposed:\n", "    if False:\n", _TEST_PRIVATE),
+    Mutant(
+        "database is not checked",
+        _PRIVATE,
+        'for suffix in ("", "-wal", "-shm", "-journal"))',
+        "for suffix in ())",
+        _TEST_PRIVATE,
+    ),
+    # 6. Log-in
+    Mutant(
+        "X-Forwarded-For believed from everybody",
+        "station/client_address.py",
+        "        if not _is_within(address, networks) or not _is_address(hop):\n",
+        "        if not _is_address(hop):\n",
+        f"{_TEST_LOG_IN} -k outermost",
+    ),
+    Mutant(
+        "many names from one network are not delayed",
+        "station/accounts/delays.py",
+        '        DelayRule(_make_key("network", network), many, min(longest_s, _LONGEST_NETWORK_DELAY_S)),\n',
+        "",
+        f"{_TEST_LOG_IN} -k 'many_names or delay'",
+    ),
+    Mutant(
+        "API tokens outlive a new password",
+        "station/accounts/views.py",
+        "        ended = ApiToken.revoke_all(user)\n",
+        "        ended = 0\n",
+        "tests/station/accounts/test_views.py -k tokens",
+    ),
+    Mutant(
+        "API tokens never end",
+        "station/accounts/models.py",
+        "filter(Q(expires_at=None) | Q(expires_at__gt=now), user__is_active=True)",
+        "filter(user__is_active=True)",
+        "tests/station/accounts/test_models.py -k token",
+    ),
+    Mutant(
+        "guesses at the old password are not delayed",
+        "station/accounts/delays.py",
+        '    return [DelayRule(_make_key("old password", str(account)), station.log_in_failures,',
+        '    return [DelayRule(_make_key("old password", str(account)), 10**6 + station.log_in_failures,',
+        "tests/station/accounts/test_views.py -k guesses",
+    ),
+    Mutant(
+        "second factor is not asked for",
+        "station/accounts/log_in.py",
+        "        if user is not None and any(devices_for_user(user)) and match_token(",
+        "        if False and match_token(",
+        "tests/station/accounts/test_second_factor.py",
+    ),
+    # 7. Audit log
+    Mutant(
+        "hash of an audit entry covers no earlier entry",
+        "station/accounts/models.py",
+        'hashlib.sha256(f"{previous}\\n{content}".encode())',
+        'hashlib.sha256(f"\\n{content}".encode())',
+        _TEST_AUDIT,
+    ),
+    Mutant(
+        "failed log-ins missing in the audit log",
+        "station/accounts/log_in.py",
+        '        AuditEntry.record(None, "log-in failed", self._attempted_name)\n',
+        "",
+        f"{_TEST_LOG_IN} -k audit_log",
+    ),
+    Mutant(
+        "uploads missing in the audit log",
+        _SUBMISSION,
+        '    AuditEntry.record(user, "uploaded", str(upload.part_id), name=upload.name, sha256=upload.sha256, by_api=by_api)\n',
+        "",
+        "tests/station/browser/test_api_calls.py tests/station/uploads",
+    ),
+    # 8. Uploads of others
+    Mutant(
+        "live page of the uploads shown to everybody",
+        "station/accounts/access.py",
+        '    return line != current_settings().station.upload_line or "administer" in get_rights(user)\n',
+        "    return True\n",
+        "tests/station/live/test_views.py",
+    ),
+    Mutant(
+        "uploads of others shown to everybody",
+        "station/uploads/models.py",
+        "    return Upload.objects.filter(owner_id=user.pk) if user.pk is not None else Upload.objects.none()\n",
+        "    return Upload.objects.all()\n",
+        _TEST_UPLOADS,
+    ),
+    # 9. Registry
+    Mutant(
+        "huge file of a version is hashed",
+        _REGISTRY,
+        "        if stat.st_size != entry.bytes:\n",
+        "        if False:\n",
+        _TEST_REGISTRY,
+    ),
+    Mutant(
+        "files of a version hashed at every look",
+        _REGISTRY,
+        "            if identity not in self._found:\n",
+        "            if True:\n",
+        _TEST_REGISTRY,
+    ),
+    Mutant(
+        "unsigned manifest accepted",
+        _REGISTRY,
+        "    if is_manifest_signed(public_keys, name, manifest, signature):\n",
+        "    if True:\n",
+        "tests/models/registry/test_signed_manifests.py",
+    ),
+    # 10. Secrets in output
+    Mutant(
+        "passwords in addresses are shown",
+        "streams/secrets.py",
+        "        return mask_address(self.get_secret_value())\n",
+        "        return self.get_secret_value()\n",
+        _TEST_SECRETS,
+    ),
+    Mutant(
+        "secrets in the log",
+        "streams/logs.py",
+        "        record.msg, record.args = mask_secrets(_format_message(record)), ()\n",
+        "        record.msg, record.args = _format_message(record), ()\n",
+        _TEST_SECRETS,
+    ),
+    Mutant(
+        "secrets on health pages",
+        "streams/health.py",
+        "                    body = mask_secrets(body.decode()).encode()\n",
+        "                    pass\n",
+        _TEST_SECRETS,
+    ),
+    # 11. Supply chain
+    Mutant(
+        "broker uses a jar with a known hole",
+        "deploy/kafka/kafka_jars.sha256",
+        "lz4-java-1.11.2.jar",
+        "lz4-java-1.8.0.jar",
+        "tests/security/test_supply_chain.py",
+    ),
+    Mutant(
+        "changed jars are used",
+        "deploy/kafka/java.py",
+        "    if changed:\n",
+        "    if False:\n",
+        "tests/deploy/kafka/test_java.py",
+    ),
+    # 12. Small faults
+    Mutant(
+        "texts of any length in records",
+        _REFERENCES,
+        '        if len(text) > longest or "\\0" in text:\n',
+        '        if "\\0" in text:\n',
+        "tests/streams/test_record_bounds.py",
+    ),
+    Mutant(
+        "numbers of any size in records",
+        _REFERENCES,
+        "                if abs(value) > largest:\n",
+        "                if False:\n",
+        "tests/streams/test_record_bounds.py",
+    ),
+    Mutant(
+        "dead letters control the terminal",
+        "deploy/cli/dead_letters.py",
+        "    click.echo(make_printable(text))\n",
+        "    click.echo(text)\n",
+        "tests/deploy/cli/test_dead_letters.py -k control",
+    ),
+    Mutant(
+        "looking at the review page reserves a part",
+        "station/reviews/views.py",
+        "    return _render_review(request, reserve=False)\n",
+        '    return _show_next(request, None, "")\n',
+        "tests/station/reviews/test_views.py tests/station/test_safe_requests.py",
+    ),
+)
