@@ -121,10 +121,13 @@ def _security_settings(settings: Settings) -> dict[str, Any]:
         "DATA_UPLOAD_MAX_NUMBER_FILES": station.upload_files,
         "FILE_UPLOAD_MAX_MEMORY_SIZE": MAX_FORM_BYTES,
         "SESSION_COOKIE_AGE": int(station.session_hours * 3600),
+        "SESSION_COOKIE_NAME": name_cookie("sessionid", tls),
         "SESSION_COOKIE_HTTPONLY": True,
         "SESSION_COOKIE_SECURE": tls,
+        "CSRF_COOKIE_NAME": name_cookie("csrftoken", tls),
         "CSRF_COOKIE_HTTPONLY": True,
         "CSRF_COOKIE_SECURE": tls,
+        "MESSAGE_STORAGE": "station.messages.HostMessageStorage" if tls else "django.contrib.messages.storage.fallback.FallbackStorage",
         "CSRF_FAILURE_VIEW": "station.accounts.log_in.show_csrf_failure",
         "SECURE_PROXY_SSL_HEADER": ("HTTP_X_FORWARDED_PROTO", "https") if tls else None,
         "SECURE_SSL_REDIRECT": tls,
@@ -149,6 +152,15 @@ def _security_settings(settings: Settings) -> dict[str, Any]:
             }
         },
     }
+
+
+def name_cookie(name: str, is_secure: bool) -> str:
+    """Returns the name under which a cookie is sent. Over TLS, it begins with `__Host-`.
+
+    A browser takes a cookie with this name only over TLS and from the station itself. So neither another host of the same domain nor a page
+    without TLS can set the cookie.
+    """
+    return f"__Host-{name}" if is_secure else name
 
 
 def _log_in_settings() -> dict[str, Any]:

@@ -27,6 +27,7 @@ from streams.security_finding import WEIGHTS, SecurityFinding
 from streams.settings import Settings, find_settings_file, load_settings
 
 _RENEW_BEFORE = timedelta(days=30)
+_MIN_KEY_CHARACTERS = 32
 
 
 @click.group("security")
@@ -132,7 +133,8 @@ def check_listeners(settings: Settings) -> Iterator[SecurityFinding]:
 
 
 def check_keys(settings: Settings) -> Iterator[SecurityFinding]:
-    """Yields a finding for each missing key or token that the gates or cameras in `settings` need for their protection."""
+    """Yields a finding for each missing or short key or token that the gates or cameras in `settings` need for their protection."""
+    yield from _find_short_keys(settings)
     is_signed = settings.sorter.command_key.get_secret_value() or settings.signing.public_keys
     if any(line.gate for line in settings.lines) and not is_signed:
         yield SecurityFinding(
@@ -146,6 +148,21 @@ def check_keys(settings: Settings) -> Iterator[SecurityFinding]:
             "The gateway accepts reports of parts from every program that can reach it.",
             "Set CASTLINE_GATEWAY__TOKEN for gateway and sorters.",
         )
+
+
+def _find_short_keys(settings: Settings) -> Iterator[SecurityFinding]:
+    keys = {
+        "sorter.command_key": settings.sorter.command_key,
+        "gateway.token": settings.gateway.token,
+        **{f"The token of the line {line.name}": line.token for line in settings.lines},
+    }
+    for name, key in keys.items():
+        if 0 < (length := len(key.get_secret_value())) < _MIN_KEY_CHARACTERS:
+            yield SecurityFinding(
+                "medium",
+                f"{name} has only {length} characters, so that a program may guess it.",
+                f"Set a random text of at least {_MIN_KEY_CHARACTERS} characters, such as the output of: openssl rand -hex 32",
+            )
 
 
 def list_certificates(settings: Settings) -> list[Path]:

@@ -23,6 +23,7 @@ from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponseBase
 
 from station.accounts.models import LogInDelay
+from station.configuration import name_cookie
 from station.password_hasher import PasswordHasherBusyError
 from streams.settings import StationSettings
 
@@ -176,12 +177,14 @@ def remember_device(request: HttpRequest, response: HttpResponseBase, account: i
     kept = [account, *(other for other in accounts if other != account)][:_MAX_ACCOUNTS_OF_DEVICE]
     value = signing.dumps([device or secrets.token_hex(16), kept], salt=_DEVICE_SALT)
     age_s = int(_DEVICE_AGE.total_seconds())
-    response.set_cookie(_DEVICE_COOKIE, value, max_age=age_s, httponly=True, samesite="Strict", secure=request.is_secure())
+    name = name_cookie(_DEVICE_COOKIE, request.is_secure())
+    response.set_cookie(name, value, max_age=age_s, httponly=True, samesite="Strict", secure=request.is_secure())
 
 
 def _read_device(request: HttpRequest) -> tuple[str, list[int]]:
+    cookie = request.COOKIES.get(name_cookie(_DEVICE_COOKIE, request.is_secure()), "")
     try:
-        device, accounts = signing.loads(request.COOKIES.get(_DEVICE_COOKIE, ""), salt=_DEVICE_SALT, max_age=_DEVICE_AGE)
+        device, accounts = signing.loads(cookie, salt=_DEVICE_SALT, max_age=_DEVICE_AGE)
     except signing.BadSignature:
         return "", []
     return device, accounts

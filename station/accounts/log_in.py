@@ -8,9 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 from django import forms
+from django.contrib.auth import logout
 from django.contrib.auth.forms import AuthenticationForm
 from django.contrib.auth.models import User
 from django.contrib.auth.views import LoginView, LogoutView
+from django.contrib.sessions.backends.base import SessionBase
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.utils import timezone
@@ -24,6 +26,8 @@ from station.configuration import current_settings
 
 _RENEW_EVERY_S = 600
 _RENEWED_AT = "seen"
+_BEGAN_AT = "began"
+_DAY_S = 24 * 3600
 
 
 def client_address(request: HttpRequest) -> str:
@@ -143,8 +147,16 @@ class ClientAddressMiddleware:
             client_address_of_request.reset(token)
 
 
+def has_session_ended(session: SessionBase) -> bool:
+    """Returns whether the log-in of `session` is longer ago than the setting `station.session_days` allows.
+
+    The time of a session that began before release 0.2.0 counts from its next request.
+    """
+    return bool(time.time() - session.get(_BEGAN_AT, time.time()) > current_settings().station.session_days * _DAY_S)
+
+
 class SessionRenewalMiddleware:
-    """Extends a log-in session while its user is active. An idle session expires.
+    """Extends a log-in session while its user is active. An idle session expires, and so does a session whose log-in is too long ago.
 
     Writes to the database at most every ten minutes. In the setting MIDDLEWARE, this class must follow Django's session middleware.
     """
@@ -153,6 +165,11 @@ class SessionRenewalMiddleware:
         self._get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        if request.user.is_authenticated and time.time() - request.session.get(_RENEWED_AT, 0) > _RENEW_EVERY_S:
-            request.session[_RENEWED_AT] = int(time.time())
+        if request.user.is_authenticated:
+            if has_session_ended(request.session):
+                AuditEntry.record(request.user, "session ended", request.user.get_username())
+                logout(request)
+            elif time.time() - request.session.get(_RENEWED_AT, 0) > _RENEW_EVERY_S:
+                request.session[_RENEWED_AT] = int(time.time())
+                request.session.setdefault(_BEGAN_AT, int(time.time()))
         return self._get_response(request)

@@ -11,6 +11,7 @@ from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
 from station.accounts.access import get_rights, may_see_line, right_required
+from station.accounts.log_in import has_session_ended
 from station.live.event_stream import Viewer, get_card_renderer, open_streams, stream_events
 from station.middleware import stopping
 
@@ -60,7 +61,7 @@ async def live_events(request: HttpRequest) -> HttpResponseBase:
 
 def _is_still_permitted(request: HttpRequest, line: str | None = None) -> bool:
     key = request.session.session_key
-    if key is None or not request.session.exists(key):
+    if key is None or not request.session.exists(key) or has_session_ended(request.session):
         return False
     user = User.objects.filter(pk=request.user.pk).first() if request.user.is_authenticated else None
     return user is not None and "look" in get_rights(user) and (line is None or may_see_line(user, line))

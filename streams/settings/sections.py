@@ -648,6 +648,12 @@ class StationSettings(Section):
         "file can read it.",
     )
     session_hours: float = Field(12, gt=0, le=720, description="Time without a request, in hours, after which a person is logged out.")
+    session_days: float = Field(
+        30,
+        gt=0,
+        le=365,
+        description="Time since the log-in, in days, after which a person is logged out and must log in again, whatever the person does.",
+    )
     log_in_failures: int = Field(
         5,
         ge=2,

@@ -90,7 +90,7 @@ SECURITY_MUTANTS = (
         "models/pictures/decoder_process.py",
         "    os.setpriority(os.PRIO_PROCESS, 0, _NICENESS)\n",
         "",
-        "tests/models/pictures/test_decoder_process.py",
+        "tests/models/pictures/test_decoder_process.py -k processor_time",
     ),
     # 4. Strangers and single accounts
     Mutant(
@@ -188,6 +188,13 @@ SECURITY_MUTANTS = (
         "        if False and match_token(",
         "tests/station/accounts/test_second_factor.py",
     ),
+    Mutant(
+        "session in use never ends",
+        "station/accounts/log_in.py",
+        "            if has_session_ended(request.session):\n",
+        "            if False:\n",
+        f"{_TEST_LOG_IN} -k session",
+    ),
     # 7. Audit log
     Mutant(
         "hash of an audit entry covers no earlier entry",
@@ -208,7 +215,7 @@ SECURITY_MUTANTS = (
         _SUBMISSION,
         '    AuditEntry.record(user, "uploaded", str(upload.part_id), name=upload.name, sha256=upload.sha256, by_api=by_api)\n',
         "",
-        "tests/station/browser/test_api_calls.py tests/station/uploads",
+        "tests/station/browser/test_api_calls.py -k audit_log",
     ),
     # 8. Uploads of others
     Mutant(

@@ -26,6 +26,7 @@ from streams.kafka import make_client_arguments
 from streams.private_files import find_exposed_paths, refuse_exposed_files
 from streams.settings import OidcSettings, load_settings
 from streams.signatures import create_keys
+from tests.image_topics import make_jpeg
 from tests.processes import CASTLINE
 from tests.security.conftest import AskStranger, StrangerRuns
 from tests.wired_line import wait_until
@@ -102,6 +103,10 @@ def test_a_stranger_reads_nothing_of_a_running_plant_but_the_targets_of_promethe
     assert made.returncode == 0, made.stderr
     var, settings = open_folder / "var", load_settings(file)
     with running_plant(file, open_folder) as plant:
+        # The gateway stores a picture of this size in the object store.
+        (open_folder / "camera" / "large.jpg").write_bytes(make_jpeg(1, side_px=1800))
+        wait_until((var / "store").exists, 60)
+
         # Files and folders
         readable = as_stranger(f"find {var} -type f -readable 2>/dev/null").stdout.split()
         writable = as_stranger(f"find {var} -writable 2>/dev/null").stdout.split()

@@ -66,6 +66,20 @@ def test_missing_keys_are_found(tmp_path: Path) -> None:
     assert list(check_keys(load_settings(file, {}))) == []
 
 
+def test_short_keys_are_found(tmp_path: Path) -> None:
+    file = tmp_path / "castline.toml"
+    line = {"name": "line-1", "camera": {"kind": "http"}, "token": "t" * 31}
+    file.write_text(tomli_w.dumps({"lines": [line], "sorter": {"command_key": "k" * 31}, "gateway": {"token": "g" * 31}}))
+    problems = [finding.problem for finding in check_keys(load_settings(file, {}))]
+    assert [problem.partition(" has only 31 ")[0] for problem in problems] == [
+        "sorter.command_key",
+        "gateway.token",
+        "The token of the line line-1",
+    ]
+    file.write_text(tomli_w.dumps({"lines": [line | {"token": "t" * 32}], "sorter": {"command_key": "k" * 32}}))
+    assert list(check_keys(load_settings(file, {}))) == []
+
+
 def write_certificate(file: Path, begin: datetime, end: datetime) -> None:
     key = Ed25519PrivateKey.generate()
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "kafka.plant.example")])

@@ -8,7 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from django.test import Client
+from django.contrib.messages import INFO
+from django.contrib.sessions.backends.base import SessionBase
+from django.http import HttpResponse
+from django.test import Client, RequestFactory
+from django.utils.module_loading import import_string
 
 from station.configuration import make_django_settings, read_secret_key
 from streams.errors import SettingsError
@@ -40,6 +44,21 @@ def test_behind_tls_cookies_are_secure_and_hsts_is_on() -> None:
     assert all(created[name] for name in ("SESSION_COOKIE_SECURE", "CSRF_COOKIE_SECURE", "SECURE_SSL_REDIRECT"))
     assert created["SECURE_HSTS_SECONDS"] >= 31_536_000
     assert not make_django_settings(SETTINGS)["SESSION_COOKIE_SECURE"]
+
+
+def test_behind_tls_the_names_of_all_cookies_begin_with_host() -> None:
+    created = make_django_settings(SETTINGS.model_copy(update={"station": SETTINGS.station.model_copy(update={"behind_tls": True})}))
+    assert (created["SESSION_COOKIE_NAME"], created["CSRF_COOKIE_NAME"]) == ("__Host-sessionid", "__Host-csrftoken")
+    request = RequestFactory().get("/", secure=True)
+    request.session = SessionBase()
+    storage = import_string(created["MESSAGE_STORAGE"])(request)
+    storage.add(INFO, "Done.")
+    response = HttpResponse()
+    storage.update(response)
+    assert list(response.cookies) == ["__Host-messages"]
+    plain = make_django_settings(SETTINGS)
+    assert (plain["SESSION_COOKIE_NAME"], plain["CSRF_COOKIE_NAME"]) == ("sessionid", "csrftoken"), "without TLS, as in release 0.1.0"
+    assert import_string(plain["MESSAGE_STORAGE"]).__module__ == "django.contrib.messages.storage.fallback"
 
 
 def test_pages_forbid_inline_scripts_frames_and_type_sniffing(visitor: Client) -> None:

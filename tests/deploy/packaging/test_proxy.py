@@ -157,9 +157,9 @@ def test_a_person_logs_in_and_the_live_stream_arrives_at_once(proxy: Proxy) -> N
         Referer=f"https://castline.test:{proxy.port}/log-in/",
     )
     assert status == 302
-    session = headers["set-cookie"].partition("sessionid=")[2].partition(";")[0]
+    session = headers["set-cookie"].partition("__Host-sessionid=")[2].partition(";")[0]
     with proxy.connect("127.0.5.1") as stream:
-        stream.sendall(f"GET /live/events HTTP/1.1\r\nHost: castline.test\r\nCookie: sessionid={session}\r\n\r\n".encode())
+        stream.sendall(f"GET /live/events HTTP/1.1\r\nHost: castline.test\r\nCookie: __Host-sessionid={session}\r\n\r\n".encode())
         received = b""
         while b"event: status" not in received:
             part = stream.recv(4096)

@@ -119,6 +119,12 @@ def test_the_process_knows_no_secrets_and_has_not_loaded_tensorflow(process: Dec
     assert "tensorflow" not in loaded
 
 
+def test_the_process_takes_only_the_processor_time_that_others_leave(process: DecoderProcess) -> None:
+    process.decode_picture(GOOD, SIDE_PX, LIMITS)
+    assert process.pid is not None
+    assert os.getpriority(os.PRIO_PROCESS, process.pid) == 19 > os.getpriority(os.PRIO_PROCESS, 0)
+
+
 def test_the_process_ends_with_a_parent_that_is_killed() -> None:
     script = """
         import sys, time

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from django.utils import timezone
 from station.accounts.delays import begin_attempt, cancelled_if_busy, make_log_in_rules
 from station.accounts.log_in import client_address
 from station.accounts.models import ApiToken, AuditEntry, LogInDelay
+from station.live.views import _is_still_permitted
 from station.password_hasher import PasswordHasherBusyError
 from tests.postgres import PostgreSQL
 from tests.station.conftest import PASSWORD, SETTINGS, MakeAccount
@@ -242,6 +244,39 @@ def test_a_session_is_extended_while_it_is_used(operator: Client) -> None:
     response = operator.get("/account/")
     assert "sessionid" in response.cookies, "an old session is extended"
     assert "sessionid" not in operator.get("/account/").cookies, "a fresh session is not written again"
+
+
+def test_a_session_ends_a_time_after_its_log_in_although_it_is_used(operator: Client) -> None:
+    operator.get("/account/")
+    session = operator.session
+    session["began"] -= 29.9 * 24 * 3600
+    session.save()
+    request = operator.get("/account/").wsgi_request
+    assert _is_still_permitted(request)
+    session["began"] = request.session["began"] = session["began"] - 0.2 * 24 * 3600
+    session.save()
+    assert not _is_still_permitted(request), "an open live page ends, too"
+    assert operator.get("/account/").status_code == 302
+    assert not session.exists(session.session_key or "")
+    assert AuditEntry.objects.filter(who="operator", action="session ended").count() == 1
+
+
+def test_a_session_of_an_older_release_ends_a_time_after_its_next_request(operator: Client) -> None:
+    operator.get("/account/")
+    session = operator.session
+    del session["began"]
+    session["seen"] -= 3600
+    session.save()
+    assert operator.get("/account/").status_code == 200
+    assert operator.session["began"] > time.time() - 60
+
+
+def test_over_tls_the_cookie_of_a_known_browser_is_one_of_this_host_only(account: MakeAccount, visitor: Client) -> None:
+    account("anna", "operator", password=True)
+    cookies = visitor.post("/log-in/", {"username": "anna", "password": PASSWORD}, secure=True).cookies
+    assert "__Host-castline_device" in cookies
+    assert cookies["__Host-castline_device"]["secure"]
+    assert (cookies["__Host-castline_device"]["path"], cookies["__Host-castline_device"]["domain"]) == ("/", "")
 
 
 def test_a_form_without_a_csrf_token_is_refused_in_words(account: MakeAccount) -> None:

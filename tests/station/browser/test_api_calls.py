@@ -70,6 +70,14 @@ def test_a_picture_gets_a_verdict_and_a_finding(api: ApiClient, engineer: HttpUs
     assert engineer.session.get(inspection["page"], timeout=30).status_code == 200
 
 
+def test_an_upload_is_in_the_audit_log_with_its_checksum(station: RunningStation, api: ApiClient) -> None:
+    value = make_jpeg()
+    part = api.send(value).json()["part"]
+    page = station.log_in("administrator").get("/audit/").text
+    assert f"<td>uploaded</td><td>{part}</td>" in page
+    assert hashlib.sha256(value).hexdigest() in page
+
+
 def test_without_waiting_the_response_has_the_status_address(api: ApiClient) -> None:
     response = api.send(make_jpeg())
     assert response.status_code in (200, 202)

@@ -1,0 +1,17 @@
+"""Keeps the messages that a page shows once, such as "The password is changed.", behind TLS."""
+
+from __future__ import annotations
+
+from django.contrib.messages.storage.cookie import CookieStorage
+from django.contrib.messages.storage.fallback import FallbackStorage
+from django.contrib.messages.storage.session import SessionStorage
+
+
+class _HostCookieStorage(CookieStorage):
+    cookie_name = "__Host-messages"
+
+
+class HostMessageStorage(FallbackStorage):
+    """Django's usual storage: a cookie, and the session for what does not fit into the cookie. The cookie is one of this host only."""
+
+    storage_classes = (_HostCookieStorage, SessionStorage)
