@@ -5,12 +5,13 @@ has two runs. In one run the client attacks the station and the gateway of the p
 client takes the same processor time in both runs. The first run of a pair is an attack on the plant in every other pair.
 
 The age of a verdict is the time from the capture of the picture until the verdict is in Kafka. The exit status is 1 if the median of the
-differences of p50 is above 10 ms, or if a casting has no verdict or no sorted record.
+differences of p50 is above 10 ms, if a casting has no verdict or no sorted record, or if a process of the plant had to be started again.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import secrets
@@ -108,10 +109,15 @@ class AgeComparison:
 
 @dataclass
 class CampaignReport:
-    """The result of the campaign. `shortcomings` has a sentence for each bar that was missed."""
+    """The result of the campaign.
+
+    - `restarts`: how often the supervisor has started each process again.
+    - `shortcomings`: a sentence for each bar that was missed.
+    """
 
     comparison: AgeComparison
     audit: Mapping[str, Any]
+    restarts: Mapping[str, int]
     runs: list[Run]
     shortcomings: list[str] = field(default_factory=list)
 
@@ -155,7 +161,7 @@ def make_pairs(runs: Sequence[Run], verdicts: Sequence[VerdictRecord]) -> list[P
     return [PairAges(ages[pair, True], ages[pair, False]) for pair in sorted({run.pair for run in runs}) if (pair, False) in ages]
 
 
-def find_shortcomings(comparison: AgeComparison, audit: Mapping[str, Any]) -> list[str]:
+def find_shortcomings(comparison: AgeComparison, audit: Mapping[str, Any], restarts: Mapping[str, int]) -> list[str]:
     """Returns a sentence for each bar that was missed."""
     found = []
     if comparison.p50_rise.median > MAX_P50_RISE_MS:
@@ -165,7 +171,7 @@ def find_shortcomings(comparison: AgeComparison, audit: Mapping[str, Any]) -> li
             found.append(f"{missing} castings have no {record}.")
     if not audit["parts"]:
         found.append("The line counted no casting.")
-    return found
+    return found + [f"The supervisor had to start the {name} again, {count} times." for name, count in restarts.items()]
 
 
 def describe_report(report: CampaignReport) -> str:
@@ -252,7 +258,7 @@ def measure_processor_s(plant: psutil.Process) -> dict[str, float]:
             words = child.cmdline()
             if "--settings" not in words:
                 continue
-            name = " ".join(words[words.index("--settings") + 2 :][:2])
+            name = " ".join(itertools.takewhile(lambda word: not word.startswith("-"), words[words.index("--settings") + 2 :]))
             for process in (child, *child.children(recursive=True)):
                 times = process.cpu_times()
                 seconds[name] += times.user + times.system
@@ -386,7 +392,7 @@ def run_campaign(folder: Path, options: argparse.Namespace) -> CampaignReport | 
     with foundry.log.open("w", encoding="utf-8") as log, ThreadPoolExecutor(1) as executor:
         reading = executor.submit(run_pairs)
         try:
-            audit = asdict(DemoRun(foundry, None, screen, requests, Journal(log)).run().whole)
+            demo = DemoRun(foundry, None, screen, requests, Journal(log)).run()
         except DemoInterruptedError:
             return None
         finally:
@@ -396,7 +402,8 @@ def run_campaign(folder: Path, options: argparse.Namespace) -> CampaignReport | 
     if not pairs:
         return None
     comparison = compare_ages(pairs, options.seed)
-    return CampaignReport(comparison, audit, campaign.runs, find_shortcomings(comparison, audit))
+    audit, restarts = asdict(demo.whole), demo.extra["restarts"]
+    return CampaignReport(comparison, audit, restarts, campaign.runs, find_shortcomings(comparison, audit, restarts))
 
 
 def main() -> int:

@@ -146,12 +146,13 @@ def test_each_missed_bar_is_named_in_the_report() -> None:
     audit = {"parts": 100, "lost_for": {"picture": 0, "verdict": 0, "sorting": 0}, "late": 0}
     good = compare_ages([PairAges(RunAges(110, 300, 50), RunAges(100, 300, 50))], seed=1)
     slow = compare_ages([PairAges(RunAges(111, 300, 50), RunAges(100, 300, 50))], seed=1)
-    assert find_shortcomings(good, audit) == []
-    assert find_shortcomings(slow, audit) == ["The p50 of the age rose by 11.0 ms. At most 10 ms are allowed."]
+    assert find_shortcomings(good, audit, {}) == []
+    assert find_shortcomings(slow, audit, {}) == ["The p50 of the age rose by 11.0 ms. At most 10 ms are allowed."]
     missing = audit | {"lost_for": {"picture": 0, "verdict": 2, "sorting": 1}}
-    assert find_shortcomings(good, missing) == ["2 castings have no verdict.", "1 castings have no sorting."]
-    assert find_shortcomings(good, audit | {"parts": 0}) == ["The line counted no casting."]
-    report = CampaignReport(slow, missing, [make_run(1, True, 0), make_run(1, False, 20)], find_shortcomings(slow, missing))
+    assert find_shortcomings(good, missing, {}) == ["2 castings have no verdict.", "1 castings have no sorting."]
+    assert find_shortcomings(good, audit | {"parts": 0}, {}) == ["The line counted no casting."]
+    assert find_shortcomings(good, audit, {"station": 2}) == ["The supervisor had to start the station again, 2 times."]
+    report = CampaignReport(slow, missing, {}, [make_run(1, True, 0), make_run(1, False, 20)], find_shortcomings(slow, missing, {}))
     text = describe_report(report)
     assert "rise of p50: +11.0 ms" in text
     assert "bomb at the station                422: 3" in text
