@@ -22,7 +22,7 @@ from agents.gateway.folder_camera import FolderCamera
 from agents.gateway.intake import GatewayCamera, Intake, TriggeredCamera
 from agents.gateway.spool import Spool, SpoolBudget
 from agents.gateway.upload_camera import LineEndpoint, UploadCamera, build_app
-from agents.gateway.web_server import start_site
+from agents.gateway.web_server import MAX_CONNECTIONS_PER_ADDRESS, start_site
 from streams.identity import PartId
 from streams.settings import CameraSettings
 from tests.agents.gateway.camera_line import wait_until
@@ -401,6 +401,22 @@ async def test_slow_bodies_and_silent_connections_keep_no_camera_out(url: str, p
         # At the limit, each further connection took the place of an idle one.
         closed = [reader for reader in opened if reader.at_eof() or reader.exception()]
         assert len(closed) >= 100
+
+
+@pytest.mark.asyncio
+async def test_one_address_holds_only_some_of_the_connections(url: str) -> None:
+    host, port = url.removeprefix("http://").split(":")
+    async with AsyncExitStack() as stack:
+
+        async def connect(address: str) -> asyncio.StreamReader:
+            reader, writer = await asyncio.open_connection(host, int(port), local_addr=(address, 0))
+            stack.push_async_callback(end_connection, writer)
+            return reader
+
+        other = await connect("127.0.1.2")
+        opened = [await connect("127.0.1.1") for _ in range(MAX_CONNECTIONS_PER_ADDRESS + 10)]
+        assert [await asyncio.wait_for(reader.read(), 10) for reader in opened[:10]] == [b""] * 10, "the longest idle ones are closed"
+        assert not any(reader.at_eof() for reader in (other, *opened[10:]))
 
 
 @pytest.mark.asyncio
