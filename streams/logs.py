@@ -12,27 +12,30 @@ from pythonjsonlogger.json import JsonFormatter
 from streams.secrets import mask_secrets
 from streams.settings import ServiceSettings
 
-_KAFKA_CLIENTS = ("kafka", "aiokafka")
+# These libraries log a message for each failed try or each malformed request.
+_REPEATING_LIBRARIES = ("kafka", "aiokafka", "aiohttp")
 _REPEAT_INTERVAL_S = 10.0
 
 
 class RepeatFilter(logging.Filter):
-    """Logs the same message of a Kafka client only once in `interval_s` seconds. The next such message says how many were left out.
+    """Logs the same message of a library only once in `interval_s` seconds. The next such message says how many were left out.
 
-    Without the filter, the clients log hundreds of messages a second while Kafka does not answer.
+    Without the filter, the Kafka clients log hundreds of messages a second while Kafka does not answer, and the gateway's web server logs a
+    traceback for each malformed request. The same text with another kind of error is another message.
     """
 
     def __init__(self, interval_s: float = _REPEAT_INTERVAL_S, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self._interval_s = interval_s
         self._clock = clock
-        self._passed_at_s: dict[tuple[str, str], float] = {}
-        self._left_out: dict[tuple[str, str], int] = {}
+        self._passed_at_s: dict[tuple[str, str, str], float] = {}
+        self._left_out: dict[tuple[str, str, str], int] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if record.name.partition(".")[0] not in _KAFKA_CLIENTS:
+        if record.name.partition(".")[0] not in _REPEATING_LIBRARIES:
             return True
-        message = record.name, str(record.msg)
+        kind = record.exc_info[0] if record.exc_info else None
+        message = record.name, str(record.msg), kind.__name__ if kind else ""
         if self._clock() - self._passed_at_s.get(message, float("-inf")) < self._interval_s:
             self._left_out[message] = self._left_out.get(message, 0) + 1
             return False
@@ -81,7 +84,7 @@ def configure_logs(service: ServiceSettings, role: str) -> None:
     root.handlers[:] = [handler]
     root.setLevel(service.log_level.upper())
     # At level info, these libraries would log every connection and every fetch from Kafka.
-    for name in (*_KAFKA_CLIENTS, "faust", "mode", "asyncio", "urllib3", "fsspec"):
+    for name in (*_REPEATING_LIBRARIES, "faust", "mode", "asyncio", "urllib3", "fsspec"):
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
     # kafka-python warns at each connection without TLS. The warning is hidden, because SCRAM sends no password over the connection, and
     # because the embedded broker listens on loopback only.

@@ -26,6 +26,10 @@ _MAX_JSON_BYTES = 2**16
 # A form has other fields beside the picture. So a form is allowed to have this many bytes more than the largest picture.
 FORM_EXTRA_BYTES = 2**20
 _MAX_PARTS = 50
+# Deflate data can unpack to 1,030 times their size, which costs the gateway time. Real pictures without compression, such as BMP, shrink to
+# a third or a tenth of their size. The first MiB may unpack to any size, because it costs little.
+_MAX_UNPACK_RATIO = 250
+_FREE_UNPACKED_BYTES = 2**20
 # A body with one of these content types may be the picture itself. Many programs send x-www-form-urlencoded by default.
 _RAW_TYPES = ("application/octet-stream", "binary/octet-stream", "application/x-www-form-urlencoded")
 
@@ -90,16 +94,17 @@ async def _read_body(request: web.Request, limit: int, max_bytes: int, reserve: 
     is_packed = encoding not in ("", "identity")
     if not is_packed and request.content_length is not None and request.content_length > limit:
         raise _make_too_large(request.content_length, max_bytes)
-    # With the value 47, zlib accepts both gzip and zlib data.
-    unpacker = zlib.decompressobj(47) if is_packed else None
+    unpacker = _Unpacker(encoding) if is_packed else None
     body = bytearray()
     async for chunk in _read_in_time(request):
-        content = _unpack(unpacker, chunk, limit + 1 - len(body), encoding) if unpacker else chunk
-        reserve(len(content))
-        body += content
-        if len(body) > limit:
-            raise _make_too_large(len(body), max_bytes)
-    if unpacker and not unpacker.eof:
+        for content in unpacker.unpack(chunk) if unpacker else (chunk,):
+            reserve(len(content))
+            body += content
+            if len(body) > limit:
+                raise _make_too_large(limit + 1 if is_packed else len(body), max_bytes)
+            if is_packed:
+                await asyncio.sleep(0)  # Let the pictures of other cameras pass, because a small body can unpack to many bytes.
+    if unpacker and not unpacker.is_complete:
         raise RequestRefusedError(
             400, f"expected {encoding} data up to its end, found {len(body)} bytes and no end; send the picture again"
         )
@@ -134,13 +139,43 @@ async def _read_in_time(request: web.Request) -> AsyncIterator[bytes]:
         yield chunk
 
 
-def _unpack(unpacker: zlib._Decompress, chunk: bytes, room: int, encoding: str) -> bytes:
-    try:
-        return unpacker.decompress(chunk, max(1, room))
-    except zlib.error:
-        raise RequestRefusedError(
-            400, f"expected {encoding} data as the header Content-Encoding says, found other bytes; remove the header at the camera"
-        ) from None
+class _Unpacker:
+    """Unpacks a compressed body piece by piece, so that other requests do not wait. `encoding` is gzip or deflate."""
+
+    def __init__(self, encoding: str) -> None:
+        self._encoding = encoding
+        # With the value 47, zlib accepts both gzip and zlib data.
+        self._zlib = zlib.decompressobj(47)
+        self._taken = 0
+        self._unpacked = 0
+
+    @property
+    def is_complete(self) -> bool:
+        return self._zlib.eof
+
+    def unpack(self, chunk: bytes) -> Iterator[bytes]:
+        """Yields the content of `chunk`, the next bytes of the body, in pieces of at most 64 KiB.
+
+        Raises RequestRefusedError with status 400 for other data, and for data that unpack to far more bytes than a picture does.
+        """
+        try:
+            # zlib can hold content back although it has taken the whole chunk. So zlib is asked until it returns nothing more.
+            while not self._zlib.eof and (content := self._zlib.decompress(chunk, _CHUNK_BYTES)):
+                self._taken += len(chunk) - len(self._zlib.unconsumed_tail)
+                chunk = self._zlib.unconsumed_tail
+                self._unpacked += len(content)
+                if self._unpacked > max(_FREE_UNPACKED_BYTES, _MAX_UNPACK_RATIO * self._taken):
+                    raise RequestRefusedError(
+                        400,
+                        f"expected {self._encoding} data that unpack to at most {_MAX_UNPACK_RATIO} times their size, found more; switch "
+                        "off the compression at the camera",
+                    )
+                yield content
+        except zlib.error:
+            raise RequestRefusedError(
+                400,
+                f"expected {self._encoding} data as the header Content-Encoding says, found other bytes; remove the header at the camera",
+            ) from None
 
 
 def _make_too_large(size: int, max_bytes: int) -> RequestRefusedError:

@@ -32,3 +32,15 @@ def test_a_repeated_message_passes_once_in_an_interval_with_the_number_left_out(
 def test_our_own_messages_always_pass() -> None:
     repeats = RepeatFilter(interval_s=10, clock=lambda: 0.0)
     assert all(repeats.filter(make_record("agents.inspector.inspector", "part %s cannot be judged", part)) for part in range(100))
+
+
+def test_malformed_requests_cannot_fill_the_log_and_hide_no_error_of_another_kind() -> None:
+    repeats = RepeatFilter(interval_s=10, clock=lambda: 0.0)
+
+    def make_error(error: Exception) -> logging.LogRecord:
+        record = make_record("aiohttp.server", "Error handling request from %s", "127.0.1.1")
+        record.exc_info = (type(error), error, None)
+        return record
+
+    assert [repeats.filter(make_error(ValueError(f"a header of {number} bytes"))) for number in range(3)] == [True, False, False]
+    assert repeats.filter(make_error(KeyError("a fault of Castline")))

@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import pytest_asyncio
 from aiohttp import ClientSession, FormData, encode_basic_auth
@@ -22,6 +23,7 @@ from agents.gateway.folder_camera import FolderCamera
 from agents.gateway.intake import GatewayCamera, Intake, TriggeredCamera
 from agents.gateway.spool import Spool, SpoolBudget
 from agents.gateway.upload_camera import LineEndpoint, UploadCamera, build_app
+from agents.gateway.upload_request import RequestRefusedError, _Unpacker
 from agents.gateway.web_server import MAX_CONNECTIONS_PER_ADDRESS, start_site
 from streams.identity import PartId
 from streams.settings import CameraSettings
@@ -303,6 +305,27 @@ async def test_a_compressed_body_is_unpacked_up_to_the_limit(url: str, plant: Up
     bomb = gzip.compress(JPEG + bytes(50_000_000), mtime=0)
     status, answer = await send(url, data=bomb, headers={"Content-Type": "image/jpeg", "Content-Encoding": "gzip"})
     assert (status, answer["size_bytes"], answer["limit_bytes"]) == (413, LIMIT + 1, LIMIT)
+
+
+def test_a_compressed_body_is_unpacked_in_small_pieces() -> None:
+    content = bytes(300_000) + np.random.default_rng(1).integers(0, 256, 100_000, np.uint8).tobytes() + bytes(5_000_000)
+    packed = zlib.compress(content, 9)
+    for size in (1, 7, 1000, len(packed)):
+        unpacker = _Unpacker("deflate")
+        pieces = [piece for at in range(0, len(packed), size) for piece in unpacker.unpack(packed[at : at + size])]
+        assert b"".join(pieces) == content
+        assert unpacker.is_complete
+        assert max(map(len, pieces)) <= 65536
+
+
+def test_a_body_that_unpacks_to_far_more_bytes_than_a_picture_is_refused_early() -> None:
+    pieces: list[bytes] = []
+    with pytest.raises(RequestRefusedError, match="at most 250 times their size") as refused:
+        pieces.extend(_Unpacker("deflate").unpack(zlib.compress(bytes(100_000_000), 9)))
+    assert refused.value.status == 400
+    assert sum(map(len, pieces)) <= 2**20
+    black = zlib.compress(bytes(2**20), 9)
+    assert b"".join(_Unpacker("gzip").unpack(black)) == bytes(2**20), "a small black picture is accepted"
 
 
 @pytest.mark.asyncio
