@@ -7,9 +7,19 @@ import json
 import pytest
 from pydantic import ValidationError
 
+from streams.errors import RecordError
 from streams.identity import PartId
+from streams.record_reader import read_record
 from streams.records import Verdict
 from tests.sample_records import make_verdict
+
+
+def make_changed_verdict(change: dict[str, object]) -> bytes:
+    """Returns a verdict as JSON in which the fields of `change` are replaced. In the field `image`, single fields are replaced."""
+    record = json.loads(make_verdict(PartId("line-1", 1, 1), "castings.images.line-1", 0, 0).encode())
+    image = change.get("image")
+    record |= {**change, "image": {**record["image"], **image}} if isinstance(image, dict) else change
+    return json.dumps(record).encode()
 
 
 @pytest.mark.parametrize(
@@ -24,11 +34,25 @@ from tests.sample_records import make_verdict
     ],
 )
 def test_a_verdict_that_no_page_can_show_is_refused(change: dict[str, object]) -> None:
-    record = json.loads(make_verdict(PartId("line-1", 1, 1), "castings.images.line-1", 0, 0).encode())
-    image = change.get("image")
-    record |= {**change, "image": {**record["image"], **image}} if isinstance(image, dict) else change
     with pytest.raises(ValidationError):
-        Verdict.decode(json.dumps(record).encode())
+        Verdict.decode(make_changed_verdict(change))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": "m" * 65},
+        {"reason": "r" * 65},
+        {"image": {"topic": "t" * 250}},
+        {"image": {"width_px": 2**31}},
+        {"votes": {"v" * 129: 0.5}},
+    ],
+)
+def test_a_reader_refuses_a_verdict_that_the_archive_cannot_hold(change: dict[str, object]) -> None:
+    value = make_changed_verdict(change)
+    Verdict.decode(value)
+    with pytest.raises(RecordError, match="not a valid Verdict: expected"):
+        read_record(Verdict, value)
 
 
 def test_the_longest_text_of_a_verdict_is_read() -> None:

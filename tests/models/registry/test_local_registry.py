@@ -186,6 +186,15 @@ def test_a_huge_file_is_refused_before_it_is_read(copied_folder: Path) -> None:
     assert count_read_bytes() - before < 2**20
 
 
+@pytest.mark.parametrize("reuse_checksums", [True, False])
+def test_a_file_that_is_larger_than_its_manifest_says_is_refused_before_it_is_read(copied_folder: Path, reuse_checksums: bool) -> None:
+    os.truncate(copied_folder / "golden.npz", 2**29)
+    before = count_read_bytes()
+    with pytest.raises(ModelError, match="has 536870912 bytes instead of"):
+        open_registry(copied_folder.parent, reuse_checksums).check_version("tiny")
+    assert count_read_bytes() - before < 2**20
+
+
 def test_many_looks_at_once_read_a_version_once(copied_folder: Path) -> None:
     registry = open_registry(copied_folder.parent, reuse_checksums=True)
     size = sum(path.stat().st_size for path in copied_folder.iterdir())
