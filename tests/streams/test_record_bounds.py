@@ -51,7 +51,7 @@ def test_a_verdict_that_no_page_can_show_is_refused(change: dict[str, object]) -
 def test_a_reader_refuses_a_verdict_that_the_archive_cannot_hold(change: dict[str, object]) -> None:
     value = make_changed_verdict(change)
     Verdict.decode(value)
-    with pytest.raises(RecordError, match="not a valid Verdict: expected"):
+    with pytest.raises(RecordError, match=r"not a valid castline\.verdict\.v1: expected"):
         read_record(Verdict, value)
 
 
