@@ -52,6 +52,7 @@ from tests.station.browser.plant import HttpUser, create_account
 
 MAX_P50_RISE_MS = 10.0
 PICTURES_PER_S = 5.0
+STEPS = ("capture to inspector", "inspector", "inspector to Kafka")
 _BOOTSTRAP_DRAWS = 10_000
 _CLIENT_LIMIT_S = 60.0
 # Uploads are decoded in spare time. The next run starts when all of them have a verdict.
@@ -75,11 +76,15 @@ class Run:
 
 @dataclass(frozen=True)
 class RunAges:
-    """The ages of the verdicts of one run, in milliseconds: the median, the 99th percentile, and their number."""
+    """The ages of the verdicts of one run, in milliseconds: the median, the 99th percentile, and their number.
+
+    `steps_ms` has the medians of the three STEPS of the age.
+    """
 
     p50_ms: float
     p99_ms: float
     verdicts: int
+    steps_ms: tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -127,11 +132,19 @@ def measure_ages(verdicts: Sequence[VerdictRecord], began_s: float, ended_s: flo
 
     Raises ValueError if there is no such verdict.
     """
-    ages_ms = [record.age_ms for record in verdicts if began_s <= record.verdict.captured_at.timestamp() <= ended_s]
+    found = [record for record in verdicts if began_s <= record.verdict.captured_at.timestamp() <= ended_s]
+    ages_ms = [record.age_ms for record in found]
     p50_ms, p99_ms = compute_percentile(ages_ms, 0.50), compute_percentile(ages_ms, 0.99)
     if p50_ms is None or p99_ms is None:
         raise ValueError("no casting was judged during a run")
-    return RunAges(p50_ms, p99_ms, len(ages_ms))
+    first, second, third = (statistics.median(step) for step in zip(*map(_measure_steps, found), strict=True))
+    return RunAges(p50_ms, p99_ms, len(ages_ms), (first, second, third))
+
+
+def _measure_steps(record: VerdictRecord) -> tuple[float, float, float]:
+    verdict = record.verdict
+    received_ms, decided_ms = ((time - verdict.captured_at).total_seconds() * 1000 for time in (verdict.received_at, verdict.decided_at))
+    return received_ms, decided_ms - received_ms, record.age_ms - decided_ms
 
 
 def compare_ages(pairs: Sequence[PairAges], seed: int) -> AgeComparison:
@@ -180,6 +193,7 @@ def describe_report(report: CampaignReport) -> str:
     attacks = [run for run in report.runs if run.is_attack]
     quiet = [run for run in report.runs if not run.is_attack]
     interval = comparison.p50_rise.interval
+    steps = zip(*[_median_steps([getattr(pair, name) for pair in comparison.pairs]) for name in ("attacked", "quiet")], strict=True)
     lines = ["pair  p50 attacked  p50 quiet  p99 attacked  p99 quiet  (age of the verdict in ms)"]
     for number, pair in enumerate(comparison.pairs, 1):
         figures = (pair.attacked.p50_ms, pair.quiet.p50_ms, pair.attacked.p99_ms, pair.quiet.p99_ms)
@@ -187,6 +201,8 @@ def describe_report(report: CampaignReport) -> str:
     lines += [
         f"rise of p50: {comparison.p50_rise.median:+.1f} ms in the median of {len(comparison.pairs)} pairs"
         + (f", 95 % interval {interval[0]:+.1f} to {interval[1]:+.1f} ms" if interval else ""),
+        "steps of the age, median (attacked, quiet): "
+        + ", ".join(f"{name} {attacked_ms:.1f} {quiet_ms:.1f}" for name, (attacked_ms, quiet_ms) in zip(STEPS, steps, strict=True)),
         f"rise of p99: {comparison.p99_rise_ms:+.1f} ms, 95 % interval {_format_interval(comparison.p99_rise_interval)} ms",
         f"p99 under attack: {comparison.attacked_p99_ms:.1f} ms, 95 % interval {_format_interval(comparison.attacked_p99_interval)} ms",
         f"castings: {audit['parts']}, without verdict: {audit['lost_for']['verdict']}, "
@@ -203,6 +219,10 @@ def describe_report(report: CampaignReport) -> str:
     lines += [f"  {name:34} {_median_processor_s(attacks, name):6.2f} {_median_processor_s(quiet, name):6.2f}" for name in names]
     lines.append(f"the client was at most {max(run.client.latest_s for run in report.runs):.2f} s behind its times")
     return "\n".join([*lines, *(report.shortcomings or ["All bars are met."])])
+
+
+def _median_steps(ages: Sequence[RunAges]) -> list[float]:
+    return [statistics.median(step) for step in zip(*(each.steps_ms for each in ages), strict=True)]
 
 
 def _format_interval(interval: tuple[float, float]) -> str:

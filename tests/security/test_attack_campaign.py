@@ -33,7 +33,9 @@ BEGAN_AT = datetime(2026, 11, 27, 12, tzinfo=UTC)
 
 def make_record(part: int, captured_s: float, age_ms: float) -> VerdictRecord:
     captured_at = BEGAN_AT + timedelta(seconds=captured_s)
-    verdict = make_verdict("line-1", 1, part, "ok", captured_at).model_copy(update={"decided_at": captured_at})
+    verdict = make_verdict("line-1", 1, part, "ok", captured_at).model_copy(
+        update={"received_at": captured_at + timedelta(milliseconds=20), "decided_at": captured_at + timedelta(milliseconds=30)}
+    )
     return VerdictRecord(verdict, captured_at + timedelta(milliseconds=age_ms))
 
 
@@ -113,13 +115,16 @@ def test_the_client_counts_the_answers_and_gives_open_connections_up() -> None:
 def test_the_ages_of_a_run_are_those_of_the_castings_that_were_captured_in_it() -> None:
     records = [make_record(part, part / 10, 50 + part) for part in range(1, 201)]
     start = BEGAN_AT.timestamp()
-    assert measure_ages(records, start + 5, start + 14.95) == RunAges(149, 198, 100)
+    assert measure_ages(records, start + 5, start + 14.95) == RunAges(149, 198, 100, (20, 10, 119.5))
     with pytest.raises(ValueError, match="no casting"):
         measure_ages(records, start + 100, start + 110)
 
 
 def test_the_result_is_the_median_of_the_differences_in_the_pairs() -> None:
-    pairs = [PairAges(RunAges(100 + rise, 300 + 2 * rise, 50), RunAges(100, 300, 50)) for rise in (1, 2, 3, 4, 5, 6, 7, 8, 9, 90)]
+    pairs = [
+        PairAges(RunAges(100 + rise, 300 + 2 * rise, 50, (20, 30, 5)), RunAges(100, 300, 50, (20, 30, 5)))
+        for rise in (1, 2, 3, 4, 5, 6, 7, 8, 9, 90)
+    ]
     comparison = compare_ages(pairs, seed=1)
     assert comparison.p50_rise.median == 5.5
     assert comparison.p50_rise.interval == (2.0, 9.0)
@@ -144,8 +149,8 @@ def test_only_complete_pairs_count() -> None:
 
 def test_each_missed_bar_is_named_in_the_report() -> None:
     audit = {"parts": 100, "lost_for": {"picture": 0, "verdict": 0, "sorting": 0}, "late": 0}
-    good = compare_ages([PairAges(RunAges(110, 300, 50), RunAges(100, 300, 50))], seed=1)
-    slow = compare_ages([PairAges(RunAges(111, 300, 50), RunAges(100, 300, 50))], seed=1)
+    good = compare_ages([PairAges(RunAges(110, 300, 50, (20, 30, 5)), RunAges(100, 300, 50, (20, 30, 5)))], seed=1)
+    slow = compare_ages([PairAges(RunAges(111, 300, 50, (20, 30, 5)), RunAges(100, 300, 50, (20, 30, 5)))], seed=1)
     assert find_shortcomings(good, audit, {}) == []
     assert find_shortcomings(slow, audit, {}) == ["The p50 of the age rose by 11.0 ms. At most 10 ms are allowed."]
     missing = audit | {"lost_for": {"picture": 0, "verdict": 2, "sorting": 1}}
@@ -155,6 +160,7 @@ def test_each_missed_bar_is_named_in_the_report() -> None:
     report = CampaignReport(slow, missing, {}, [make_run(1, True, 0), make_run(1, False, 20)], find_shortcomings(slow, missing, {}))
     text = describe_report(report)
     assert "rise of p50: +11.0 ms" in text
+    assert "capture to inspector 20.0 20.0, inspector 30.0 30.0, inspector to Kafka 5.0 5.0" in text
     assert "bomb at the station                422: 3" in text
     assert "requests: 3 to the plant, 3 to the empty server" in text
     assert text.endswith("2 castings have no verdict.\n1 castings have no sorting.")

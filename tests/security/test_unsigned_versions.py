@@ -39,7 +39,7 @@ def test_running_processes_refuse_an_unsigned_version_and_none_starts_with_it(
     LocalRegistry(root).write_signature("tiny", sign_manifest(keys, "tiny", (root / "tiny" / MANIFEST_FILE).read_bytes()))
     settings = make_settings(
         lines=(LINE, "uploads"),
-        model={"root": root, "version": "tiny", "runtime": "tensorflow"},
+        model={"root": root, "version": "tiny", "runtime": "litert"},
         batch={"size": 4, "shapes": (1, 4)},
         signing={"private_keys": keys, "public_keys": keys / "public"},
         station={"port": free_ports(), "database": str(tmp_path / "station.sqlite3"), "secret_key_file": tmp_path / "station.key"},
