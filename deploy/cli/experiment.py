@@ -232,7 +232,10 @@ def folds(data: tuple[Path, ...], out: Path, folds: int, **chosen: Any) -> int:
     type=click.IntRange(2),
     help="Number of learned patterns of good parts (prototypes) from which the autoencoder rebuilds a picture.",
 )
-def autoencoder(data: tuple[Path, ...], out: Path, seeds: tuple[int, ...], side_px: int, steps: int, prototypes: int) -> int:
+@click.option("--good", type=click.IntRange(2), help="Learn from this many good pictures, drawn at random.  [default: all]")
+def autoencoder(
+    data: tuple[Path, ...], out: Path, seeds: tuple[int, ...], side_px: int, steps: int, prototypes: int, good: int | None
+) -> int:
     """Compare four variants of the autoencoder: complete, without its memory, without its adversary, and without both.
 
     The memory contains typical patterns of good parts. The adversary is a second network, which learns to tell rebuilt pictures from real
@@ -247,7 +250,7 @@ def autoencoder(data: tuple[Path, ...], out: Path, seeds: tuple[int, ...], side_
 
     def run(bars: ProgressBars) -> ResultTable:
         pictures = _read(data, side_px, bars)
-        return AutoencoderExperiment(recipe, seeds, ExperimentFolder(out)).run(pictures, bars)
+        return AutoencoderExperiment(recipe, seeds, ExperimentFolder(out), good).run(pictures, bars)
 
     return _run_and_show(out, run)
 

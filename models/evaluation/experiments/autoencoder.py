@@ -60,12 +60,14 @@ class AutoencoderExperiment:
     """Trains each variant of the autoencoder once for each of `seeds`, and tests it.
 
     The seed chooses the test fold: seeds 1 to 5 test the folds 1 to 5, and seed 6 tests fold 1 again. The variants learn from the good
-    pictures of the other folds.
+    pictures of the other folds. If `good` is given, they learn from only this many of these pictures, which are drawn at random. All
+    variants of one seed learn from the same pictures.
     """
 
     recipe: AutoencoderRecipe
     seeds: tuple[int, ...]
     folder: ExperimentFolder
+    good: int | None = None
     find: PartFinder = find_part
 
     def run(self, pictures: LabelledPictures, callback: ExperimentCallback) -> ResultTable:
@@ -75,8 +77,12 @@ class AutoencoderExperiment:
         """
         description: dict[str, Any] = {"experiment": "autoencoder", "recipe": asdict(self.recipe), "pictures": pictures.fingerprint()}
         description["side_px"] = pictures.pixels.shape[1]
-        self.folder.claim(description)
+        # Folders of earlier experiments do not contain the option `good`. To accept such folders, the option is left out if it is None.
+        if self.good is not None:
+            description["good"] = self.good
         registered, missing = self._register(pictures)
+        self._expect_enough_good(registered)
+        self.folder.claim(description)
         cells = [(name, seed) for seed in self.seeds for name in VARIANTS]
         results: dict[str, list[dict[str, float]]] = {name: [] for name in VARIANTS}
         for number, (name, seed) in enumerate(cells):
@@ -96,7 +102,7 @@ class AutoencoderExperiment:
         """Trains and tests one autoencoder. Returns the scores of the test pictures, and whether they show a defect."""
         fold = (seed - 1) % FOLDS
         recipe = replace(self.recipe, seed=seed, **variant)
-        good = pictures.pixels[~pictures.is_defect & (pictures.folds != fold)]
+        good = pictures.pixels[choose_good(pictures, fold, self.good, seed)]
         is_test = pictures.folds == fold
 
         def report(done: int, epochs: int, losses: dict[str, float]) -> None:
@@ -108,6 +114,14 @@ class AutoencoderExperiment:
         statistics = describe_good_residuals(compute_residuals(network, good[:MAX_DESCRIBED_PICTURES]))
         scores, _ = MemoryAutoencoder(network, statistics, recipe, recipe.side_px).score_registered(pictures.pixels[is_test])
         return {"frechet": scores["frechet"], "error": scores["error"], "is_defect": pictures.is_defect[is_test]}
+
+    def _expect_enough_good(self, pictures: RegisteredPictures) -> None:
+        least = min(len(choose_good(pictures, (seed - 1) % FOLDS, None, seed)) for seed in self.seeds)
+        if self.good is not None and self.good > least:
+            raise ModelError(
+                f"Only {least} good pictures are left to learn from, because the others are tested. Give a --good of at most {least}, or "
+                "add good pictures."
+            )
 
     def _register(self, pictures: LabelledPictures) -> tuple[RegisteredPictures, int]:
         parts = [self.find(picture) for picture in pictures.pixels]
@@ -121,6 +135,12 @@ class AutoencoderExperiment:
         checksums = tuple(checksum for checksum, found in zip(pictures.checksums, is_found, strict=True) if found)
         groups = group_near_duplicates(pictures.pixels[is_found], checksums)
         return RegisteredPictures(pixels, is_defect, assign_folds(is_defect, groups)), int((~is_found).sum())
+
+
+def choose_good(pictures: RegisteredPictures, fold: int, count: int | None, seed: int) -> npt.NDArray[np.int64]:
+    """Returns the indices of `count` good pictures outside the fold with the number `fold`, drawn at random. None means all."""
+    good = np.flatnonzero(~pictures.is_defect & (pictures.folds != fold))
+    return good if count is None else np.random.default_rng(seed).choice(good, count, replace=False)
 
 
 def assign_folds(is_defect: npt.NDArray[np.bool_], groups: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:

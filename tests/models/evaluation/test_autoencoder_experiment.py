@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from models.anomaly.memory_autoencoder import AutoencoderRecipe
-from models.evaluation.experiments.autoencoder import VARIANTS, AutoencoderExperiment, assign_folds
+from models.evaluation.experiments.autoencoder import VARIANTS, AutoencoderExperiment, RegisteredPictures, assign_folds, choose_good
 from models.evaluation.experiments.experiment import ExperimentFolder, format_interval
 from models.synthetic import write_castings
 from models.training.labelled_pictures import find_pictures, read_pictures
@@ -46,6 +46,26 @@ def test_the_table_has_every_variant_and_a_second_run_repeats_nothing(tmp_path: 
     assert log.shares[-1] == 1
     assert experiment.run(pictures, again).rows == table.rows
     assert again.shares == [0.25, 0.5, 0.75, 1]
+
+
+def test_an_experiment_with_more_good_pictures_than_there_are_is_refused_and_writes_nothing(tmp_path: Path) -> None:
+    write_castings(tmp_path / "castings", 32, seed=5)
+    pictures = read_pictures(find_pictures([tmp_path / "castings"]), 96)
+    with pytest.raises(ModelError, match=r"Only \d+ good pictures are left"):
+        AutoencoderExperiment(TINY, (1,), ExperimentFolder(tmp_path / "out"), good=30).run(pictures, CellLog())
+    assert not (tmp_path / "out").exists()
+
+
+def test_few_good_pictures_are_drawn_outside_the_tested_fold_and_are_the_same_for_all_variants() -> None:
+    folds = np.arange(100, dtype=np.int32) % 5
+    is_defect = np.arange(100) % 3 == 0
+    pictures = RegisteredPictures(np.zeros((100, 8, 8), np.uint8), is_defect, folds)
+    chosen = choose_good(pictures, fold=2, count=20, seed=1)
+    assert len(set(chosen.tolist())) == 20
+    assert not is_defect[chosen].any()
+    assert not (folds[chosen] == 2).any()
+    assert np.array_equal(chosen, choose_good(pictures, 2, 20, 1))
+    assert not np.array_equal(chosen, choose_good(pictures, 2, 20, 2))
 
 
 def test_near_duplicates_have_the_same_fold_and_dominant_groups_are_never_tested() -> None:

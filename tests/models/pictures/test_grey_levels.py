@@ -90,6 +90,15 @@ SAME: list[tuple[str, bytes, int | None]] = [
 ]
 
 
+@pytest.mark.parametrize(("form", "tolerance"), [("PNG", 0), ("TIFF", 0), ("BMP", 0), ("JPEG", 3)])
+def test_colours_of_the_same_brightness_have_the_same_grey_level(form: str, tolerance: int) -> None:
+    rusty = RGB.copy()
+    rusty[100:200, 100:200], plain = (200, 60, 60), RGB.copy()
+    plain[100:200, 100:200] = 102
+    seen, expected = (decode_picture(encode(pixels, form), SIDE_PX).pixels.astype(int) for pixels in (rusty, plain))
+    assert np.abs(seen - expected).max() <= tolerance
+
+
 @pytest.mark.parametrize(("value", "depth_bits"), [case[1:] for case in SAME], ids=[case[0] for case in SAME])
 def test_the_same_casting_has_the_same_grey_levels_in_every_form(value: bytes, depth_bits: int | None) -> None:
     pixels = decode_picture(value, SIDE_PX, depth_bits=depth_bits).pixels
