@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 FOLDERS_WITHOUT_CLASS = ("masks",)
 _FOREIGN_FOLDERS = "folders of the system or the NAS device"
 MAX_REPEATS = 16
+# If no grey level (0..255) of any picture is above this level, the depth that was given is probably at least two bits too large.
+DARK_LEVEL = 64
 # Number of threads that decode pictures. They run in parallel, because Pillow releases the interpreter's lock while it decodes.
 DECODER_THREADS = 4
 
@@ -233,8 +235,11 @@ def read_pictures(
             rendered += result.is_rendered
     if not readable:
         raise ModelError(f"None of the {len(files)} files could be read as a picture. The first error: {unreadable[0].message}")
+    stacked = np.stack(pixels)
+    if depth_bits is not None:
+        _warn_of_darkness(int(stacked.max()), depth_bits)
     return LabelledPictures(
-        np.stack(pixels),
+        stacked,
         np.array(labels, np.int32),
         names,
         tuple(readable),
@@ -244,6 +249,20 @@ def read_pictures(
         tuple(sizes),
         tuple(inspections),
     )
+
+
+def _warn_of_darkness(brightest: int, depth_bits: int) -> None:
+    """Warns of a depth that is too large. Such a depth is not refused, because a line can be this dark."""
+    if brightest <= DARK_LEVEL:
+        fitting_bits = depth_bits - int(np.log2(256 / max(1, brightest)))
+        log.warning(
+            "All pictures are dark: with a depth of %d bits, their brightest grey level is %d of 255. They would also fit into %d bits. If "
+            "the camera delivers fewer than %d bits, give the right --depth-bits, and set the same depth_bits for the line.",
+            depth_bits,
+            brightest,
+            fitting_bits,
+            depth_bits,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,6 +67,19 @@ def test_pictures_of_12_bits_are_read_with_the_depth_of_the_camera(tmp_path: Pat
         read_pictures(find_pictures([tmp_path]), 64)
 
 
+def test_a_depth_that_is_too_large_for_all_pictures_is_named_with_one_that_fits(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "ok_front").mkdir()
+    levels = np.round(camera_pictures(1)[0] * (4095 / 255)).astype(np.uint16)
+    levels[:50, :50] = 4095
+    (tmp_path / "ok_front" / "a.png").write_bytes(make_png(levels))
+    read_pictures(find_pictures([tmp_path]), 64, depth_bits=12)
+    assert not castline_records(caplog)
+    read_pictures(find_pictures([tmp_path]), 64, depth_bits=14)
+    (record,) = castline_records(caplog)
+    assert "also fit into 12 bits" in record.getMessage()
+    assert "--depth-bits" in record.getMessage()
+
+
 def test_pictures_of_a_small_source_are_repeated_and_those_of_the_largest_are_not(tmp_path: Path) -> None:
     write_castings(tmp_path / "large", 18, seed=1)
     write_castings(tmp_path / "small", 2, seed=2)
