@@ -324,10 +324,11 @@ class Matcher(Generic[Picture]):
         return min(neighbours, key=lambda neighbour: abs(self._parts[neighbour].time_s - time_s), default=None)
 
     def _expire_parts(self, now_s: float) -> list[MatchDecision[Picture]]:
-        expired = [known for known in self._parts if known.is_waiting and now_s >= known.expires_s]
+        waiting = [known for known in self._parts if not known.has_picture and not known.is_missed]
+        expired = [known for known in waiting if now_s >= known.expires_s]
         for known in expired:
             known.is_missed = True
-        surplus = len(self._parts) - _KEPT_PARTS - sum(known.is_waiting for known in self._parts)
+        surplus = len(self._parts) - _KEPT_PARTS - (len(waiting) - len(expired))
         if surplus > 0:
             self._parts = [known for index, known in enumerate(self._parts) if index >= surplus or known.is_waiting]
         return [MatchDecision(None, known.part) for known in expired]
