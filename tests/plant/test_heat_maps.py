@@ -32,8 +32,9 @@ def test_uploaded_pictures_get_heat_maps_beside_their_verdicts(make_settings: Ma
         inspector={"localiser_niceness": 5},
     )
     images = TopicNames(settings.topics.prefix).images("uploads")
+    light = settings.model_copy(update={"model": settings.model.model_copy(update={"runtime": "litert"})})
     with (
-        CastlineProcess(settings, tmp_path / "log", "inspector") as inspector,
+        CastlineProcess(light, tmp_path / "log", "inspector") as inspector,
         CastlineProcess(settings, tmp_path / "localiser.log", "localiser") as localiser,
     ):
         inspector.wait_ready()
