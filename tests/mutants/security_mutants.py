@@ -92,6 +92,13 @@ SECURITY_MUTANTS = (
         "",
         "tests/models/pictures/test_decoder_process.py -k processor_time",
     ),
+    Mutant(
+        "compressed body unpacked up to the limit of a picture",
+        "agents/gateway/upload_request.py",
+        "                if self._unpacked > max(_FREE_UNPACKED_BYTES, _MAX_UNPACK_RATIO * self._taken):\n",
+        "                if False:\n",
+        "tests/agents/gateway/test_upload_camera.py -k far_more_bytes",
+    ),
     # 4. Strangers and single accounts
     Mutant(
         "header of a request may take for ever",
@@ -194,6 +201,13 @@ SECURITY_MUTANTS = (
         "            if has_session_ended(request.session):\n",
         "            if False:\n",
         f"{_TEST_LOG_IN} -k session",
+    ),
+    Mutant(
+        "cookies of another host accepted behind TLS",
+        "station/configuration.py",
+        '    return f"__Host-{name}" if is_secure else name\n',
+        "    return name\n",
+        "tests/station/test_configuration.py -k cookies",
     ),
     # 7. Audit log
     Mutant(
