@@ -69,7 +69,7 @@ campaign-disk: $(READY) ## Fill the broker's disk, a file system of 400 MB, and 
 campaign-hours: $(READY) ## Run the roles in virtual time over a broker that fails as a seed says; about two hours; ARGS="--seeds N --first S --of plant"
 	@$(BIN)/python -m tests.hours_campaign $(ARGS)
 
-campaign-attack: $(READY) ## Attack station and gateway of a demo with 200 requests a second, and measure its verdicts; about half an hour; ARGS="--pairs N --seed S"
+campaign-attack: $(READY) ## Attack station and gateway of a demo with 200 requests a second, and measure its verdicts; about a quarter of an hour; ARGS="--pairs N --seed S"
 	@$(BIN)/python -m tests.attack_campaign $(ARGS)
 
 sbom: $(READY) ## Write the bill of materials of all locked packages and jars to dist/castline.cdx.json
