@@ -46,7 +46,8 @@ def write_settings(folder: Path) -> Path:
         "gateway": {"spool_dir": str(folder / "var/spool"), "port": free_ports(1)},
         "sorter": {"journal_dir": str(folder / "var/journal")},
         "review": {"data_sets": str(folder / "var/data-sets")},
-        "model": {"root": str(BUNDLED_VERSIONS)},
+        # With LiteRT, neither the inspector nor the localiser imports TensorFlow.
+        "model": {"root": str(BUNDLED_VERSIONS), "runtime": "litert"},
         "station": {
             "database": str(folder / "var/station.sqlite3"),
             "secret_key_file": str(folder / "var/station.key"),

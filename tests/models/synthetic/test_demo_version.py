@@ -12,7 +12,7 @@ from models.inference.grad_cam import GradCam, open_grad_cam
 from models.pictures.decoder import decode_picture
 from models.pictures.part_reference import PART_REFUSALS
 from models.registry import BUNDLED_VERSIONS, locate_version, open_registry
-from models.synthetic import SIDE_PX, render_series
+from models.synthetic import SIDE_PX, RenderedCasting, render_series
 from models.synthetic.defects import DefectKind
 from models.synthetic.demo_version import SEED
 from streams.settings import LineSettings
@@ -33,6 +33,12 @@ def demo() -> Ensemble:
     return open_ensemble(locate_version("demo"), "tensorflow", batch_sizes=(32,))
 
 
+@pytest.fixture(scope="module")
+def unseen() -> list[RenderedCasting]:
+    """200 castings that taught no shipped version. Rendering them takes seconds, so the tests share them."""
+    return list(render_series(200, UNSEEN_SEED))
+
+
 def test_the_shipped_versions_take_less_than_sixteen_megabytes() -> None:
     assert sum(path.stat().st_size for path in BUNDLED_VERSIONS.rglob("*") if path.is_file()) < 16_000_000
 
@@ -43,8 +49,8 @@ def test_every_shipped_version_is_verified() -> None:
         open_registry(BUNDLED_VERSIONS).open_version(name)
 
 
-def test_it_judges_nearly_all_unseen_castings_correctly(demo: Ensemble) -> None:
-    castings = list(render_series(128, UNSEEN_SEED))
+def test_it_judges_nearly_all_unseen_castings_correctly(demo: Ensemble, unseen: list[RenderedCasting]) -> None:
+    castings = unseen[:128]
     pixels = np.stack([decode_picture(casting.to_jpeg(), demo.side_px).pixels for casting in castings])
     predictions = [prediction for start in range(0, 128, 32) for prediction in demo.predict(pixels[start : start + 32])]
     pairs = zip(predictions, castings, strict=True)
@@ -53,8 +59,8 @@ def test_it_judges_nearly_all_unseen_castings_correctly(demo: Ensemble) -> None:
     assert np.mean(is_right) >= 0.98
 
 
-def test_no_frame_without_a_whole_part_is_ok_and_every_casting_is_judged(demo: Ensemble) -> None:
-    castings = [decode_picture(casting.to_jpeg(), demo.side_px).pixels for casting in render_series(200, UNSEEN_SEED)]
+def test_no_frame_without_a_whole_part_is_ok_and_every_casting_is_judged(demo: Ensemble, unseen: list[RenderedCasting]) -> None:
+    castings = [decode_picture(casting.to_jpeg(), demo.side_px).pixels for casting in unseen]
     frames = [frame for kind in ALL_KINDS for frame in make_pictures(kind, castings[:20], 3)]
     images = [make_decoded_image(LINE, 1, pixels).check(demo.part_reference) for pixels in (*castings, *frames)]
     assert [image.part and image.part.reason for image in images[: len(castings)]] == [""] * len(castings)
@@ -71,11 +77,11 @@ def test_steel_is_not_ok(demo: Ensemble) -> None:
     assert labels == {"review"}
 
 
-def test_it_finds_defects_and_names_the_kind_of_the_largest_one(demo: Ensemble) -> None:
+def test_it_finds_defects_and_names_the_kind_of_the_largest_one(demo: Ensemble, unseen: list[RenderedCasting]) -> None:
     head = demo.segmentation
     assert head is not None
     assert head.member.kinds == tuple(kind.text for kind in DefectKind)
-    defective = [casting for casting in render_series(96, UNSEEN_SEED) if not casting.is_ok][:40]
+    defective = [casting for casting in unseen[:96] if not casting.is_ok][:40]
     pixels = np.stack([decode_picture(casting.to_jpeg(), demo.side_px).pixels for casting in defective])
     truths = [DefectKind(find_largest_kind(casting.mask)).text for casting in defective]
     assert np.mean([answer == truth for answer, truth in zip(head.name_kinds(pixels), truths, strict=True)]) >= 0.8
@@ -86,11 +92,11 @@ def test_it_finds_defects_and_names_the_kind_of_the_largest_one(demo: Ensemble) 
     assert figures.pointing.value >= 0.9
 
 
-def test_its_heat_maps_are_hottest_at_the_defects(demo: Ensemble) -> None:
+def test_its_heat_maps_are_hottest_at_the_defects(demo: Ensemble, unseen: list[RenderedCasting]) -> None:
     """Looks at pictures that are called defects only, because the heat map of a missed defect need not be hot anywhere."""
     grad_cam = open_grad_cam(demo.version)
     assert isinstance(grad_cam, GradCam)
-    defective = [casting for casting in render_series(64, UNSEEN_SEED) if not casting.is_ok][:32]
+    defective = [casting for casting in unseen[:64] if not casting.is_ok][:32]
     pixels = np.stack([decode_picture(casting.to_jpeg(), demo.side_px).pixels for casting in defective])
     at_defect = []
     for casting, picture, prediction in zip(defective, pixels, demo.predict(pixels), strict=True):
