@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +42,7 @@ from streams.errors import ModelError
 
 log = logging.getLogger(__name__)
 
+OPTIONS_FILE = "options.json"
 GOLDEN_PICTURES = 24
 # Two runtimes may give a picture of the golden set defect probabilities that differ by this value. With bfloat16, they differed by 0.02.
 GOLDEN_TOLERANCE = 0.05
@@ -102,9 +103,9 @@ class TrainingRun:
         is written, and KeyboardInterrupt is raised.
 
         Raises ModelError if the pictures are not suitable for a training, or if the version or the folder of the training run exists
-        already.
+        already. Nothing is written in these cases.
         """
-        self._save_options(resume)
+        self._expect_own_folder(resume)
         keras.utils.set_random_seed(self.options.seed)
         start = locate_version(self.options.start) if self.options.start else None
         pictures = self._read_pictures(start, callback)
@@ -118,9 +119,12 @@ class TrainingRun:
                 path.unlink()
         return TrainingResult(version, combination, was_interrupted)
 
-    def _save_options(self, resume: bool) -> None:
-        path = self.training_dir / "options.json"
-        options = self.options.model_dump() | {"data": [str(source) for source in self.sources]}
+    def _describe_options(self) -> dict[str, Any]:
+        return self.options.model_dump() | {"data": [str(source) for source in self.sources]}
+
+    def _expect_own_folder(self, resume: bool) -> None:
+        """Raises ModelError if the folder of the training run holds another run, or if the version exists."""
+        path, options = self.training_dir / OPTIONS_FILE, self._describe_options()
         if path.exists():
             if not resume:
                 raise ModelError(
@@ -138,7 +142,6 @@ class TrainingRun:
                 )
         elif (self.root / self.version).exists():
             raise ModelError(f"The version {self.root / self.version} exists, and versions are never changed. Choose another --out.")
-        write_atomically(path, json.dumps(options, indent=2) + "\n")
 
     def _read_pictures(self, start: Version | None, callback: TrainingCallback) -> LabelledPictures:
         side_px = start.manifest.preprocessing.side_px if start else self.options.side_px
@@ -154,11 +157,15 @@ class TrainingRun:
     def _split(self, pictures: LabelledPictures, groups: npt.NDArray[np.int32], callback: TrainingCallback) -> npt.NDArray[np.bool_]:
         """Returns a mask of the validation pictures. Also writes split.csv (the split) and cleaning.json (a report on the pictures)."""
         options, path = self.options, self.training_dir / "split.csv"
-        if path.exists():
-            validates = load_split(path, pictures)
-        else:
+        is_new = not path.exists()
+        if is_new:
             pictures.expect_enough(count_folds(options.validation_share))
             validates = split_by_group(pictures.labels, groups, options.validation_share, options.seed)
+        else:
+            validates = load_split(path, pictures)
+        # The options are the first file of the folder. They are written only now, because unsuitable pictures must leave no folder behind.
+        write_atomically(self.training_dir / OPTIONS_FILE, json.dumps(self._describe_options(), indent=2) + "\n")
+        if is_new:
             save_split(path, pictures, groups, validates)
         contradicting = find_contradicting_groups(pictures.labels, groups)
         self._save_picture_report(pictures, groups, contradicting)

@@ -229,6 +229,19 @@ def test_one_class_only_is_refused_before_any_training(castings: Path, tmp_path:
         TrainingRun(SMALL, (tmp_path / "data",), tmp_path, "first", "castline train").run(CallbackLog())
 
 
+def test_refused_pictures_leave_nothing_behind_and_the_same_folder_can_be_used_again(castings: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(castings / "ok_front", data / "ok_front")
+    (data / "def_front").mkdir()
+    shutil.copy(next((castings / "def_front").iterdir()), data / "def_front")
+    with pytest.raises(ModelError, match="Each class needs at least"):
+        TrainingRun(SMALL, (data,), tmp_path, "first", "castline train").run(CallbackLog())
+    assert {path.name for path in tmp_path.iterdir()} == {"data"}
+    with pytest.raises(ModelError, match="Found no pictures"):
+        TrainingRun(SMALL.model_copy(update={"seed": 9}), (data / "def_front",), tmp_path, "first", "castline train").run(CallbackLog())
+    assert not (tmp_path / "first.training").exists()
+
+
 def test_twenty_good_and_five_defective_pictures_make_a_version_with_warnings(castings: Path, tmp_path: Path) -> None:
     for name in ("ok_front", "def_front"):
         (tmp_path / "data" / name).mkdir(parents=True)
