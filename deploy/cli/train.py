@@ -225,8 +225,8 @@ def _echo_details(manifest: Manifest) -> None:
     if details:
         click.echo(
             f"the search for small defects learned from {details.good_pictures} good pictures, in which the radius of the part is "
-            f"{details.radius_px:.0f} px; cut-off {details.cut_off:.4f} for {details.alarm_share:.2%} false alarms; with 95 % confidence at "
-            f"most {details.highest_alarm_share:.1%} of all good parts are above it"
+            f"{details.radius_px:.0f} px; cut-off {details.cut_off:.4f} for {details.alarm_share:.2%} false alarms; with 95 % confidence "
+            f"at most {details.highest_alarm_share:.1%} of all good parts are above it"
         )
 
 
