@@ -218,6 +218,8 @@ def _find_effective_decision(decisions: Sequence[Decision]) -> Decision | None:
 def _update_candidate(part: Part, settings: Settings, now: datetime) -> None:
     decisions = list_decisions(part)
     model_label = decisions[0].model_label if decisions else part.label
-    state = next_state(model_label, [decision.label for decision in decisions], settings.review.second_opinion)
+    # Nobody is asked for a second opinion about an upload, because only its sender and administrators may see it.
+    asks_second_person = settings.review.second_opinion and part.line != settings.station.upload_line
+    state = next_state(model_label, [decision.label for decision in decisions], asks_second_person)
     since = {"since": now} if state in ("second", "third") else {}
     Candidate.objects.filter(part=part).update(state=state, leased_by="", leased_until=None, **since)

@@ -72,10 +72,13 @@ def _waiting_for(user: User, settings: Settings, now: datetime) -> QuerySet[Cand
 
 
 def waiting_candidates(settings: Settings, now: datetime) -> QuerySet[Candidate]:
-    """Returns the parts that need a review and still have a picture in the object store or on the image topic."""
+    """Returns the parts that need a review and still have a picture in the object store or on the image topic.
+
+    Leaves out uploads, because only their senders and administrators may see them.
+    """
     expired_at = now - timedelta(hours=settings.topics.image_hours)
     has_picture = ~Q(part__picture="") | Q(part__seen_at__gt=expired_at)
-    return Candidate.objects.filter(has_picture, state__in=_WAITING_STATES)
+    return Candidate.objects.filter(has_picture, state__in=_WAITING_STATES).exclude(part__line=settings.station.upload_line)
 
 
 def count_waiting(settings: Settings, now: datetime) -> dict[str, int]:

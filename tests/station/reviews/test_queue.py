@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from prometheus_client import REGISTRY
 
 from station.reviews.models import Candidate
 from station.reviews.queue import claim_candidates, count_waiting, find_oldest, update_metrics
-from tests.station.conftest import EARLIEST, SETTINGS, MakeAccount
+from tests.station.conftest import EARLIEST, SETTINGS, MakeAccount, MakePart
 from tests.station.reviews.conftest import MakeWaitingPart
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -56,3 +57,13 @@ def test_the_metrics_give_the_age_of_the_oldest_part(waiting: MakeWaitingPart) -
     Candidate.objects.all().delete()
     update_metrics(SETTINGS, NOW)
     assert REGISTRY.get_sample_value("castline_review_queue_oldest_seconds") == 0
+
+
+@pytest.mark.parametrize("state", ["open", "second", "third"])
+def test_an_upload_is_in_nobodys_queue(state: str, part: MakePart, waiting: MakeWaitingPart, account: MakeAccount) -> None:
+    upload = part(line="uploads", label="defect", picture="pictures/00/x")
+    Candidate.objects.create(part=upload, score=1, why="a person opened the part", since=NOW, state=state)
+    of_the_plant = [waiting(), waiting()]
+    bert = account("bert", "reviewer")
+    assert {candidate.part for candidate in claim_candidates(bert, SETTINGS, NOW)} == set(of_the_plant)
+    assert count_waiting(SETTINGS, NOW) == {"third": 0, "second": 0, "open": 2}
