@@ -33,6 +33,8 @@ _DELETED_PER_STEP = 500
 _FOLDERS = 256
 _MAX_TRIES = 5
 _MOST_PUT_OFF = 256
+# After this many failures within one step, the step ends, because Kafka or the store probably does not answer.
+_MOST_FAILURES = 3
 _IDLE_S = 0.5
 _LONGEST_WAIT_S = 30.0
 
@@ -107,21 +109,22 @@ class PictureArchiver:
 
         Stops early if `go_on` returns False. Returns the number of pictures that were copied or no longer exist.
 
-        If a picture cannot be read, the pictures of other parts are copied first. A picture counts as lost after five tries, between which
-        other pictures could be read.
+        If a picture cannot be read, the pictures of other parts are copied, and the error is raised afterwards. A picture counts as lost
+        after five tries, between which other pictures could be read.
         """
-        marked = Part.objects.filter(keep_picture=True).order_by("-seen_at")
-        waiting = list(marked.exclude(pk__in=list(self._tries))[:_ARCHIVED_PER_STEP]) or list(marked[:_ARCHIVED_PER_STEP])
         done: list[Part] = []
+        failures: list[Exception] = []
         try:
-            for part in waiting:
-                if not go_on():
+            for part in self._find_waiting():
+                # Each failure can take seconds. The next step begins with other parts, so the failures of some parts do not stop others.
+                if not go_on() or len(failures) >= _MOST_FAILURES:
                     break
                 try:
                     part.picture, part.picture_bytes = self._archive_picture(part)
-                except CastlineError as error:
+                except (CastlineError, OSError) as error:
                     if not self._gives_up(part):
-                        raise
+                        failures.append(error)
+                        continue
                     log.warning(
                         "the picture of part %s could not be read in %d tries, so the archive will not have it: %s", part, _MAX_TRIES, error
                     )
@@ -132,14 +135,26 @@ class PictureArchiver:
         finally:
             # Save all rows in one transaction, because each transaction waits for the disk.
             _save_archived(done)
+        if failures:
+            raise failures[0]
         return len(done)
+
+    def _find_waiting(self) -> list[Part]:
+        """Returns the parts to archive now: new ones, newest first, or else those whose last failure is longest ago."""
+        marked = Part.objects.filter(keep_picture=True).order_by("-seen_at")
+        if found := list(marked.exclude(pk__in=list(self._tries))[:_ARCHIVED_PER_STEP]):
+            return found
+        parts = marked.in_bulk(list(self._tries))
+        return [parts[number] for number in self._tries if number in parts][:_ARCHIVED_PER_STEP]
 
     def _gives_up(self, part: Part) -> bool:
         """Notes that the picture of `part` could not be read. Returns True after the last try.
 
         If no picture at all can be read, Kafka or the store does not answer. Such tries do not count.
         """
-        tries = self._tries.setdefault(part.pk, _Tries(self._archived_count))
+        # The part moves to the end of the dictionary, behind all parts whose last failure is longer ago.
+        tries = self._tries.pop(part.pk) if part.pk in self._tries else _Tries(self._archived_count)
+        self._tries[part.pk] = tries
         if tries.archived_before != self._archived_count:
             tries.count, tries.archived_before = tries.count + 1, self._archived_count
         while len(self._tries) > _MOST_PUT_OFF:

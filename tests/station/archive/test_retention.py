@@ -186,10 +186,16 @@ def test_a_heat_map_that_a_newer_part_shares_stays(make_archiver: MakeArchiver, 
 
 
 class BlockedSource(FakePictureSource):
-    """A source that does not answer for the parts in `blocked`, or for all parts."""
+    """A source that raises `error` for the parts in `blocked`, or for all parts."""
 
-    def __init__(self, blocked: frozenset[int], is_away: bool = False) -> None:
+    def __init__(
+        self,
+        blocked: frozenset[int],
+        is_away: bool = False,
+        error: Exception = KafkaUnavailableError("the picture cannot be read now"),  # noqa: B008
+    ) -> None:
         super().__init__()
+        self.error = error
         self.blocked = blocked
         self.is_away = is_away
         self.asked: list[int] = []
@@ -197,13 +203,13 @@ class BlockedSource(FakePictureSource):
     def read_original(self, part: Part) -> bytes | None:
         self.asked.append(part.part)
         if self.is_away or part.part in self.blocked:
-            raise KafkaUnavailableError("the picture cannot be read now")
+            raise self.error
         return super().read_original(part)
 
 
 def archive_with_repeats(archiver: PictureArchiver, repeats: int) -> None:
     for _ in range(repeats):
-        with contextlib.suppress(KafkaUnavailableError):
+        with contextlib.suppress(KafkaUnavailableError, OSError):
             archiver.archive_pictures(lambda: True)
 
 
@@ -215,7 +221,7 @@ def test_newest_pictures_are_archived_first_and_unreadable_ones_hold_up_no_other
         part(keep_picture=True, seen_at=EARLIEST + timedelta(seconds=number))
     source = BlockedSource(forged)
     archiver = make_archiver(source)
-    archive_with_repeats(archiver, 14)
+    archive_with_repeats(archiver, 6)
     assert source.asked[:12] == sorted(forged, reverse=True)
     assert stored_pictures(store, *range(1, 41)) == list(range(1, 29))
     assert max(source.asked.count(number) for number in forged) <= 2
@@ -234,3 +240,28 @@ def test_an_unreadable_picture_is_given_up_after_five_tries_but_not_while_nothin
         archive_with_repeats(archiver, 2)
     assert not Part.objects.get(part=1).keep_picture
     assert Part.objects.filter(keep_picture=True).count() == 0
+
+
+@pytest.mark.parametrize("error", [KafkaUnavailableError("the picture cannot be read now"), OSError("the picture cannot be read now")])
+def test_a_picture_that_cannot_be_read_now_does_not_stop_others_that_could_not_be_read_before(
+    error: Exception, make_archiver: MakeArchiver, store: ObjectStore, part: MakePart
+) -> None:
+    for number in range(40):
+        part(keep_picture=True, seen_at=EARLIEST + timedelta(seconds=number))
+    source = BlockedSource(frozenset(range(1, 41)), error=error)
+    archiver = make_archiver(source)
+    archive_with_repeats(archiver, 20)
+    assert stored_pictures(store, *range(1, 41)) == []
+    source.blocked = frozenset(range(3, 41))
+    with pytest.raises(type(error), match="cannot be read now"):
+        archiver.archive_pictures(lambda: True)
+    archive_with_repeats(archiver, 20)
+    assert stored_pictures(store, *range(1, 41)) == [1, 2]
+
+
+def test_a_source_that_does_not_answer_is_not_asked_for_all_pictures(make_archiver: MakeArchiver, part: MakePart) -> None:
+    for number in range(40):
+        part(keep_picture=True, seen_at=EARLIEST + timedelta(seconds=number))
+    source = BlockedSource(frozenset(), is_away=True)
+    archive_with_repeats(make_archiver(source), 1)
+    assert len(source.asked) == 3
