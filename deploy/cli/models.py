@@ -11,13 +11,13 @@ import click
 from deploy.cli import models_choice
 from models.registry import (
     BUNDLED_VERSIONS,
-    MANIFEST_FILE,
     LocalRegistry,
     RemoteRegistry,
     add_drift_reference,
     locate_version,
     open_registry,
     parse_remote_url,
+    read_verified_manifest,
 )
 from models.registry.model_card import make_model_card
 from streams.atomic_file import write_atomically
@@ -203,7 +203,7 @@ def sign(file: Path | None, versions: tuple[str, ...], root: Path | None, yes: b
     signed = [(registry.open_version(name), registry.read_signature(name)) for name in versions]
     contents = []
     for version, signature in signed:
-        content = version.file(MANIFEST_FILE).read_bytes()
+        content = read_verified_manifest(version)
         contents.append((version.name, content))
         made = f"{version.manifest.created:%Y-%m-%d %H:%M} by {version.manifest.made_by or 'an unknown person'}"
         note = ", has a signature" if signature else ""

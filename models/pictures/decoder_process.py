@@ -132,15 +132,15 @@ class DecoderProcess:
     ) -> tuple[_Answer, bytes]:
         """Returns the answer of the separate process, and the bytes that the process sends after the answer.
 
-        Raises PictureError if the process refuses the picture.
+        Raises PictureError if the process refuses the picture, cannot be started or dies.
         """
         check_file_size(value, limits)  # Checked here, so that a picture that is too large is not copied to the process.
         request = _Request(operation, len(value), side_px, limits.max_bytes, limits.max_pixels, depth_bits)
         with self._lock:
-            process = self._start()
             killed, answered = threading.Event(), threading.Event()
-            threading.Thread(target=_limit_time, args=(process, self._time_s, answered, killed), daemon=True).start()
             try:
+                process = self._start()
+                threading.Thread(target=_limit_time, args=(process, self._time_s, answered, killed), daemon=True).start()
                 answer, content = _send_request(process, request, value)
             except (OSError, EOFError, ValueError, TypeError) as error:
                 self._stop()

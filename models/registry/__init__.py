@@ -8,7 +8,14 @@ The registry needs no TensorFlow and no Kafka library:
     registry.open_version("demo")                       # the folder of a version; verified
 """
 
-from models.registry.local_registry import MANIFEST_FILE, LocalRegistry, Version, add_drift_reference, write_manifest
+from models.registry.local_registry import (
+    MANIFEST_FILE,
+    LocalRegistry,
+    Version,
+    add_drift_reference,
+    read_verified_manifest,
+    write_manifest,
+)
 from models.registry.manifest import Manifest
 from models.registry.registry import BUNDLED_VERSIONS, Registry, locate_version, open_plant_registry, open_registry
 from models.registry.remote_registry import RemoteRegistry, parse_remote_url
@@ -26,5 +33,6 @@ __all__ = [
     "open_plant_registry",
     "open_registry",
     "parse_remote_url",
+    "read_verified_manifest",
     "write_manifest",
 ]

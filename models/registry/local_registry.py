@@ -223,6 +223,21 @@ def expect_signature(public_keys: Path, name: str, manifest: bytes, signature: b
     )
 
 
+def read_verified_manifest(version: Version) -> bytes:
+    """Returns the content of the manifest file of `version`, which a signature covers.
+
+    Raises ModelError if the file was changed after `version` was opened and verified.
+    """
+    path = version.file(MANIFEST_FILE)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}. Check the permissions and the disk.") from error
+    if _format_manifest(parse_manifest(content, str(path))) != _format_manifest(version.manifest):
+        raise ModelError(f"The manifest {path} was changed after it was verified. Find out who changed the file, then try again.")
+    return content
+
+
 def write_manifest(folder: Path, fields: Mapping[str, Any]) -> Manifest:
     """Writes `manifest.json` into `folder`, the folder of a new version, and returns the manifest.
 

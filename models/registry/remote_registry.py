@@ -202,22 +202,36 @@ class RemoteRegistry:
     def _download(self, files: Any, folder: str, name: str) -> None:
         content = _download_manifest(files, folder, name)
         signature = _download_signature(files, folder)
-        if signature and signature != self._copies.read_signature(name):
-            self._copies.write_signature(name, signature)
-        if self._is_copied(name, content):
-            return
+        if self._has_copy_of(name, content):
+            self._copy_signature(name, content, signature)
+            if self._is_copy_intact(name):
+                return
         with self._copies.write_version(name, replace=True) as staged:
             (staged / MANIFEST_FILE).write_bytes(content)
             manifest = self._parse(content, name, signature)
             for file, entry in manifest.files.items():
                 _download_file(files, f"{folder}/{file}", staged / file, entry.bytes)
             verify_files(staged, manifest.files)
+        # The signature is copied after the version, so that the former copy stays usable if the download fails.
+        self._copy_signature(name, content, signature)
         log.info("Version %s was downloaded from %s.", name, folder)
 
-    def _is_copied(self, name: str, manifest: bytes) -> bool:
+    def _copy_signature(self, name: str, manifest: bytes, signature: bytes) -> None:
+        """Replaces the copied signature. If public keys are set and `signature` does not fit, keeps it and raises ModelError."""
+        if not signature or signature == self._copies.read_signature(name):
+            return
+        if self._public_keys is not None:
+            expect_signature(self._public_keys, name, manifest, signature, f"{self.url}/{name}/{MANIFEST_FILE}")
+        self._copies.write_signature(name, signature)
+
+    def _has_copy_of(self, name: str, manifest: bytes) -> bool:
         try:
-            if (self._copies.root / name / MANIFEST_FILE).read_bytes() != manifest:
-                return False
+            return (self._copies.root / name / MANIFEST_FILE).read_bytes() == manifest
+        except OSError:
+            return False
+
+    def _is_copy_intact(self, name: str) -> bool:
+        try:
             self._copies.open_version(name)
         except (OSError, ModelError):
             return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -151,3 +152,16 @@ def test_the_process_ends_with_a_parent_that_is_killed() -> None:
     while child.is_running() and child.status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < deadline_s, "the decoder outlived its parent"
         time.sleep(0.1)
+
+
+def test_a_picture_is_refused_if_the_process_dies_at_its_start_and_the_next_one_is_decoded(
+    process: DecoderProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for program in (shutil.which("false"), "/nonexistent/python"):
+        with monkeypatch.context() as patched:
+            patched.setattr(sys, "executable", program)
+            with pytest.raises(PictureError, match="its process ended") as refusal:
+                process.decode_picture(GOOD, SIDE_PX, LIMITS)
+        assert refusal.value.reason == RefusalReason.DECODER_LIMITS
+        assert process.pid is None
+    assert process.decode_picture(GOOD, SIDE_PX, LIMITS).pixels.shape == (SIDE_PX, SIDE_PX)

@@ -14,7 +14,15 @@ import tomli_w
 from click.testing import CliRunner
 
 from deploy.cli.main import castline
-from models.registry import BUNDLED_VERSIONS, MANIFEST_FILE, LocalRegistry, RemoteRegistry, open_plant_registry, open_registry
+from models.registry import (
+    BUNDLED_VERSIONS,
+    MANIFEST_FILE,
+    LocalRegistry,
+    RemoteRegistry,
+    open_plant_registry,
+    open_registry,
+    read_verified_manifest,
+)
 from streams.errors import ModelError
 from streams.settings import Settings
 from streams.signatures import SIGNING_ROLES, create_keys, sign_headers
@@ -154,6 +162,54 @@ def test_a_signed_version_is_copied_with_its_signature_and_used_while_the_remote
     shutil.rmtree(copy.folder.parent / "demo.signature")
     with pytest.raises(ModelError, match="no signature"):
         remote.open_version("demo")
+
+
+def test_a_wrong_signature_or_a_broken_download_of_the_remote_registry_spoils_no_good_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    plant = Plant(tmp_path, str(tmp_path / "versions"))
+    plant.sign("demo")
+    remote = RemoteRegistry(f"file://{plant.root}", public_keys=plant.public)
+    good, manifest = remote.open_version("demo"), plant.versions / "demo" / MANIFEST_FILE
+    copied = good.folder.parent / "demo.signature" / "manifest.sig"
+    signed, content = copied.read_bytes(), manifest.read_bytes()
+    plant.signature.write_bytes(b"administrator:AAAA")
+    with pytest.raises(ModelError, match="its signature does not fit"):
+        remote.open_version("demo")
+    assert copied.read_bytes() == signed
+    # A new manifest with its true signature, but one of its files cannot be downloaded.
+    manifest.write_text(json.dumps(json.loads(content) | {"threshold": 0.5}))
+    plant.sign("demo")
+    (plant.versions / "demo" / "golden.npz").unlink()
+    with pytest.raises(ModelError):
+        remote.open_version("demo")
+    assert copied.read_bytes() == signed
+    (tmp_path / "versions").rename(tmp_path / "away")
+    (tmp_path / "versions").write_text("no folder")
+    assert remote.open_version("demo").folder == good.folder
+
+
+def test_a_new_signature_of_a_copied_version_is_copied_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    plant = Plant(tmp_path, str(tmp_path / "versions"))
+    plant.sign("demo")
+    remote = RemoteRegistry(f"file://{plant.root}", public_keys=plant.public)
+    copied = remote.open_version("demo").folder.parent / "demo.signature" / "manifest.sig"
+    create_keys(plant.keys, plant.public, "administrator")
+    plant.sign("demo")
+    remote.open_version("demo")
+    assert copied.read_bytes() == plant.signature.read_bytes()
+
+
+def test_a_manifest_that_was_changed_after_its_version_was_verified_is_not_signed(tmp_path: Path) -> None:
+    plant = Plant(tmp_path, str(tmp_path / "versions"))
+    manifest = plant.versions / "demo" / MANIFEST_FILE
+    verified = open_registry(plant.root).open_version("demo")
+    assert read_verified_manifest(verified) == manifest.read_bytes()
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"threshold": 0.99}))
+    with pytest.raises(ModelError, match="was changed after it was verified"):
+        read_verified_manifest(verified)
 
 
 def test_every_program_of_the_plant_opens_the_registry_with_its_keys() -> None:
