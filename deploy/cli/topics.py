@@ -157,25 +157,36 @@ def keys(private: Path, public: Path, roles: tuple[KafkaRole, ...]) -> None:
 @command.command("sign")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
-def sign(file: Path | None, yes: bool) -> None:
+def sign(file: Path | None, yes: bool) -> int:
     """Sign the present model choices and line settings. Records that were written before you made keys have no signature.
 
-    The command shows each record first. It accepts records without a signature, so look at them before you confirm.
+    The command shows each record first. It accepts records without a signature, so look at them before you confirm. A record that changes
+    before you confirm is not signed. The exit status is then 1.
     """
     settings = load_settings(file)
     if settings.signing.private_keys is None:
         raise SettingsError("signing.private_keys is not set, so nothing can be signed. Make keys with: castline topics keys")
     unchecked = settings.model_copy(update={"signing": settings.signing.model_copy(update={"public_keys": None})})
-    choices = read_model_choices(unchecked, "topics").by_key.values()
-    lines = read_live_line_settings(unchecked, "topics").by_line.values()
-    for record in (*choices, *lines):
+    choices = read_model_choices(unchecked, "topics").by_key
+    lines = read_live_line_settings(unchecked, "topics").by_line
+    for record in (*choices.values(), *lines.values()):
         click.echo(record.encode().decode())
     if not yes:
         click.confirm(f"Sign these {len(choices) + len(lines)} records?", abort=True)
-    for choice in choices:
-        publish_model_choice(settings, choice, "command")
-    for live in lines:
-        publish_live_line_settings(settings, live, "command")
+    # People go on working while this command waits. Read the records again, so that an old record does not replace a newer one.
+    present_choices = read_model_choices(unchecked, "topics").by_key
+    present_lines = read_live_line_settings(unchecked, "topics").by_line
+    changed = [f"The model choice of {line}" for line, choice in choices.items() if present_choices.get(line) != choice]
+    changed += [f"The record of the settings of {line}" for line, live in lines.items() if present_lines.get(line) != live]
+    for line, choice in choices.items():
+        if present_choices.get(line) == choice:
+            publish_model_choice(settings, choice, "command")
+    for line, live in lines.items():
+        if present_lines.get(line) == live:
+            publish_live_line_settings(settings, live, "command")
+    for subject in changed:
+        click.echo(f"{subject} has changed in the meantime and was not signed. Call the command again.", err=True)
+    return int(bool(changed))
 
 
 def _create_acls(admin: KafkaAdminClient, settings: Settings) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -175,6 +178,34 @@ def test_a_role_without_a_key_writes_nothing_that_all_readers_would_refuse(keys:
     if role != "administrator":
         with pytest.raises(SettingsError, match=r"Set signing\.private_keys"):
             check_keys(settings)
+
+
+class AnsweringAfter(io.StringIO):
+    """A person's answer "y" at a prompt. Before the answer, `work` is called, as if somebody else worked at the same time."""
+
+    def __init__(self, work: Callable[[], None]) -> None:
+        super().__init__()
+        self._work = work
+
+    def readline(self, *arguments: object) -> str:  # type: ignore[override]
+        self._work()
+        return "y\n"
+
+
+def test_a_choice_that_is_made_while_the_command_waits_for_an_answer_is_kept(
+    make_settings: MakeSettings, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = make_settings()
+    secured = plain.model_copy(update={"signing": keys.settings("administrator").signing})
+    old, other = (ModelChoice(line=line, version="old", chosen_by="somebody", chosen_at=datetime.now(UTC)) for line in ("*", "line-1"))
+    publish_model_choice(plain, old, "command")
+    publish_model_choice(plain, other, "command")
+    file = tmp_path / "castline.toml"
+    file.write_text(tomli_w.dumps(secured.model_dump(mode="json", exclude_none=True, include={"kafka", "topics", "signing"})))
+    new = old.model_copy(update={"version": "new"})
+    monkeypatch.setattr(sys, "stdin", AnsweringAfter(lambda: publish_model_choice(secured, new, "command")))
+    assert castline.main(["--settings", str(file), "topics", "sign"], standalone_mode=False) == 1
+    assert read_model_choices(secured, "test").by_key == {"*": new, "line-1": other}
 
 
 def test_forged_model_choices_and_deletions_have_no_effect_and_old_ones_can_be_signed(
