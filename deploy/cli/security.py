@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import os
+import secrets
 import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -49,7 +51,7 @@ def check(file: Path | None, as_json: bool, certificates: tuple[Path, ...]) -> i
     """Check settings, files, listeners, certificates, ACLs of Kafka, accounts and Django's deployment settings. Print what to correct, the
     most important first.
 
-    The exit status is 1 if at least one finding has the weight `high`. Run the command as the user that runs Castline.
+    The exit status is 1 if at least one finding has the weight `high`. Run the command as the user that runs Castline. It changes nothing.
     """
     settings = load_settings(file)
     findings = [
@@ -237,7 +239,11 @@ def _holds_secrets(settings: object, content: object) -> bool:
 def _check_station(settings: Settings) -> Iterator[SecurityFinding]:
     from station.configuration import configure
 
-    configure(settings)
+    try:
+        configure(_with_some_key(settings))
+    except CastlineError as error:
+        yield SecurityFinding("low", f"The station was not checked. {error}", "Correct this, and check again.")
+        return
     from station.archive.database import find_database_fault, migrate_database
     from station.security_check import check_accounts, check_deployment
 
@@ -248,5 +254,21 @@ def _check_station(settings: Settings) -> Iterator[SecurityFinding]:
     if fault := find_database_fault():
         yield SecurityFinding("low", f"The accounts were not checked, because {fault}.", "Start the database, and check again.")
         return
-    migrate_database(apply=False)
+    try:
+        migrate_database(apply=False)
+    except CastlineError as error:
+        yield SecurityFinding("low", f"The accounts were not checked. {error}", "Correct this, and check again.")
+        return
     yield from check_accounts()
+
+
+def _with_some_key(settings: Settings) -> Settings:
+    """Returns `settings` with a secret key for this process if there is no key yet.
+
+    Otherwise the check would create the key file, and the station could not read the file if root calls the command.
+    """
+    station = settings.station
+    if station.secret_key.get_secret_value() or os.path.lexists(station.secret_key_file):
+        return settings
+    some_key = SecretStr(secrets.token_urlsafe(64))
+    return settings.model_copy(update={"station": station.model_copy(update={"secret_key": some_key})})

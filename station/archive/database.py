@@ -51,10 +51,10 @@ def wait_for_database(report: Callable[[str], None], sleep: Callable[[float], bo
 def migrate_database(apply: bool = True) -> list[str]:
     """Brings the tables up to date and returns the names of the applied migrations. Several processes can call this function at once.
 
-    Raises SettingsError if the tables cannot be used.
+    If `apply` is false, only checks that the tables are up to date, and creates nothing. Raises SettingsError if the tables cannot be used.
     """
     try:
-        with _migration_lock():
+        with _migration_lock(apply):
             return _migrate(apply)
     except DatabaseError as error:
         raise SettingsError(
@@ -86,7 +86,7 @@ def _migrate(apply: bool) -> list[str]:
 
 
 @contextmanager
-def _migration_lock() -> Iterator[None]:
+def _migration_lock(apply: bool) -> Iterator[None]:
     if connection.vendor == "postgresql":
         # The lock belongs to the database session, because it must cover all migrations, and each migration is a transaction of its own.
         with connection.cursor() as cursor:
@@ -98,7 +98,11 @@ def _migration_lock() -> Iterator[None]:
                 cursor.execute("SELECT pg_advisory_unlock(%s)", [_MIGRATION_LOCK])
         return
     file = Path(f"{connection.settings_dict['NAME']}.lock")
-    with file.open("w") as lock:
+    if not apply and not file.exists():
+        # No process has ever applied migrations. A lock file of root would keep the station from applying them.
+        yield
+        return
+    with file.open("w" if apply else "r") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

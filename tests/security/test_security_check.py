@@ -136,3 +136,27 @@ def test_the_command_names_the_four_warnings_without_tls_and_none_behind_tls(ope
     assert opened.returncode == 1
     behind = run_castline(file, "security", "check", "--json", CASTLINE_STATION__BEHIND_TLS="true")
     assert "deployment check" not in behind.stdout
+
+
+@pytest.mark.real
+def test_the_command_reports_old_tables_beside_all_other_findings_and_creates_no_file(open_folder: Path) -> None:
+    file = write_settings(open_folder)
+    (open_folder / "var").mkdir(mode=0o700, exist_ok=True)
+    (open_folder / "var" / "station.sqlite3").touch(mode=0o600)
+    before = sorted(open_folder.rglob("*"))
+    checked = run_castline(file, "security", "check", "--json", CASTLINE_STATION__HOST="0.0.0.0")
+    problems = [json.loads(line)["problem"] for line in checked.stdout.splitlines()]
+    assert checked.returncode == 1, checked.stderr
+    assert any("without TLS" in problem for problem in problems)
+    assert any(problem.startswith("The accounts were not checked.") and "out of date" in problem for problem in problems)
+    assert sorted(open_folder.rglob("*")) == before
+
+
+@pytest.mark.real
+def test_the_command_reports_a_secret_key_that_is_too_short_beside_all_other_findings(open_folder: Path) -> None:
+    file = write_settings(open_folder)
+    checked = run_castline(file, "security", "check", "--json", CASTLINE_STATION__HOST="0.0.0.0", CASTLINE_STATION__SECRET_KEY="short")
+    problems = [json.loads(line)["problem"] for line in checked.stdout.splitlines()]
+    assert checked.returncode == 1, checked.stderr
+    assert any("without TLS" in problem for problem in problems)
+    assert any(problem.startswith("The station was not checked.") and "5 characters" in problem for problem in problems)
