@@ -111,8 +111,10 @@ class _RaisingSyslogHandler(logging.handlers.SysLogHandler):
         # Check the connection before each message. If the server has closed the connection, the operating system would still accept one
         # message and lose it.
         connected: socket.socket = getattr(self, "socket")  # noqa: B009
-        readable, _, _ = select.select([connected], [], [], 0)
-        return bool(readable) and not connected.recv(4096)
+        # select.select() would refuse the connection if more than 1023 files are open.
+        readiness = select.poll()
+        readiness.register(connected, select.POLLIN)
+        return bool(readiness.poll(0)) and not connected.recv(4096)
 
     def handleError(self, record: logging.LogRecord) -> None:
         raise  # logging calls this method while it handles an error, so `raise` raises this error again
@@ -156,4 +158,7 @@ def keep_shipping() -> None:
                 sender.close()
             sender, pause_s = None, backoff.failed()
             connection.close()
+        except Exception:
+            metrics.audit_shipping_failing.set(1)
+            raise
         stopping.wait(pause_s)

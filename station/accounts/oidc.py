@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 
 _BACKEND = "django.contrib.auth.backends.ModelBackend"
 _NEXT = "oidc_next"
+# Authlib's name of the provider. The session keeps each log-in that has begun under the key `_state_<name>_<state>`.
+_CLIENT = "castline"
 _REQUEST_TIMEOUT_S = 5.0
 # Largest allowed difference between the clocks of the provider and of the station.
 _CLOCK_LEEWAY_S = 60
@@ -92,6 +94,9 @@ def begin(request: HttpRequest) -> HttpResponse:
 def finish(request: HttpRequest) -> HttpResponse:
     """Takes the answer of the provider, checks its token, and logs the person in."""
     settings = _get_settings()
+    if not _has_begun(request):
+        sentence = "No log-in of this browser waits for an answer of the provider. Begin the log-in again."
+        return render_error_page(request, 403, "No log-in", sentence)
     try:
         claims = _fetch_claims(request, settings)
         user = _find_or_make_user(settings, claims)
@@ -104,6 +109,15 @@ def finish(request: HttpRequest) -> HttpResponse:
     AuditEntry.record(user, "logged in", user.get_username(), by="OpenID Connect")
     is_safe = url_has_allowed_host_and_scheme(address, {request.get_host()}, require_https=request.is_secure())
     return redirect(address if is_safe else resolve_url("wall"))
+
+
+def _has_begun(request: HttpRequest) -> bool:
+    """Returns whether this browser has begun the log-in that the provider answers.
+
+    Checked before anything is written or sent. Otherwise strangers could fill the audit log and send requests to the provider.
+    """
+    state = request.GET.get("state")
+    return bool(state) and f"_state_{_CLIENT}_{state}" in request.session
 
 
 def _get_settings() -> OidcSettings:
@@ -129,7 +143,7 @@ def _make_client(issuer: str, client_id: str, secret: str, period: int) -> Any:
     from authlib.integrations.django_client import OAuth
 
     return OAuth().register(
-        "castline",
+        _CLIENT,
         client_id=client_id,
         client_secret=secret or None,
         server_metadata_url=f"{issuer.rstrip('/')}/.well-known/openid-configuration",
@@ -188,7 +202,19 @@ def _find_or_make_user(settings: OidcSettings, claims: Mapping[str, Any]) -> Use
     return user
 
 
+def _is_taken(name: str) -> bool:
+    """Returns whether an account has `name`, or a name that looks the same or differs only in upper and lower case."""
+    # The names are compared in Python, because SQLite ignores the case of ASCII letters only.
+    taken = User.objects.values_list("username", flat=True).iterator()
+    return any(_fold(other) == _fold(name) for other in taken)
+
+
+def _fold(name: str) -> str:
+    return str(User.normalize_username(User.normalize_username(name).casefold()))
+
+
 def _make_user(settings: OidcSettings, subject: str, name: str, role: Role) -> User:
+    name = User.normalize_username(name)
     try:
         UnicodeUsernameValidator()(name)
     except ValidationError:
@@ -197,7 +223,7 @@ def _make_user(settings: OidcSettings, subject: str, name: str, role: Role) -> U
         raise LogInRefusedError(
             "no name", f"The provider sent no valid name for an account in {settings.name_claim}. Ask an administrator."
         )
-    if User.objects.filter(username__iexact=name).exists():
+    if _is_taken(name):
         # Refuse the name of an existing account. Otherwise a person who can choose a name at the provider could take over the account.
         raise LogInRefusedError("name taken", f"This station already has another account with the name {name}. Ask an administrator.")
     user = User(username=name)

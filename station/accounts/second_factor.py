@@ -65,7 +65,7 @@ def set_up(request: HttpRequest) -> HttpResponse:
         messages.info(request, "This account has a second factor already.")
         return redirect("account")
     if request.method == "POST" and "begin" in request.POST:
-        TOTPDevice.objects.get_or_create(user=user, name=_APP, defaults={"confirmed": False})
+        _make_key(user)
         return redirect("second-factor")
     device = TOTPDevice.objects.filter(user=user, name=_APP).first()
     if device is None:
@@ -119,6 +119,13 @@ def _is_password_right(user: User, password: str, rules: Sequence[DelayRule], pa
     else:
         AuditEntry.record(user, "wrong password", user.username, page=page)
     return is_right
+
+
+@transaction.atomic
+def _make_key(user: User) -> None:
+    """Makes a new key. A key that was made before and never confirmed is deleted, because somebody else may have seen that key."""
+    TOTPDevice.objects.filter(user=user, confirmed=False).delete()
+    TOTPDevice.objects.create(user=user, name=_APP, confirmed=False)
 
 
 def _turn_on(user: User, device: TOTPDevice) -> list[str]:

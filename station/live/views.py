@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 from asgiref.sync import sync_to_async
+from django.contrib.auth import HASH_SESSION_KEY
 from django.contrib.auth.models import User
+from django.contrib.sessions.backends.db import SessionStore
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
 from django.shortcuts import render
+from django.utils.crypto import constant_time_compare
 from django.views.decorators.http import require_safe
 
 from station.accounts.access import get_rights, may_see_line, right_required
@@ -60,8 +63,14 @@ async def live_events(request: HttpRequest) -> HttpResponseBase:
 
 
 def _is_still_permitted(request: HttpRequest, line: str | None = None) -> bool:
-    key = request.session.session_key
-    if key is None or not request.session.exists(key) or has_session_ended(request.session):
-        return False
+    # Read the session again, because it may have ended, and other requests may have extended it.
+    session = SessionStore(request.session.session_key)
     user = User.objects.filter(pk=request.user.pk).first() if request.user.is_authenticated else None
-    return user is not None and "look" in get_rights(user) and (line is None or may_see_line(user, line))
+    if user is None or not _is_session_of(session, user) or has_session_ended(session):
+        return False
+    return "look" in get_rights(user) and (line is None or may_see_line(user, line))
+
+
+def _is_session_of(session: SessionStore, user: User) -> bool:
+    """Returns whether `session` is a log-in of `user` with the present password. An expired session is empty."""
+    return constant_time_compare(session.get(HASH_SESSION_KEY, ""), user.get_session_auth_hash())

@@ -10,6 +10,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.db import connection
 from django.test import Client
+from django.test.utils import override_settings
 from django.urls import URLPattern, URLResolver, get_resolver
 from django.urls.resolvers import RoutePattern
 
@@ -17,6 +18,7 @@ from station.accounts.models import ApiToken
 from station.pictures.part_picture_reader import get_picture_reader
 from station.studies.creation import StudyPlan, make_study
 from streams.object_store import ObjectStore
+from streams.settings import OidcSettings
 from tests.encoded_pictures import make_png
 from tests.rendered_pictures import camera_pictures
 from tests.station.conftest import SETTINGS, MakePart
@@ -24,7 +26,10 @@ from tests.station.conftest import SETTINGS, MakePart
 NOW = datetime(2026, 11, 26, 8, 0, tzinfo=UTC)
 # An export of data is written into the audit log, although it is a GET request.
 EXPORTS = ("/history/export.csv", "/history/export.parquet", "/reviews/data-sets/")
-QUERIES = ("", "?line=line-1&action=choose&version=demo&part=line-1:7:1&label=ok&reserve=1&open=1.waiting&side=240&format=md")
+QUERIES = (
+    "",
+    "?line=line-1&action=choose&version=demo&part=line-1:7:1&label=ok&reserve=1&open=1.waiting&side=240&format=md&state=x&code=y",
+)
 
 
 def list_routes(resolver: URLResolver, before: str = "") -> Iterator[str]:
@@ -81,16 +86,20 @@ def test_no_get_request_changes_the_database(administrator: Client, values: dict
     # The first request of a session extends the session, and the next ones do so only ten minutes later.
     open_page(administrator, "/")
     opened = {}
-    for route in list_routes(get_resolver()):
-        address = "/" + re.sub(r"<(?:\w+:)?(\w+)>", lambda found: values[found[1]], route)
-        for query in QUERIES:
-            before = read_database()
-            status = open_page(administrator, address + query)
-            after = read_database()
-            changed = {table for table in before if before[table] != after[table]}
-            if address.startswith(EXPORTS):
-                changed -= {"accounts_auditentry"}
-            assert not changed, f"GET {address}{query} changed {changed}"
-            opened[address] = status
+    # With an issuer, the page that takes the answer of an OpenID Connect provider exists, too.
+    station = SETTINGS.station.model_copy(update={"oidc": OidcSettings(issuer="http://127.0.0.1:9")})
+    with override_settings(CASTLINE=SETTINGS.model_copy(update={"station": station})):
+        for route in list_routes(get_resolver()):
+            address = "/" + re.sub(r"<(?:\w+:)?(\w+)>", lambda found: values[found[1]], route)
+            for query in QUERIES:
+                before = read_database()
+                status = open_page(administrator, address + query)
+                after = read_database()
+                changed = {table for table in before if before[table] != after[table]}
+                if address.startswith(EXPORTS):
+                    changed -= {"accounts_auditentry"}
+                assert not changed, f"GET {address}{query} changed {changed}"
+                opened[address] = status
+    assert opened["/log-in/provider/return"] == 403
     assert len(opened) > 50
     assert sum(status == 200 for status in opened.values()) > 30, opened

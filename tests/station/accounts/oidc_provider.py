@@ -31,6 +31,7 @@ class OidcProvider:
         self.claims: dict[str, Any] = {}
         self.metadata: dict[str, Any] = {}
         self.codes: dict[str, dict[str, str]] = {}
+        self.requests: list[str] = []
         self.issuer = ""
 
     def authorize(self, address: str) -> str:
@@ -96,6 +97,7 @@ def running_provider() -> Iterator[OidcProvider]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            provider.requests.append(self.path)
             if self.path == "/.well-known/openid-configuration":
                 self._answer(200, provider.describe())
             elif self.path == "/jwks":
@@ -104,6 +106,7 @@ def running_provider() -> Iterator[OidcProvider]:
                 self._answer(404, {})
 
         def do_POST(self) -> None:
+            provider.requests.append(self.path)
             body = self.rfile.read(int(self.headers["Content-Length"])).decode()
             form = {name: values[0] for name, values in parse_qs(body).items()}
             self._answer(*provider.make_token(form, self.headers.get("Authorization", "")))

@@ -3,21 +3,43 @@
 from __future__ import annotations
 
 import json
+import os
+import resource
 import socket
 import sqlite3
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import tomli_w
 from django.test import Client
+from django.test.utils import override_settings
+from prometheus_client import REGISTRY
 
-from station.accounts.audit_log import SyslogSender, list_records, ship_new_entries, verify_chain
+from station.accounts.audit_log import SyslogSender, keep_shipping, list_records, ship_new_entries, verify_chain
 from station.accounts.models import AuditEntry, chain_sha256
+from streams import metrics
 from tests.processes import CASTLINE
-from tests.station.conftest import MakePart
+from tests.station.conftest import SETTINGS, MakePart
+
+
+@pytest.fixture
+def many_open_files() -> Iterator[None]:
+    """Keeps so many files open that the number of the next one is above 1023, the largest number that `select.select` takes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard) if hard != resource.RLIM_INFINITY else 4096, hard))
+    opened: list[int] = []
+    try:
+        while not opened or opened[-1] < 1024:
+            opened.append(os.open(os.devnull, os.O_RDONLY))
+        yield
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def record_three() -> list[AuditEntry]:
@@ -104,6 +126,23 @@ def test_a_log_server_that_is_away_gets_the_entries_later(database: Path) -> Non
         assert ship_new_entries(sender) == 3
         sender.close()
         assert b'"subject": "entry 0"' in server.recv(65536)
+
+
+def test_the_log_server_gets_entries_from_a_process_with_many_open_files(database: Path, many_open_files: None) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        sender = SyslogSender(f"tcp://127.0.0.1:{listening.getsockname()[1]}")
+        record_three()
+        assert ship_new_entries(sender) == 3
+        sender.close()
+
+
+def test_an_error_of_any_kind_is_shown_while_the_copy_fails(database: Path) -> None:
+    # The host name is too long, which is neither an error of the network nor of the database.
+    station = SETTINGS.station.model_copy(update={"audit_syslog": f"udp://{'x' * 64}:514"})
+    metrics.audit_shipping_failing.set(0)
+    with override_settings(CASTLINE=SETTINGS.model_copy(update={"station": station})), pytest.raises(UnicodeError):
+        keep_shipping()
+    assert REGISTRY.get_sample_value("castline_audit_shipping_failing") == 1
 
 
 def test_no_entry_is_lost_if_the_log_server_closes_the_connection(database: Path) -> None:

@@ -138,6 +138,14 @@ def test_an_answer_is_taken_once_and_only_in_the_browser_that_began(visitor: Cli
     assert not is_logged_in(visitor)
 
 
+def test_an_answer_that_no_log_in_of_the_browser_asked_for_leaves_no_trace(visitor: Client, provider: OidcProvider) -> None:
+    queries = ("", "?state=x", "?state=x&code=y", "?state=x&error=access_denied")
+    statuses = [visitor.get(f"/log-in/provider/return{query}").status_code for query in queries]
+    assert statuses == [403] * len(queries)
+    assert not AuditEntry.objects.exists()
+    assert provider.requests == []
+
+
 def test_a_stolen_code_is_worthless_without_its_code_verifier(visitor: Client, provider: OidcProvider) -> None:
     stolen = provider.authorize(begin(visitor)).partition("code=")[2].partition("&")[0]
     thief = Client()
@@ -155,10 +163,38 @@ def test_a_token_opens_no_account_of_this_station(visitor: Client, provider: Oid
     assert visitor.post("/log-in/", {"username": "Berta", "password": PASSWORD}).status_code == 302, "the password works as before"
 
 
+@pytest.mark.parametrize(
+    ("existing", "name"), [("bert", "ｂert"), ("jürgen", "JÜRGEN"), ("jürgen", "ju\u0308rgen"), ("JÜRGEN", "jürgen"), ("strauss", "STRAUß")]
+)
+def test_a_name_that_looks_like_that_of_another_account_is_refused(
+    visitor: Client, provider: OidcProvider, account: MakeAccount, existing: str, name: str
+) -> None:
+    account(existing, "operator")
+    provider.claims = {"preferred_username": name}
+    assert log_in(visitor, provider).status_code == 403
+    assert AuditEntry.objects.filter(detail__reason="name taken").exists()
+
+
+def test_the_name_of_a_new_account_has_its_usual_letters(visitor: Client, provider: OidcProvider) -> None:
+    provider.claims = {"preferred_username": "ju\u0308rgen"}
+    assert log_in(visitor, provider).status_code == 302
+    assert User.objects.get().username == "j\u00fcrgen"
+
+
 def test_another_person_with_the_same_name_gets_no_access(visitor: Client, provider: OidcProvider) -> None:
     log_in(visitor, provider)
     provider.claims = {"sub": "person-2"}
     assert log_in(Client(), provider).status_code == 403
+
+
+def test_a_log_in_by_password_after_an_unfinished_one_gets_a_session_of_full_length(
+    visitor: Client, provider: OidcProvider, account: MakeAccount
+) -> None:
+    account("anna", "operator", password=True)
+    begin(visitor)
+    assert visitor.session.get_expiry_age() <= 900
+    assert visitor.post("/log-in/", {"username": "anna", "password": PASSWORD}).status_code == 302
+    assert visitor.session.get_expiry_age() == SETTINGS.station.session_hours * 3600
 
 
 def test_an_account_that_may_not_log_in_stays_closed(visitor: Client, provider: OidcProvider) -> None:

@@ -79,6 +79,16 @@ def test_nobody_adds_a_second_factor_to_an_account_without_its_password(account:
     assert log_in("") == 302, "the log-in still needs only the password"
 
 
+def test_a_key_that_somebody_saw_before_is_replaced_when_the_set_up_begins_again(account: MakeAccount) -> None:
+    anna = account("anna", "operator", password=True)
+    browser = Client()
+    browser.force_login(anna, "django.contrib.auth.backends.ModelBackend")
+    browser.post("/account/second-factor/", {"begin": "1"})
+    seen = TOTPDevice.objects.get(user=anna).bin_key
+    browser.post("/account/second-factor/", {"begin": "1"})
+    assert TOTPDevice.objects.get(user=anna).bin_key != seen
+
+
 def test_the_answer_does_not_say_whether_the_password_was_right(with_factor: tuple[bytes, list[str]]) -> None:
     pages = [Client().post("/log-in/", {"username": "anna", "password": word}).content.decode() for word in (PASSWORD, "wrong")]
     first, second = (re.sub(r"[A-Za-z0-9]{64}|value=\"[^\"]*\"", "", page) for page in pages)

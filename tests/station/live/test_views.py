@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from django.contrib.auth.models import Group, User
+from django.contrib.sessions.models import Session
 from django.test import Client
+from django.utils import timezone
 
 from station.live.views import _is_still_permitted
 
@@ -39,4 +43,21 @@ def test_a_stream_ends_when_its_person_may_no_longer_look(operator: Client) -> N
     person.groups.add(Group.objects.get(name="operator"))
     assert _is_still_permitted(request)
     operator.logout()
+    assert not _is_still_permitted(request)
+
+
+def test_a_stream_ends_when_the_password_was_changed_elsewhere(operator: Client) -> None:
+    request = operator.get("/").wsgi_request
+    assert _is_still_permitted(request)
+    person = User.objects.get(username=request.user.get_username())
+    person.set_password("another long pass phrase")
+    person.save()
+    assert not _is_still_permitted(request)
+
+
+def test_a_stream_ends_when_its_session_has_expired(operator: Client) -> None:
+    request = operator.get("/").wsgi_request
+    Session.objects.update(expire_date=timezone.now() + timedelta(minutes=1))
+    assert _is_still_permitted(request)
+    Session.objects.update(expire_date=timezone.now() - timedelta(seconds=1))
     assert not _is_still_permitted(request)
