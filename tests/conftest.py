@@ -103,7 +103,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def kafka_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """Starts a real Apache Kafka for the session and returns its port."""
     settings = Settings(broker=BrokerSettings(port=free_ports(2), data_dir=tmp_path_factory.mktemp("kafka"), access="open"))
-    broker = EmbeddedBroker(settings)
+    # No test kills this broker. So its session with the controller may be long, and a busy machine may pause the broker for seconds.
+    broker = EmbeddedBroker(settings, properties={"broker.heartbeat.interval.ms": "2000", "broker.session.timeout.ms": "18000"})
     broker.start()
     yield settings.broker.port
     broker.stop(20)
