@@ -250,7 +250,8 @@ def test_a_picture_that_cannot_be_read_now_does_not_stop_others_that_could_not_b
         part(keep_picture=True, seen_at=EARLIEST + timedelta(seconds=number))
     source = BlockedSource(frozenset(range(1, 41)), error=error)
     archiver = make_archiver(source)
-    archive_with_repeats(archiver, 20)
+    archive_with_repeats(archiver, 50)
+    assert set(source.asked) == set(range(1, 41))
     assert stored_pictures(store, *range(1, 41)) == []
     source.blocked = frozenset(range(3, 41))
     with pytest.raises(type(error), match="cannot be read now"):
