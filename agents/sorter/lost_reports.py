@@ -8,10 +8,12 @@ gate. But the board numbers the parts of a run one after the other, so the missi
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable
 from itertools import islice
 
 from agents.gate.lane import REPORTED_WITHIN_S
+from agents.sorter.part_states import PartKey, RecordedParts
 
 log = logging.getLogger(__name__)
 
@@ -39,23 +41,35 @@ class LostReports:
         self.run = 0
         self._lowest = self._highest = 0
         self._is_loss_reported = False
+        # The parts of the present run whose records an earlier sorter process has written without a report.
+        self._recorded: set[int] = set()
         # The missing parts, each with the time at which a later part was reported.
         self._missing: dict[int, float] = {}
+        # The parts of earlier runs that were missing at the end of their run.
+        self._ended: deque[PartKey] = deque()
 
-    def begin_run(self, run: int, recorded_parts: Iterable[int], now_s: float) -> None:
-        """Begins with a new run of the board. `recorded_parts` are the parts of this run that already have a sorting record.
+    def begin_run(self, run: int, recorded: RecordedParts, now_s: float) -> None:
+        """Begins with a new run of the board. `recorded` are the parts of this run that already have a sorting record.
 
-        Call `take_all` first, because this method forgets the missing parts of the earlier run.
+        The missing parts of the earlier run are lost, because the board forgets its reports when it is reset. `take_ended` returns them.
+
+        If the run is the present one, its parts were followed until now. So `recorded` is not needed and not used.
         """
-        parts = sorted(recorded_parts)
+        self._ended.extend((self.run, part) for part in sorted(self._missing))
+        self._missing = {}
+        if run == self.run and self._highest:
+            return
         self.run = run
         self._lowest = self._highest = 0
-        self._missing = {}
-        for part in parts:
+        self._recorded = recorded.unreported
+        # Perhaps not all records of the smaller numbers were read, so a gap between them does not mean that a part has no record.
+        newest = max(recorded.reported, default=0)
+        first = newest if recorded.complete_from is None else recorded.complete_from
+        for part in sorted(part for part in recorded.reported if part >= first):
             self.add_report(part, now_s)
         # If the board loses reports, it raises a fault once. If parts of this run already have records, an earlier sorter process has
         # worked in this run, and has perhaps received the fault. This process does not know it, so it assumes that reports were lost.
-        self._is_loss_reported = bool(parts)
+        self._is_loss_reported = bool(recorded.reported)
 
     def note_loss(self) -> None:
         """Records that the board has lost reports. The next call of `add_report` then also counts announced parts as missing."""
@@ -85,20 +99,26 @@ class LostReports:
             missing += [number for number in announced if self._is_known(self.run, number)]
             self._is_loss_reported = False
         for number in missing:
-            if not self._has_record(self.run, number):
+            if not self._is_recorded(self.run, number):
                 self._missing.setdefault(number, now_s)
         self._highest = max(self._highest, part)
 
-    def take_lost(self, now_s: float) -> list[int]:
+    def take_lost(self, now_s: float) -> list[PartKey]:
         """Removes and returns at most 256 parts whose reports are overdue. The board must have lost these reports."""
-        return self._take(lambda since_s: now_s - since_s >= REPORTED_WITHIN_S, _MAX_TAKEN)
-
-    def take_all(self) -> list[int]:
-        """Removes and returns all missing parts. Call this method after a reset of the board, because the reset has deleted the reports."""
-        return self._take(lambda since_s: True, _MAX_MISSING)
-
-    def _take(self, is_lost: Callable[[float], bool], most: int) -> list[int]:
-        due = list(islice((part for part, since_s in self._missing.items() if is_lost(since_s)), most))
+        due = list(islice((part for part, since_s in self._missing.items() if now_s - since_s >= REPORTED_WITHIN_S), _MAX_TAKEN))
         for part in due:
             del self._missing[part]
-        return sorted(part for part in due if not self._has_record(self.run, part))
+        return [(self.run, part) for part in sorted(due) if not self._is_recorded(self.run, part)]
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether `take_ended` has parts to return."""
+        return bool(self._ended)
+
+    def take_ended(self) -> list[PartKey]:
+        """Removes and returns at most 256 parts that were missing when the board was reset, because the reset has deleted their reports."""
+        taken = [self._ended.popleft() for _ in range(min(_MAX_TAKEN, len(self._ended)))]
+        return [key for key in taken if not self._has_record(*key)]
+
+    def _is_recorded(self, run: int, part: int) -> bool:
+        return part in self._recorded or self._has_record(run, part)

@@ -6,8 +6,8 @@ import logging
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
@@ -40,6 +40,8 @@ MAX_RUN = 65535
 # A starting sorter reads at most this many verdicts and sorting records of its line from Kafka. Sorting records are more, because a part
 # can have two of them, but only one verdict.
 _MAX_VERDICTS_READ, _MAX_SORTINGS_READ = MAX_PARTS // 2, 4 * MAX_PARTS
+# The largest number of records that a starting sorter reads from its journal.
+_MAX_UNSENT_READ = 4 * MAX_PARTS
 
 
 @dataclass
@@ -83,6 +85,32 @@ class PartState:
         return any(other is not None and abs(counted_at - other) > _MAX_TIME_DIFFERENCE for other in times)
 
 
+@dataclass
+class RecordedParts:
+    """The numbers of the parts of one run that have a sorting record.
+
+    - `reported`: parts that a board has reported.
+    - `unreported`: parts without a report, for which the sorter wrote a record by itself.
+    - `complete_from`: of the parts with this or a larger number, all records are known. None if no such number is known.
+    """
+
+    reported: set[int] = field(default_factory=set)
+    unreported: set[int] = field(default_factory=set)
+    complete_from: int | None = None
+
+    def add(self, sorting: Sorting, known_since: datetime | None) -> None:
+        """Adds a part. All records since `known_since` are known. If `known_since` is None, all older records are known, too."""
+        if not sorting.event:
+            self.unreported.add(sorting.part)
+            return
+        self.reported.add(sorting.part)
+        # No record of a part is older than the count of the part. So all records of parts that were counted after `known_since` are known.
+        if known_since is None:
+            self.complete_from = 0
+        elif sorting.counted_at is not None and sorting.counted_at >= known_since:
+            self.complete_from = sorting.part if self.complete_from is None else min(self.complete_from, sorting.part)
+
+
 class PartStates:
     """Keeps the states of the newest parts, at most `max_parts`."""
 
@@ -91,6 +119,8 @@ class PartStates:
         self._states: OrderedDict[PartKey, PartState] = OrderedDict()
         # The last run of the line's board, or 0 if it is unknown.
         self.last_run = 0
+        # Maps each run to its parts whose sorting records a restarted sorter has read. They can be more parts than the states.
+        self._restored: dict[int, RecordedParts] = {}
 
     def get(self, run: int, part: int) -> PartState:
         """Returns the state of a part. If the part has no state yet, an empty one is added."""
@@ -126,11 +156,24 @@ class PartStates:
         """Returns whether a part has a sorting record."""
         return self.last_sorting(run, part) is not None
 
-    def recorded_parts(self, run: int) -> list[int]:
-        """Returns the numbers of the parts of `run` that a board has counted and that have a sorting record."""
-        return [
-            part for (of_run, part), state in self._states.items() if of_run == run and state.sorting is not None and state.sorting.event
-        ]
+    def set_restored(self, sortings: Sequence[Sorting], known_since: datetime | None) -> None:
+        """Stores which parts have a sorting record.
+
+        `sortings` are all records since `known_since`. If `known_since` is None, they are all records of the line.
+        """
+        self._restored = {}
+        for sorting in sortings:
+            self._restored.setdefault(sorting.run, RecordedParts()).add(sorting, known_since)
+
+    def recorded_parts(self, run: int) -> RecordedParts:
+        """Returns the parts of `run` that have a sorting record."""
+        recorded = self._restored.get(run) or RecordedParts(complete_from=0)
+        sortings = [state.sorting for (of_run, _), state in self._states.items() if of_run == run and state.sorting is not None]
+        return RecordedParts(
+            recorded.reported.union(sorting.part for sorting in sortings if sorting.event),
+            recorded.unreported.union(sorting.part for sorting in sortings if not sorting.event),
+            recorded.complete_from,
+        )
 
     def add_sorting(self, sorting: Sorting) -> None:
         """Stores a sorting record as the newest one of its part."""
@@ -190,17 +233,24 @@ def restore_states(settings: Settings, line: str, journal: SortingJournal, open_
     """
     names = TopicNames(settings.topics.prefix)
     try:
-        verdicts = _read_newest(open_reader, settings, names.verdicts(line), Verdict, _MAX_VERDICTS_READ)
+        verdicts, _ = _read_newest(open_reader, settings, names.verdicts(line), Verdict, _MAX_VERDICTS_READ)
         since = min((verdict.captured_at for verdict in verdicts), default=None)
         since = since - _MAX_TIME_DIFFERENCE if since else None
-        sortings = _read_newest(open_reader, settings, names.sorted(line), Sorting, _MAX_SORTINGS_READ, _MAX_VERDICTS_READ, since)
+        sortings, is_all = _read_newest(open_reader, settings, names.sorted(line), Sorting, _MAX_SORTINGS_READ, _MAX_VERDICTS_READ, since)
     except KafkaError as error:
         raise BrokerError(
             f"Cannot read the newest records of {line} from Kafka at {settings.bootstrap}: {error!r}. Check the broker."
         ) from error
-    states = join_states(verdicts, sortings, _MAX_SORTINGS_READ)
-    for entry in journal.read_newest(MAX_PARTS):
-        states.add_sorting(entry.sorting)
+    # The journal is read after Kafka, so a record that Kafka has just confirmed is in one of the two.
+    unsent = [entry.sorting for entry in journal.read_newest(_MAX_UNSENT_READ)]
+    if len(unsent) == _MAX_UNSENT_READ:
+        # The journal perhaps holds older records, which were not read. They are newer than those in Kafka.
+        known_since: datetime | None = unsent[0].sorted_at
+        states = join_states(verdicts, sortings + unsent, known_since)
+    else:
+        known_since = sortings[0].sorted_at if sortings and not is_all else None
+        states = join_states(verdicts, sortings + unsent, known_since if len(sortings) >= _MAX_SORTINGS_READ else None)
+    states.set_restored(sortings + unsent, known_since)
     states.last_run = journal.last_run() or 0
     for counted in journal.counted_parts():
         if states.last_sorting(counted.run, counted.part) is None:
@@ -208,16 +258,15 @@ def restore_states(settings: Settings, line: str, journal: SortingJournal, open_
     return states
 
 
-def join_states(verdicts: list[Verdict], sortings: list[Sorting], most_sortings: int) -> PartStates:
+def join_states(verdicts: list[Verdict], sortings: list[Sorting], known_since: datetime | None = None) -> PartStates:
     """Returns the states of the parts in `verdicts`, and of the newest parts in `sortings` that have no verdict.
 
-    `sortings` begins with the oldest record. At most `most_sortings` records were read. If `sortings` has this many records, older records
-    can exist that were not read. So a verdict on an older part is ignored if the part has no record in `sortings`.
+    `sortings` begins with the oldest record. Records that are older than `known_since` perhaps exist, but were not read. So a verdict on an
+    older part is ignored if the part has no record in `sortings`.
 
-    Example: `sortings` is full, and its oldest record is from 10:00. A part has a picture from 9:59 and no record in `sortings`. The part
-    was perhaps sorted before 10:00, so its verdict is ignored.
+    Example: `known_since` is 10:00. A part has a picture from 9:59 and no record in `sortings`. The part was perhaps sorted before 10:00,
+    so its verdict is ignored.
     """
-    known_since = sortings[0].sorted_at if len(sortings) >= most_sortings else None
     judged = {(verdict.run, verdict.part) for verdict in verdicts}
     unjudged = [sorting for sorting in sortings if (sorting.run, sorting.part) not in judged]
     states = PartStates()
@@ -245,8 +294,11 @@ def _read_newest(
     most: int,
     least: int = 0,
     since: datetime | None = None,
-) -> list[R]:
-    """Reads the records of a topic that were sent after `since`, but at least the newest `least` and at most the newest `most` records."""
+) -> tuple[list[R], bool]:
+    """Reads the records of a topic that were sent after `since`, but at least the newest `least` and at most the newest `most` records.
+
+    Also returns whether these are all records that were ever written to the topic.
+    """
     consumer = open_reader(settings, "recall", bootstrap_timeout_ms=_MAX_BOOTSTRAP_MS, auto_offset_reset="earliest")
     try:
         partition = TopicPartition(topic, 0)
@@ -256,7 +308,8 @@ def _read_newest(
         if since is not None:
             found = consumer.offsets_for_times({partition: int(since.timestamp() * 1000)})[partition]
             first = max(first, min(found.offset if found else end, end - least))
-        consumer.seek(partition, max(beginning, first))
+        first = max(beginning, first)
+        consumer.seek(partition, first)
         newest: list[R] = []
         give_up_s = time.monotonic() + _MAX_RESTORE_S
         while (position := consumer.position(partition)) < end:
@@ -267,7 +320,7 @@ def _read_newest(
                 )
             for records in consumer.poll(timeout_ms=500).values():
                 newest += [decoded for record in records if (decoded := _read(settings, kind, record)) is not None]
-        return newest
+        return newest, first == 0
     finally:
         consumer.close()
 

@@ -32,7 +32,7 @@ from agents.sorter.journal import CountedPart
 from agents.sorter.journal_sender import JournalSender
 from agents.sorter.lost_reports import LostReports
 from agents.sorter.part_reports import PartReports
-from agents.sorter.part_states import MAX_RUN, PartKey, PartStates
+from agents.sorter.part_states import MAX_RUN, PartKey, PartState, PartStates
 from agents.sorter.sorted_parts import count_sorted
 from firmware.fault_table import code_of, error_codes
 from streams import metrics
@@ -330,7 +330,7 @@ class Sorter:
             events: list[GateEvent] = []
             # The wait for an event ends after some time, because the search for lost reports below must also run while no events come.
             with suppress(TimeoutError):
-                async with asyncio.timeout(_LOST_CHECK_S):
+                async with asyncio.timeout(0 if self._lost_reports.has_ended else _LOST_CHECK_S):
                     events.append(await self._events.get())
             while not self._events.empty():
                 events.append(self._events.get_nowait())
@@ -339,8 +339,8 @@ class Sorter:
                 # The records of this event are remembered before the next event is handled. Otherwise a part could get two records, for
                 # example after two resets of the board.
                 sortings += self._remember(self._sortings_of(event))
-            lost = self._lost_reports.take_lost(time.monotonic())
-            sortings += self._remember(self._lost_sortings(lost, "fault", _EVENTS_LOST))
+            sortings += self._lost_sortings(self._lost_reports.take_ended(), "board-restarted", _UNKNOWN_RUN)
+            sortings += self._lost_sortings(self._lost_reports.take_lost(time.monotonic()), "fault", _EVENTS_LOST)
             counted = [CountedPart(event.run, event.part, event.counted_at) for event in events if isinstance(event, PartCounted)]
             runs = [event.run for event in events if isinstance(event, RunBegan)]
             # The journal has a list of the parts that the gateway does not know yet. `_store` first adds the parts in `counted`, and then
@@ -378,8 +378,6 @@ class Sorter:
             self._states.last_run = event.run
             keys = [key for key in self._ended_parts.pop(event.run, []) if self._states.last_sorting(*key) is None]
             sortings = [self._untracked_sorting(*key, "board-restarted", _UNKNOWN_RUN) for key in keys]
-            lost = [part for part in self._lost_reports.take_all() if (self._lost_reports.run, part) not in keys]
-            sortings += self._lost_sortings(lost, "board-restarted", _UNKNOWN_RUN)
             self._lost_reports.begin_run(event.run, self._states.recorded_parts(event.run), time.monotonic())
             return sortings
         if isinstance(event, FaultChanged):
@@ -430,13 +428,17 @@ class Sorter:
 
     def _untracked_sorting(self, run: int, part: int, reason: SortingReason, code: int) -> Sorting:
         metrics.parts_sorted.labels(self._line, "untracked", reason).inc()
-        return make_untracked_sorting(self._states.get(run, part), self._line, run, part, self._board, reason, code, self._now())
+        # The state of an unknown part is not stored, because many lost parts would displace the states of the parts on the belt.
+        state = self._states.get(run, part) if self._states.is_known(run, part) else PartState()
+        return make_untracked_sorting(state, self._line, run, part, self._board, reason, code, self._now())
 
-    def _lost_sortings(self, parts: list[int], reason: SortingReason, code: int) -> list[Sorting]:
-        """Returns records of parts of the present run whose reports the board has lost."""
-        if parts:
-            log.error("%s: the board has lost its reports about %d parts, from part %d on.", self._line, len(parts), min(parts))
-        return [self._untracked_sorting(self._lost_reports.run, part, reason, code) for part in parts]
+    def _lost_sortings(self, keys: list[PartKey], reason: SortingReason, code: int) -> list[Sorting]:
+        """Returns records of parts whose reports the board has lost. Remembers the records of known parts."""
+        if keys:
+            log.error("%s: the board has lost its reports about %d parts, from part %d on.", self._line, len(keys), min(keys)[1])
+        sortings = [self._untracked_sorting(*key, reason, code) for key in keys]
+        self._remember([sorting for sorting in sortings if self._states.is_known(sorting.run, sorting.part)])
+        return sortings
 
     async def _record(self, sorting: Sorting) -> None:
         # The record is remembered before it is written to the disk, because writing is slow. If the board repeats its event during the

@@ -617,7 +617,7 @@ GATE_MUTANTS = (
     Mutant(
         "parts forgotten whose reports the board has lost",
         _SORTER + "sorter.py",
-        'sortings += self._lost_sortings(lost, "board-restarted", _UNKNOWN_RUN)',
+        'sortings += self._lost_sortings(self._lost_reports.take_ended(), "board-restarted", _UNKNOWN_RUN)',
         "",
         _RECORDS,
     ),

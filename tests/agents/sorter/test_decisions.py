@@ -169,7 +169,7 @@ def test_after_a_restart_the_judged_parts_without_a_record_are_known_and_no_othe
     """Part 3 was judged and not sorted. Part 4 was sorted without a verdict, and part 2 has two records."""
     verdicts = [make_verdict("line-1", 1, part, "ok", NOW) for part in (1, 2, 3)]
     sortings = [untracked(part, NOW + timedelta(seconds=2)) for part in (1, 2, 4, 2)]
-    states = join_states(verdicts, sortings, 100)
+    states = join_states(verdicts, sortings)
     assert states.unrecorded_parts(2) == [(1, 3)]
     assert states.last_sorting(1, 4) is not None
 
@@ -177,7 +177,7 @@ def test_after_a_restart_the_judged_parts_without_a_record_are_known_and_no_othe
 def test_a_verdict_whose_record_may_not_have_been_read_is_no_unrecorded_part() -> None:
     verdicts = [make_verdict("line-1", 1, part, "ok", NOW + timedelta(seconds=part)) for part in (1, 9)]
     sortings = [untracked(part, NOW + timedelta(seconds=part)) for part in (5, 6)]
-    assert join_states(verdicts, sortings, 2).unrecorded_parts(2) == [(1, 9)]
+    assert join_states(verdicts, sortings, sortings[0].sorted_at).unrecorded_parts(2) == [(1, 9)]
 
 
 @pytest.mark.parametrize(("run", "counted", "unused"), [(13, 0, 13), (12, 4, 12), (12, 3, 13), (1, 0, 13), (1, 9, 13)])

@@ -289,6 +289,32 @@ def test_parts_whose_reports_the_board_has_lost_get_a_record(tmp_path: Path) -> 
     asyncio.run(run())
 
 
+def test_many_lost_reports_do_not_displace_what_the_sorter_knows_about_the_castings_on_the_belt(tmp_path: Path) -> None:
+    """After a very large gap in the part numbers, the board is reset. The parts in the gap get their records in portions."""
+
+    async def run() -> None:
+        states = PartStates()
+        async with running(tmp_path, states) as rig:
+            rig.sorter.handle_event(RunBegan(1, "power"))
+            rig.sorter.handle_event(report(1, event=1))
+            rig.sorter.handle_event(report(6000, event=9))
+            await rig.wait_for_records(2)
+            states.get(2, 1).set_verdict(make_verdict(LINE, 2, 1, "defect", datetime.now(UTC)))
+            rig.sorter.handle_event(RunBegan(2, "button"))
+            rig.sorter.handle_event(replace(report(1, event=3, run=2), reason="verdict"))
+            for _ in range(2000):
+                if rig.journal.read_newest(1)[0].sorting.part != 5999:
+                    await asyncio.sleep(0.01)
+            newest = [entry.sorting for entry in rig.journal.read_newest(6000)]
+            ended = [record.part for record in newest if record.reason == "board-restarted"]
+            assert ended == list(range(2, 6000))
+            (of_belt,) = [record for record in newest if record.run == 2]
+            assert (of_belt.label, newest.index(of_belt) <= 2 + 256) == ("defect", True)
+            assert states.is_known(1, 6000)
+
+    asyncio.run(run())
+
+
 class Commits:
     """Stands for the consumer group. `acknowledged` are the parts whose verdicts the sorter has acknowledged to Kafka."""
 
