@@ -78,6 +78,8 @@ class CameraLatency:
         self._stepped_s = 0.0
         # The value of `suspension` before the first of these changes of the clock.
         self._earlier_suspension = ""
+        # The value of `Matcher.doubt` at the last call of `can_end_doubt`.
+        self._doubt = 0
         self._use_latency()
 
     @property
@@ -165,6 +167,18 @@ class CameraLatency:
             metrics.camera_offset_seconds.labels(self.line).set(self._monitor.median_offset_s)
             metrics.camera_offset_share.labels(self.line).set(self._monitor.median_share)
             self._follow_suspension()
+
+    def can_end_doubt(self, doubt: int) -> bool:
+        """Returns whether the pictures since the begin of a doubt prove that the latency is right, and so the clock of the camera, too.
+
+        `doubt` is the number of the present doubt of the matcher, or 0. Call this method after each call of the matcher.
+        """
+        if self._monitor is None:
+            return False
+        if doubt and doubt != self._doubt:
+            self._monitor.forget_pictures()
+        self._doubt = doubt
+        return bool(doubt) and self._monitor.is_proved
 
     def add_clock_step(self, step_s: float) -> None:
         """Notes that the clock of this machine was set by `step_s` seconds.

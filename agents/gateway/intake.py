@@ -271,19 +271,22 @@ class Intake:
             latency.add_picture(time_s)
             if latency.usable_s is None:
                 return [*forgotten, *matcher.release_pictures(), MatchDecision(pending, None)]
-            return forgotten + self._track_offsets(
-                matcher.add_picture(pending, time_s - latency.usable_s, self._clock(), len(pending.frame.value))
-            )
+            decisions = matcher.add_picture(pending, time_s - latency.usable_s, self._clock(), len(pending.frame.value))
+            return forgotten + self._check_latency(decisions, matcher)
 
-    def _track_offsets(self, decisions: list[MatchDecision[_PendingFrame]]) -> list[MatchDecision[_PendingFrame]]:
+    def _check_latency(
+        self, decisions: list[MatchDecision[_PendingFrame]], matcher: Matcher[_PendingFrame]
+    ) -> list[MatchDecision[_PendingFrame]]:
         """Passes the time between each matched picture and its part to the check of the latency. Returns `decisions` unchanged.
 
-        The caller must hold the lock.
+        Also ends a doubt about the clock of the camera if the latency is proved. The caller must hold the lock.
         """
         if self._latency is not None:
             for decision in decisions:
                 if decision.offset_s is not None and decision.spacing_s is not None:
                     self._latency.add_offset(decision.offset_s, decision.spacing_s)
+            if self._latency.can_end_doubt(matcher.doubt):
+                matcher.end_doubt()
         return decisions
 
     def report_part(self, part: PartId, captured_at: datetime) -> bool:
@@ -303,7 +306,7 @@ class Intake:
                 if self._latency is not None:
                     self._latency.add_part(captured_at.timestamp())
                     self._matcher.part_timeout_s = self._part_timeout_s + max(0.0, self._latency.value_s or 0.0)
-                decisions = self._track_offsets(self._matcher.add_part(part, captured_at.timestamp(), self._clock()))
+                decisions = self._check_latency(self._matcher.add_part(part, captured_at.timestamp(), self._clock()), self._matcher)
         self._apply([*forgotten, *decisions])
         return True
 
@@ -341,7 +344,15 @@ class Intake:
         if self._latency is None:
             return ""
         with self._lock:
-            return self._latency.find_problem()
+            problem = self._latency.find_problem()
+            refused_count = self._matcher.refused_count if self._matcher is not None else 0
+            if problem or not refused_count:
+                return problem
+        return (
+            f"{self._line}: the pictures come later than before, and one of them fits no part, so {refused_count} pictures were assigned "
+            "to no part; an irregular gap between parts that proves the latency ends this; otherwise check the clock of the camera, then "
+            f'run "castline gateway measure {self._line}" while parts pass'
+        )
 
     def has_picture(self, part: PartId) -> bool:
         """Returns whether the picture of `part`, which the board counted, is already stored."""
@@ -359,7 +370,7 @@ class Intake:
         if self._matcher is not None:
             with self._lock:
                 forgotten = self._follow_clock(self._matcher)
-                decisions = self._track_offsets(self._matcher.decide_due(self._clock(), is_ending=is_ending))
+                decisions = self._check_latency(self._matcher.decide_due(self._clock(), is_ending=is_ending), self._matcher)
             self._apply([*forgotten, *decisions])
 
     def _follow_clock(self, matcher: Matcher[_PendingFrame]) -> list[MatchDecision[_PendingFrame]]:

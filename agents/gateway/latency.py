@@ -316,6 +316,8 @@ class LatencyMonitor:
         # Two values in seconds for each of the last pictures: its delay (see `median_offset_s`), and the time between two parts.
         self._offsets: deque[tuple[float, float]] = deque(maxlen=_WATCHED_PICTURES)
         self._pictures_since_estimate = 0
+        # True if the pictures since the last call of `forget_pictures` prove that the latency in use is right.
+        self.is_proved = False
 
     @property
     def median_offset_s(self) -> float:
@@ -368,6 +370,7 @@ class LatencyMonitor:
             self._suspend(f"the last pictures show a latency of {estimate.latency_s:.3f} s")
         elif error_s <= DRIFT_SHARE * estimate.spacing_s:
             self.suspension = ""
+            self.is_proved = True
 
     def restart(self, suspension: str) -> None:
         """Forgets all parts and pictures, and sets `suspension`.
@@ -375,17 +378,19 @@ class LatencyMonitor:
         Call this method after a clock was set, because the stored times are then wrong.
         """
         self._history.parts.clear()
-        self._forget_pictures()
+        self.forget_pictures()
         self.suspension = suspension
 
     def _suspend(self, reason: str) -> None:
         if not self.suspension:
             # The earlier pictures made the latency look wrong. They are deleted, because only later pictures can prove that the latency is
             # right.
-            self._forget_pictures()
+            self.forget_pictures()
         self.suspension = reason
 
-    def _forget_pictures(self) -> None:
+    def forget_pictures(self) -> None:
+        """Forgets all pictures, so that only later pictures can prove the latency."""
+        self.is_proved = False
         self._history.pictures.clear()
         self._offsets.clear()
         self._pictures_since_estimate = 0

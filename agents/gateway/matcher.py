@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from statistics import median
 from typing import Generic, TypeVar
@@ -120,6 +120,9 @@ class Matcher(Generic[Picture]):
         # The age of the last late picture that fits no part, or None. The clock of the camera was perhaps wrong at this picture. So the
         # next pictures of about the same age get no part either.
         self._doubted_age_s: float | None = None
+        # The number of times that a doubt began, and the number of pictures that got no part because of the present doubt.
+        self._doubts = 0
+        self._refused_count = 0
         # The age of the last matched picture if this picture was late, otherwise None.
         self._fitting_age_s: float | None = None
         # The number of late pictures in a row that were matched and had about the same age.
@@ -129,6 +132,27 @@ class Matcher(Generic[Picture]):
     def pending_pictures(self) -> int:
         """The number of pictures that wait for a decision."""
         return len(self._pictures)
+
+    @property
+    def doubt(self) -> int:
+        """The number of the present doubt about the clock of the camera, from 1 on, or 0 if there is no doubt.
+
+        During a doubt, pictures that come as late as the picture before them get no part, because the clock of the camera is perhaps wrong.
+        """
+        return 0 if self._doubted_age_s is None else self._doubts
+
+    @property
+    def refused_count(self) -> int:
+        """The number of pictures that got no part because of the present doubt."""
+        return 0 if self._doubted_age_s is None else self._refused_count
+
+    def end_doubt(self) -> None:
+        """Ends the doubt, because pictures that came since its begin have proved the latency. Their age is the usual one from now on."""
+        if self._doubted_age_s is not None:
+            self._pictures = [replace(waiting, late_age_s=None) if self._is_doubted(waiting) else waiting for waiting in self._pictures]
+            self._recent_ages.clear()
+            self._recent_ages.append(self._doubted_age_s)
+            self._doubted_age_s = None
 
     def add_part(self, part: PartId, time_s: float, now_s: float) -> list[MatchDecision[Picture]]:
         """Adds a part that the board counted at `time_s`, and returns the decisions that are due."""
@@ -173,6 +197,7 @@ class Matcher(Generic[Picture]):
             decision: MatchDecision[Picture] | None
             if self._is_doubted(waiting) or (follows_doubt and is_ending):
                 decision = MatchDecision(waiting.picture, None)
+                self._refused_count += 1
             else:
                 decision = None if follows_doubt else self._decide(waiting, now_s, is_final=is_ending or is_over)
             if decision is None:
@@ -248,6 +273,9 @@ class Matcher(Generic[Picture]):
             self._fitting_count = self._fitting_count + 1 if self._is_near(age_s, self._fitting_age_s) else 1
             self._fitting_age_s = age_s
         elif self._fitting_count < _MIN_FITTING or not self._is_near(age_s, self._fitting_age_s):
+            if not self._is_near(age_s, self._doubted_age_s):
+                self._doubts += 1
+                self._refused_count = 0
             self._doubted_age_s = age_s
 
     def _decide(self, waiting: _WaitingPicture[Picture], now_s: float, is_final: bool) -> MatchDecision[Picture] | None:

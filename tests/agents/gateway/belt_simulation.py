@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from agents.gateway.camera_latency import CameraLatency
@@ -53,6 +53,8 @@ class BeltResult:
     wrong: int = 0
     unmatched: int = 0
     alarm_at: int | None = None
+    # The numbers of the parts that got their picture.
+    matched: set[int] = field(default_factory=set)
     # The largest distance of the median offset from 0, as a share of the spacing.
     largest_median_share: float = 0.0
 
@@ -69,23 +71,37 @@ class SimulatedLine:
         self.matcher: Matcher[int] = Matcher(window_s, part_timeout_s=15.0)
         self.result = BeltResult()
 
-    def run(self, belt: Belt, true_latency_s: Callable[[int], float], first_part: int = 1, clock_error_s: float = 0.0) -> BeltResult:
+    def run(
+        self,
+        belt: Belt,
+        true_latency_s: Callable[[int], float],
+        first_part: int = 1,
+        clock_error_s: float = 0.0,
+        delay_s: Callable[[int], float] = lambda index: 0.0,
+        extra: tuple[int, float] | None = None,
+        unreported: int | None = None,
+    ) -> BeltResult:
         """Plays a belt. `true_latency_s` gives the latency of a picture by the index of its part.
 
-        A picture arrives at the time that it bears, plus `clock_error_s` if the clock of the camera is slow by that.
+        A picture arrives at the time that it bears, plus `clock_error_s` if the clock of the camera is slow by that, and `delay_s` later if
+        its way takes longer. `extra` is a part that triggers the camera twice, and the time between its two pictures. The report of the
+        part `unreported` is lost.
         """
         events: list[tuple[float, int, int, float]] = [
-            (at_s + REPORT_DELAY_S, 0, index, at_s) for index, at_s in enumerate(belt.part_times)
+            (at_s + REPORT_DELAY_S, 0, index, at_s) for index, at_s in enumerate(belt.part_times) if index != unreported
         ]
         for index, jitter_s in belt.jitters.items():
             dated_s = belt.part_times[index] + true_latency_s(index) + jitter_s
-            events.append((dated_s + clock_error_s, 1, index, dated_s))
+            events.append((dated_s + clock_error_s + delay_s(index), 1, index, dated_s))
+            if extra and index == extra[0]:
+                events.append((events[-1][0] + extra[1], 1, index, dated_s + extra[1]))
         events.sort()
         now_s = events[0][0]
         for at_s, kind, index, dated_s in events:
             while now_s + _TICK_S < at_s and self.matcher.pending_pictures:
                 now_s += _TICK_S
                 self._count(self.matcher.decide_due(now_s))
+                self._follow_doubt()
             now_s = at_s
             number = index + first_part
             if kind == 0:
@@ -97,10 +113,15 @@ class SimulatedLine:
                 self._count([*self.matcher.release_pictures(), MatchDecision(number, None)])
             else:
                 self._count(self.matcher.add_picture(number, dated_s - self.latency.usable_s, now_s))
+            self._follow_doubt()
             if self.latency.suspension and self.result.alarm_at is None:
                 self.result.alarm_at = number
         self._count(self.matcher.decide_due(now_s + 5, is_ending=True))
         return self.result
+
+    def _follow_doubt(self) -> None:
+        if self.latency.can_end_doubt(self.matcher.doubt):
+            self.matcher.end_doubt()
 
     def _count(self, decisions: list[MatchDecision[int]]) -> None:
         for decision in decisions:
@@ -113,6 +134,7 @@ class SimulatedLine:
                 self.result.unmatched += 1
             elif decision.part.part == decision.picture:
                 self.result.right += 1
+                self.result.matched.add(decision.picture)
             else:
                 self.result.wrong += 1
 

@@ -280,12 +280,13 @@ class SteppedLine:
         )
         self.frames: dict[int, CameraFrame] = {}
 
-    def run(self, parts: range, camera_error_s: float = 0.0) -> None:
+    def run(self, parts: range, camera_error_s: float = 0.0, delay_s: float = 0.0, gap_s: float = 0.0) -> None:
+        """Lets parts pass, `gap_s` later than usual. Their pictures arrive `delay_s` later than usual."""
         for number in parts:
-            self._wait_until(_BELT_START_S + number)
+            self._wait_until(_BELT_START_S + number + gap_s)
             self.intake.report_part(PartId("line-1", 9, number), datetime.fromtimestamp(self._true_s + self.step_s, UTC))
-            self._wait_until(_BELT_START_S + number + 0.1)
-            taken_at = datetime.fromtimestamp(_BELT_START_S + number + 0.02 + camera_error_s, UTC)
+            self._wait_until(_BELT_START_S + number + gap_s + 0.1 + delay_s)
+            taken_at = datetime.fromtimestamp(_BELT_START_S + number + gap_s + 0.02 + camera_error_s, UTC)
             self.frames[number] = CameraFrame(JPEG + bytes([number]), taken_at)
             self.intake.accept(self.frames[number])
 
@@ -317,6 +318,24 @@ def test_a_step_of_the_clock_gives_no_picture_the_part_of_another_casting_and_th
     assert {number: part for number, part in parts.items() if number != part} == {}
     # The pictures that waited during a step, and those in the second after it, get no part.
     assert {*range(1, 29), *range(62, 90)} <= parts.keys()
+    line.spool.close()
+
+
+def test_a_doubt_about_late_pictures_is_shown_and_ends_when_an_irregular_gap_proves_the_latency(tmp_path: Path) -> None:
+    """The pictures of parts 30 and later come half a second later, and part 31 triggers the camera twice."""
+    line = SteppedLine(tmp_path)
+    line.run(range(1, 30))
+    line.run(range(30, 32), delay_s=0.5)
+    line.intake.accept(CameraFrame(JPEG + b"twice", datetime.fromtimestamp(_BELT_START_S + 31.02, UTC)))
+    line.run(range(32, 60), delay_s=0.5)
+    assert "come later than before, and one of them fits no part" in line.intake.find_latency_problem()
+    assert "castline gateway measure line-1" in line.intake.find_latency_problem()
+    line.run(range(60, 90), delay_s=0.5, gap_s=0.45)
+    line.run(range(90, 100), delay_s=0.5, gap_s=0.9)
+    assert line.intake.find_latency_problem() == ""
+    parts = line.find_parts()
+    assert {number: part for number, part in parts.items() if number != part} == {}
+    assert {*range(1, 32), *range(80, 100)} <= parts.keys()
     line.spool.close()
 
 

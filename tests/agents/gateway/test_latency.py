@@ -9,6 +9,8 @@ import random
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from agents.gateway.camera_latency import CameraLatency
 from agents.gateway.latency import DRIFT_SHARE, estimate_latency
@@ -191,3 +193,39 @@ def test_a_damaged_file_of_the_latency_means_that_it_has_to_be_measured(tmp_path
     assert latency.usable_s is None
     latency.store_measured(0.2, SPACING_S)
     assert CameraLatency("line-1", None, file).usable_s == 0.2
+
+
+@given(
+    st.integers(0, 2**32),
+    st.floats(0.3, 0.9),
+    st.integers(0, 7),
+    st.sampled_from(["extra", "unreported"]),
+    st.floats(0.0, 0.5),
+)
+@settings(max_examples=40)
+def test_a_picture_or_report_too_much_or_too_few_does_not_stop_a_line_whose_pictures_come_later_than_before(
+    tmp_path_factory: pytest.TempPathFactory, seed: int, delay_s: float, after: int, odd: str, extra_s: float
+) -> None:
+    """From part 60 on, the pictures come later for good. Soon after that, a part triggers the camera twice, or its report is lost."""
+    line = make_line(tmp_path_factory.mktemp("line"), 0.3)
+    belt = make_belt(seed, 0.3, count=160)
+    at = min(index for index in belt.jitters if index >= 60 + after)
+    result = line.run(
+        belt,
+        lambda index: 0.3,
+        delay_s=lambda index: delay_s if index >= 60 else 0.0,
+        extra=(at, extra_s) if odd == "extra" else None,
+        unreported=at if odd == "unreported" else None,
+    )
+    assert (result.wrong, result.alarm_at) == (0, None)
+    again = [index + 1 for index in belt.jitters if index >= at + 50]
+    assert len(result.matched.intersection(again)) >= 0.95 * len(again)
+
+
+def test_a_clock_that_was_set_by_a_whole_spacing_stays_in_doubt_until_an_irregular_gap_proves_that_it_is_wrong(tmp_path: Path) -> None:
+    regular = make_belt(1, count=200)
+    line = make_line(tmp_path, 0.3)
+    line.run(regular, lambda index: 0.3 if index < 60 else 0.3 - SPACING_S, delay_s=lambda index: 0.0 if index < 60 else SPACING_S)
+    assert line.result.wrong == 0
+    assert (line.result.matched, bool(line.matcher.doubt)) == ({index + 1 for index in regular.jitters if index < 60}, True)
+    assert line.matcher.refused_count > 50
