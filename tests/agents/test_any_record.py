@@ -112,7 +112,7 @@ def read_in_archivist(record: MutatedRecord) -> None:
 
 def read_in_sorter(record: MutatedRecord) -> None:
     verdict, sorting = _read(SETTINGS, Verdict, as_kafka_record(record)), _read(SETTINGS, Sorting, as_kafka_record(record))
-    join_states([VERDICT, *([verdict] if verdict else [])], [SORTING, *([sorting] if sorting else [])], 2)
+    join_states([VERDICT, *([verdict] if verdict else [])], [SORTING, *([sorting] if sorting else [])], SORTING.sorted_at)
     if verdict is not None:
         board_verdict(verdict, GATE)
         assert verdict_deadline(PartState(), verdict.captured_at, GATE, NOW, 0.0) <= GATE.travel_s
