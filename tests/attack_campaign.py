@@ -187,6 +187,17 @@ def find_shortcomings(comparison: AgeComparison, audit: Mapping[str, Any], resta
     return found + [f"The supervisor had to start the {name} again, {count} times." for name, count in restarts.items()]
 
 
+def find_unanswered(runs: Sequence[Run]) -> list[str]:
+    """Returns a sentence if the attacked station answered less than half of the simplest requests.
+
+    The station has the lowest priority, so it answers nothing on a machine that runs other programs. Such a run shows no effect of the attack.
+    """
+    answers = sum_answers([run for run in runs if run.is_attack]).get("unknown path at the station", Counter())
+    if 2 * answers["404"] >= answers.total():
+        return []
+    return [f"The station answered only {answers['404']} of {answers.total()} unknown paths. Repeat the campaign on a quiet machine."]
+
+
 def describe_report(report: CampaignReport) -> str:
     """Returns the report as text."""
     comparison, audit = report.comparison, report.audit
@@ -423,7 +434,8 @@ def run_campaign(folder: Path, options: argparse.Namespace) -> CampaignReport | 
         return None
     comparison = compare_ages(pairs, options.seed)
     audit, restarts = asdict(demo.whole), demo.extra["restarts"]
-    return CampaignReport(comparison, audit, restarts, campaign.runs, find_shortcomings(comparison, audit, restarts))
+    shortcomings = find_shortcomings(comparison, audit, restarts) + find_unanswered(campaign.runs)
+    return CampaignReport(comparison, audit, restarts, campaign.runs, shortcomings)
 
 
 def main() -> int:

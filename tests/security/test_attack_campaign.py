@@ -21,6 +21,7 @@ from tests.attack_campaign import (
     compare_ages,
     describe_report,
     find_shortcomings,
+    find_unanswered,
     make_pairs,
     measure_ages,
 )
@@ -165,3 +166,13 @@ def test_each_missed_bar_is_named_in_the_report() -> None:
     assert "requests: 3 to the plant, 3 to the empty server" in text
     assert text.endswith("2 castings have no verdict.\n1 castings have no sorting.")
     assert json.loads(json.dumps(asdict(report)))["comparison"]["p50_rise"]["median"] == 11
+
+
+def test_a_station_that_answered_nothing_is_no_good_result() -> None:
+    def attack(**answers: int) -> Run:
+        found = {answer.removeprefix("status_"): count for answer, count in answers.items()}
+        return Run(1, True, ClientResult({"unknown path at the station": found}, 0.0, 1.0, 0.0, 0.0), {})
+
+    assert find_unanswered([attack(status_404=5, given=5), make_run(1, False, 0)]) == []
+    (sentence,) = find_unanswered([attack(status_404=1, given=9)])
+    assert sentence.startswith("The station answered only 1 of 10 unknown paths.")
