@@ -190,7 +190,7 @@ def find_shortcomings(comparison: AgeComparison, audit: Mapping[str, Any], resta
 def find_unanswered(runs: Sequence[Run]) -> list[str]:
     """Returns a sentence if the attacked station answered less than half of the simplest requests.
 
-    The station has the lowest priority, so it answers nothing on a machine that runs other programs. Such a run shows no effect of the attack.
+    The station has the lowest priority, so it answers nothing on a busy machine. Such a run shows no effect of the attack.
     """
     answers = sum_answers([run for run in runs if run.is_attack]).get("unknown path at the station", Counter())
     if 2 * answers["404"] >= answers.total():
