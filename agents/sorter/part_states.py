@@ -60,6 +60,8 @@ class PartState:
     answered_at: datetime | None = None
     # True if the verdict came too late for the gate.
     is_late: bool = False
+    # True if the verdict was read at the start of this process, and Kafka has not delivered it to this process.
+    is_restored: bool = False
     # The newest sorting record of the part.
     sorting: Sorting | None = None
 
@@ -279,6 +281,7 @@ def join_states(verdicts: list[Verdict], sortings: list[Sorting], known_since: d
             continue
         state = states.get(verdict.run, verdict.part)
         state.set_verdict(verdict)
+        state.is_restored = True
         state.sorting = sorting_of_part
     return states
 

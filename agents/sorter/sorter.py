@@ -185,6 +185,7 @@ class Sorter:
         accepted_at, accepted_s = self._now(), time.monotonic()
         state = self._states.get(verdict.run, verdict.part)
         state.set_verdict(verdict)
+        state.is_restored = False
         if self._lane.is_paused:
             return None
         deadline_s = verdict_deadline(state, verdict.captured_at, self._gate, self._now(), time.monotonic())
@@ -403,6 +404,11 @@ class Sorter:
                 part,
                 extra={"part": part},
             )
+        if state.is_restored and event.reason == "no-verdict":
+            # An earlier process left this late verdict to this process, or stopped before it received the verdict. This process begins with
+            # newer verdicts, so Kafka does not deliver this verdict any more.
+            state.is_late, state.is_restored = True, False
+            metrics.verdicts_late.labels(self._line).inc()
         fault = self._faults.explain_safe_action(self._lane.oldest_fault)
         sorting = make_sorting(event, state, self._line, self._board, fault, self._now(), self._grade_names.get(event.gate))
         self._lost_reports.add_report(event.part, time.monotonic())

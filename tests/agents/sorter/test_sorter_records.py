@@ -19,7 +19,7 @@ from agents.gate.requests import RequestWindow, gate_error
 from agents.sorter.decisions import make_sorting
 from agents.sorter.journal import SortingJournal
 from agents.sorter.journal_sender import JournalSender
-from agents.sorter.part_states import PartState, PartStates
+from agents.sorter.part_states import PartState, PartStates, join_states
 from agents.sorter.sorter import MAX_OPEN_VERDICTS, Sorter, _Refusal
 from streams.record_producer import ConsumedRecord, ProducerRecord, RecordProducer
 from streams.records import Sorting, Verdict
@@ -376,6 +376,26 @@ def test_a_sorter_that_stops_while_the_board_is_away_leaves_late_verdicts_of_unr
             async with asyncio.timeout(10):
                 await rig.sorter.drain()
             assert (rig.records, commits.acknowledged) == ([], [])
+
+    asyncio.run(run())
+
+
+def test_a_late_verdict_that_an_earlier_process_left_is_in_the_record_although_kafka_does_not_deliver_it_again(tmp_path: Path) -> None:
+    """The sorter begins with verdicts that are newer than the way from photo-eye 1 to photo-eye 2."""
+
+    async def run() -> None:
+        verdicts = [make_late(3), make_late(4)]
+        states = join_states(verdicts, [])
+        before = REGISTRY.get_sample_value("castline_verdicts_late_total", {"line": LINE}) or 0.0
+        async with running(tmp_path, states) as rig:
+            rig.sorter.handle_event(report(3, event=7))
+            rig.sorter.handle_event(replace(report(4, event=8), reason="verdict"))
+            records = await rig.wait_for_records(2)
+            assert [(record.reason, record.late, record.code, record.label, record.verdict_id) for record in records] == [
+                ("late-verdict", True, 20, "defect", verdicts[0].verdict_id),
+                ("verdict", False, 0, "defect", verdicts[1].verdict_id),
+            ]
+        assert REGISTRY.get_sample_value("castline_verdicts_late_total", {"line": LINE}) == before + 1
 
     asyncio.run(run())
 
