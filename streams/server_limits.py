@@ -46,7 +46,17 @@ class Connection:
         self._limits = limits
         self.network = network
         self.abort = abort
-        self.is_idle = True
+        self._is_idle = True
+
+    @property
+    def is_idle(self) -> bool:
+        return self._is_idle
+
+    @is_idle.setter
+    def is_idle(self, is_idle: bool) -> None:
+        self._is_idle = is_idle
+        if is_idle:
+            self._limits.note_idle(self)
 
     def close(self) -> None:
         """Removes this connection from the count of open connections. Only the first call has an effect."""
@@ -63,7 +73,7 @@ class ConnectionLimits:
     def __init__(self, max_per_network: int, max_total: int) -> None:
         self._max_per_network = max_per_network
         self._max_total = max_total
-        # The open connections, the oldest one first.
+        # The open connections. The one that became idle first is the first of the idle ones.
         self._connections: dict[Connection, None] = {}
         self._counts: Counter[str] = Counter()
         self._lock = threading.Lock()
@@ -97,6 +107,13 @@ class ConnectionLimits:
         with self._lock:
             if connection in self._connections:
                 self._delete(connection)
+
+    def note_idle(self, connection: Connection) -> None:
+        """Notes that `connection` is idle from now on. So all other idle connections have waited longer."""
+        with self._lock:
+            if connection in self._connections:
+                del self._connections[connection]
+                self._connections[connection] = None
 
     def _insert(self, network: str, abort: Callable[[], None]) -> Connection:
         connection = Connection(self, network, abort)

@@ -141,6 +141,12 @@ class PictureDecoder(Protocol):
     ) -> DecodedPicture: ...
 
 
+def find_checksum(record: ImageRecord) -> str:
+    """Returns the checksum of the encoded picture. If the picture is in the object store, returns the checksum that its record claims."""
+    claimed = record.identity.sha256 if record.identity.claim is not None and not record.source.value else None
+    return claimed or hashlib.sha256(record.source.value or b"").hexdigest()
+
+
 def decode_image(
     record: ImageRecord,
     side_px: int,
@@ -154,7 +160,7 @@ def decode_image(
     A picture on which the decoder fails in an unexpected way is a bad picture, too. Raises OSError if the object store does not answer.
     """
     value = record.source.value or b""
-    sha256 = hashlib.sha256(value).hexdigest()
+    sha256 = find_checksum(record)
     try:
         if record.header_error is not None:
             raise record.header_error

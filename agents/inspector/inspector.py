@@ -10,7 +10,6 @@ a crash would lose the earlier record.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
@@ -20,7 +19,15 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
-from agents.inspector.decoding import DecodedImage, ImageRecord, decode_image, make_handling_error, read_image_record, utc_now
+from agents.inspector.decoding import (
+    DecodedImage,
+    ImageRecord,
+    decode_image,
+    find_checksum,
+    make_handling_error,
+    read_image_record,
+    utc_now,
+)
 from agents.inspector.drift_monitor import DriftMonitor
 from agents.inspector.judging import (
     JudgedImage,
@@ -210,7 +217,7 @@ class Inspector:
         """
         is_upload = self._is_upload(image.part.line)
         if is_upload and self._uploads.is_crowded:
-            return DecodedImage(image, hashlib.sha256(image.source.value or b"").hexdigest(), _make_crowd_error(image.part))
+            return DecodedImage(image, find_checksum(image), _make_crowd_error(image.part))
         decoder = self._upload_process.decode_picture if is_upload else decode_picture
         limits = self._settings.pictures.for_uploads() if is_upload else self._settings.pictures
         backoff = Backoff(first_s=_STORE_RETRY_S, longest_s=_STORE_RETRY_S)

@@ -64,8 +64,9 @@ class UploadAdmission(Generic[Item]):
         """
         if self._is_closed:
             await asyncio.Event().wait()
-        self._waiting_bytes += size
         await self._queue.put((item, decoding, deadline_s, size))
+        # The bytes count only after the wait, because a rebalance can cancel it.
+        self._waiting_bytes += size
         if self.is_crowded:
             self._abort_decoding()
 

@@ -20,7 +20,8 @@ log = logging.getLogger(__name__)
 
 # The largest number of reports that wait for the gateway. At 10 parts a second, 2,048 parts pass in more than three minutes.
 MAX_REPORTS = 2048
-_MAX_REQUESTS = 32
+# The largest number of reports that are sent at once. The gateway limits the connections of an address, and all sorters of a PC share one.
+_MAX_REQUESTS = 8
 # The pause before a report is sent again. It is short, because a picture waits for the report of its part only for `match_window_s`,
 # usually a second.
 _RETRY_S = 0.2

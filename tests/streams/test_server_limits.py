@@ -51,5 +51,16 @@ def test_in_total_the_longest_idle_connection_of_any_network_gives_way() -> None
     assert len(limits) == 2
 
 
+def test_an_old_connection_that_is_used_again_and_again_does_not_give_way_to_silent_ones() -> None:
+    limits, aborted = ConnectionLimits(max_per_network=3, max_total=9), list[str]()
+    camera = limits.add("10.0.0.1", lambda: aborted.append("camera"))
+    assert camera
+    for number in range(4):
+        assert limits.add("10.0.0.1", lambda: aborted.append("silent"))
+        camera.is_idle = False
+        camera.is_idle = True
+        assert aborted == ["silent"] * max(0, number - 1)
+
+
 def test_a_body_gets_more_time_only_for_bytes_that_have_arrived() -> None:
     assert [compute_body_time_s(size) for size in (0, 2**15, 2**20)] == [20, 21, 52]

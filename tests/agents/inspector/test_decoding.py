@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from agents.inspector.decoding import PictureDecoder, decode_image, read_image_record
+from agents.inspector.decoding import PictureDecoder, decode_image, find_checksum, read_image_record
 from models.pictures.decoder import DecodedPicture, PictureLimits, decode_picture
 from models.pictures.refusal import RefusalReason
 from streams.errors import PictureError
@@ -64,3 +65,12 @@ def test_an_object_store_that_does_not_answer_is_no_fault_of_the_picture(tmp_pat
     record = read_image_record(source, LineSettings(name="line-1"), CAPTURED_AT, CAPTURED_AT)
     with pytest.raises(ConnectionError):
         decode_image(record, 96, PictureSettings(), ObjectStore(str(tmp_path)), make_failing_decoder(ConnectionError("no store")))
+
+
+def test_a_picture_in_the_object_store_that_is_not_fetched_keeps_the_checksum_of_its_record(tmp_path: Path) -> None:
+    headers = {"claim": f"{tmp_path}/gone".encode(), "sha256": b"a" * 64}
+    source = ConsumedRecord("castings.images.line-1", 0, 1, b"line-1:1:1", b"", headers)
+    record = read_image_record(source, LineSettings(name="line-1"), CAPTURED_AT, CAPTURED_AT)
+    assert record.identity.sha256 == find_checksum(record) == "a" * 64
+    refused = replace(record, header_error=PictureError("header", "For this test."))
+    assert decode_image(refused, 96, PictureSettings(), ObjectStore(str(tmp_path))).sha256 == "a" * 64

@@ -113,3 +113,17 @@ async def test_too_many_waiting_uploads_end_the_present_decoding_and_the_waiting
     await admission.drain()
     assert admitted == ["present", *(f"upload {number}" for number in range(5)), "large"]
     await task
+
+
+async def test_an_upload_whose_wait_is_cancelled_does_not_count() -> None:
+    async def admit(item: str, deadline_s: float | None) -> None: ...
+
+    admission: UploadAdmission[str] = UploadAdmission(admit, 2, 100)
+    for number in range(2):
+        await admission.put(f"upload {number}", None, None)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(admission.put("cancelled by a rebalance", None, None, 101), 0.05)
+    task = asyncio.create_task(admission.run())
+    await admission.drain()
+    assert not admission.is_crowded
+    await task
