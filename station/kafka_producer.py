@@ -12,7 +12,7 @@ from kafka.errors import KafkaError
 
 from station.configuration import current_settings
 from streams.errors import CastlineError
-from streams.kafka import is_reachable, make_client_arguments
+from streams.kafka import is_reachable, make_client_arguments, open_client
 from streams.settings import Settings
 from streams.signatures import sign_headers
 
@@ -68,7 +68,7 @@ class ConfirmedProducer:
             if not is_reachable(self.settings.bootstrap):
                 raise KafkaUnavailableError(_not_sent("nothing listens there"))
             try:
-                self._producer = KafkaProducer(**self._arguments())
+                self._producer = open_client(KafkaProducer, **self._arguments())
             except (KafkaError, OSError, AssertionError) as error:
                 log.warning("cannot connect a producer to Kafka: %r", error)
                 raise KafkaUnavailableError(_not_sent(type(error).__name__)) from error

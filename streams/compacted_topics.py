@@ -16,7 +16,7 @@ from kafka.errors import KafkaError
 
 from streams.errors import BrokerError
 from streams.identity import make_header_map
-from streams.kafka import make_client_arguments, make_reader, read_to_end
+from streams.kafka import make_client_arguments, make_reader, open_client, read_to_end
 from streams.kafka_thread import KafkaThread
 from streams.record_producer import make_json_record
 from streams.record_reader import read_broker_time, skip_record
@@ -68,7 +68,7 @@ def publish_keyed_record(settings: Settings, topic: str, key: str, record: Recor
     """Sends `record` to Kafka and waits for the brokers' confirmation. Raises BrokerError if the brokers do not accept it."""
     sent = make_json_record(topic, key.encode(), record, source)
     try:
-        producer = KafkaProducer(**make_client_arguments(settings, source))
+        producer = open_client(KafkaProducer, **make_client_arguments(settings, source))
         try:
             headers = sign_headers(settings, sent.topic, sent.key, sent.value, sent.headers)
             producer.send(sent.topic, key=sent.key, value=sent.value, headers=headers).get(30)

@@ -8,7 +8,7 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import OffsetOutOfRangeError
 
 from streams.identity import make_header_map
-from streams.kafka import is_reachable, make_client_arguments
+from streams.kafka import is_reachable, make_client_arguments, open_client
 from streams.record_producer import ConsumedRecord
 from streams.settings import Settings
 
@@ -73,7 +73,8 @@ class ImageTopicReader:
             raise ConnectionError(f"no Kafka broker listens at {self._settings.bootstrap}")
         arguments = make_client_arguments(self._settings, self._client) | {"request_timeout_ms": 5000, "bootstrap_timeout_ms": 5000}
         # `max_partition_fetch_bytes` is 1, so that Kafka sends only the batch with the picture. Kafka sends one batch even if it is larger.
-        return KafkaConsumer(
+        return open_client(
+            KafkaConsumer,
             **arguments,
             group_id=None,
             enable_auto_commit=False,

@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
-from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import KafkaError, UnknownTopicOrPartitionError
+from kafka.net.compat import KafkaNetClient
 
 from streams.backoff import Backoff
 from streams.errors import CastlineError
@@ -28,6 +29,9 @@ _ANSWER_BYTES = 8 * 2**20
 READER_POLL_RECORDS = 4
 _NETWORK_CARDS = Path("/sys/class/net")
 _NO_ADDRESS = "00:00:00:00:00:00"
+
+
+Client = TypeVar("Client", KafkaAdminClient, KafkaConsumer, KafkaProducer)
 
 
 class PartitionFinder(Protocol):
@@ -84,13 +88,34 @@ def make_client_arguments(settings: Settings, role: str) -> dict[str, Any]:
     return arguments
 
 
+def open_client(kind: type[Client], *topics: str, **arguments: Any) -> Client:
+    """Makes a kafka-python client of this `kind`, and returns it. A consumer reads `topics`. Raises what the constructor of `kind` raises.
+
+    If the constructor of kafka-python fails, for example because no broker answers, it leaves a thread that tries to connect for ever.
+    This function ends the thread.
+    """
+    networks: list[KafkaNetClient] = []
+
+    def make_network(**options: Any) -> KafkaNetClient:
+        networks.append(KafkaNetClient(**options))
+        return networks[-1]
+
+    try:
+        return kind(*topics, kafka_client=make_network, **arguments)
+    except BaseException:
+        for network in networks:
+            network.close()
+        raise
+
+
 def make_reader(settings: Settings, role: str, **options: Any) -> KafkaConsumer:
     """Returns a consumer that belongs to no consumer group and needs little memory for large records.
 
     `options` are further arguments of KafkaConsumer.
     """
     limits = {"fetch_max_bytes": _ANSWER_BYTES, "max_poll_records": READER_POLL_RECORDS}
-    return KafkaConsumer(**make_client_arguments(settings, role) | limits | options, group_id=None, enable_auto_commit=False)
+    arguments = make_client_arguments(settings, role) | limits | options
+    return open_client(KafkaConsumer, **arguments, group_id=None, enable_auto_commit=False)
 
 
 def is_reachable(bootstrap: str) -> bool:
@@ -115,7 +140,7 @@ def wait_for_kafka(
     backoff = Backoff(first_s=0.5, longest_s=2.0)
     while not should_stop():
         try:
-            admin = KafkaAdminClient(**make_client_arguments(settings, role), bootstrap_timeout_ms=5000)
+            admin = open_client(KafkaAdminClient, **make_client_arguments(settings, role), bootstrap_timeout_ms=5000)
         except (KafkaError, OSError) as error:
             problem = f"No Kafka broker answers at {settings.bootstrap} ({type(error).__name__}: {error})."
         else:

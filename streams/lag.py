@@ -19,7 +19,7 @@ from kafka.errors import KafkaError
 from streams import metrics
 from streams.group_members import GroupIdentity, GroupMember, make_members
 from streams.health import ProcessHealth, ProgressWatchdog
-from streams.kafka import make_client_arguments
+from streams.kafka import make_client_arguments, open_client
 from streams.settings import Settings
 from streams.supervision import SupervisedThread
 
@@ -103,7 +103,7 @@ class LagMonitor:
     def _run(self) -> None:
         while not self._stop_requested.wait(self._interval_s):
             try:
-                admin = KafkaAdminClient(**make_client_arguments(self._settings, "lag"), bootstrap_timeout_ms=5000)
+                admin = open_client(KafkaAdminClient, **make_client_arguments(self._settings, "lag"), bootstrap_timeout_ms=5000)
                 with closing(admin):
                     self._measure_with(admin)
             except (KafkaError, OSError, ValueError) as error:

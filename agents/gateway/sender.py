@@ -31,7 +31,7 @@ from streams import metrics
 from streams.backoff import Backoff
 from streams.health import ProgressWatchdog
 from streams.identity import PictureIdentity, make_headers
-from streams.kafka import is_reachable, make_client_arguments
+from streams.kafka import is_reachable, make_client_arguments, open_client
 from streams.object_store import ObjectStore
 from streams.operating_system import SYSTEM, OperatingSystem
 from streams.settings import Settings
@@ -102,7 +102,8 @@ class KafkaChannel:
             )
         self._producer: Any = None
         try:
-            self._producer = KafkaProducer(
+            self._producer = open_client(
+                KafkaProducer,
                 **make_client_arguments(settings, f"gateway-{line}"),
                 acks="all",
                 enable_idempotence=True,

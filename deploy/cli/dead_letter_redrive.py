@@ -20,7 +20,7 @@ from kafka.errors import KafkaError
 from streams.errors import CastlineError
 from streams.identity import format_time, make_header_map
 from streams.image_topic_reader import ImageTopicReader
-from streams.kafka import make_client_arguments, read_to_end
+from streams.kafka import make_client_arguments, open_client, read_to_end
 from streams.record_producer import DEAD_LETTER_PREFIX, DEAD_REASON, EXPIRED, REDRIVE_MARK, ConsumedRecord, is_redrive_mark
 from streams.settings import Settings
 from streams.topics import TopicNames, declare_topics
@@ -228,8 +228,12 @@ class Redrive:
         self._reader = ImageTopicReader(settings, _ROLE)
         self._id = str(uuid.uuid4())
         try:
-            self._producer: Any = KafkaProducer(
-                **make_client_arguments(settings, _ROLE), acks="all", compression_type="gzip", max_request_size=_MAX_RECORD_BYTES
+            self._producer: Any = open_client(
+                KafkaProducer,
+                **make_client_arguments(settings, _ROLE),
+                acks="all",
+                compression_type="gzip",
+                max_request_size=_MAX_RECORD_BYTES,
             )
         except (KafkaError, OSError) as error:
             raise CastlineError(f"Kafka at {settings.bootstrap} does not answer: {error}. Nothing was sent. Check the brokers.") from error

@@ -17,7 +17,7 @@ from kafka.errors import KafkaError, SecurityDisabledError
 from streams import kafka_access as access
 from streams import topics
 from streams.errors import SettingsError
-from streams.kafka import find_unknown_host, make_client_arguments
+from streams.kafka import find_unknown_host, make_client_arguments, open_client
 from streams.kafka_users import ROLES, find_password_dir, has_users, read_login
 from streams.live_line_settings import publish_live_line_settings, read_live_line_settings
 from streams.model_choices import publish_model_choice, read_model_choices
@@ -208,7 +208,7 @@ def _read_passwords(settings: Settings) -> list[tuple[KafkaRole, str]]:
 def open_admin(settings: Settings) -> Iterator[KafkaAdminClient]:
     """Yields a client of the cluster. Raises SettingsError if Kafka does not answer, or refuses a request of the block."""
     try:
-        admin = KafkaAdminClient(**make_client_arguments(settings, "topics"), bootstrap_timeout_ms=15000)
+        admin = open_client(KafkaAdminClient, **make_client_arguments(settings, "topics"), bootstrap_timeout_ms=15000)
     except (KafkaError, OSError) as error:
         raise SettingsError(
             f"Kafka does not answer at {settings.bootstrap}: {error}. Start the broker, or correct kafka.bootstrap in the settings."

@@ -21,7 +21,7 @@ from deploy.supervisor import Journal, State, StopRequests, Supervisor
 from deploy.supervisor.plant_roles import BROKER_STOP, INSPECTORS_STOP, sorter_name
 from deploy.supervisor.supervisor import TICK_S
 from streams.errors import CastlineError
-from streams.kafka import make_client_arguments
+from streams.kafka import make_client_arguments, open_client
 from streams.plant_states import LineCounts
 from streams.topics import TopicNames
 
@@ -173,7 +173,7 @@ class DemoRun:
 
     def _count_pictures(self) -> int:
         names = TopicNames(self._foundry.settings.topics.prefix)
-        consumer = KafkaConsumer(**make_client_arguments(self._foundry.settings, "demo"), group_id=None)
+        consumer = open_client(KafkaConsumer, **make_client_arguments(self._foundry.settings, "demo"), group_id=None)
         try:
             topics = [names.images(line) for line in self._foundry.lines]
             partitions = [TopicPartition(topic, number) for topic in topics for number in consumer.partitions_for_topic(topic) or ()]
@@ -209,7 +209,7 @@ class DemoRun:
     def _stamp_verdicts_on_append(self) -> None:
         # A verdict counts as delivered when the broker has appended it. So the broker, not the producer, must set the timestamp.
         names = TopicNames(self._foundry.settings.topics.prefix)
-        admin = KafkaAdminClient(**make_client_arguments(self._foundry.settings, "demo"))
+        admin = open_client(KafkaAdminClient, **make_client_arguments(self._foundry.settings, "demo"))
         try:
             change = {"message.timestamp.type": "LogAppendTime"}
             admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, names.verdicts(line), change) for line in self._foundry.lines])

@@ -17,7 +17,7 @@ from kafka.errors import KafkaError
 
 from deploy.demo.audit import compute_percentile
 from streams.errors import RecordError
-from streams.kafka import make_client_arguments
+from streams.kafka import make_client_arguments, open_client
 from streams.record_reader import read_record
 from streams.records import Sorting, Verdict
 from streams.settings import Settings
@@ -134,7 +134,7 @@ class TopicMonitor:
 
     def _read(self) -> None:
         """Reads the topics with a new consumer, and returns when no record has come for some seconds."""
-        consumer = KafkaConsumer(**make_client_arguments(self._settings, "watch"), group_id=None, auto_offset_reset="earliest")
+        consumer = open_client(KafkaConsumer, **make_client_arguments(self._settings, "watch"), group_id=None, auto_offset_reset="earliest")
         try:
             consumer.assign(list(self._line_of_partition))
             for partition, position in self._positions.items():

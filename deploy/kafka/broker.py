@@ -25,6 +25,7 @@ from deploy.kafka.java import archive_options, java_command
 from deploy.supervisor.launch import bound_command
 from streams.atomic_file import write_atomically
 from streams.errors import BrokerError
+from streams.kafka import open_client
 from streams.kafka_access import create_access, set_passwords
 from streams.kafka_users import ACCESS_MARKER, PASSWORD_FOLDER, ROLES, broker_password_dir, has_users
 from streams.settings import BrokerSettings, Settings
@@ -144,7 +145,7 @@ class EmbeddedBroker:
 
     def connect(self) -> KafkaAdminClient:
         """Returns an admin client that may do everything. Raises KafkaError or OSError if the broker does not answer."""
-        return KafkaAdminClient(**self._make_arguments())
+        return open_client(KafkaAdminClient, **self._make_arguments())
 
     def _make_arguments(self) -> dict[str, Any]:
         arguments: dict[str, Any] = {"bootstrap_servers": self.address, "bootstrap_timeout_ms": 2000, "request_timeout_ms": 5000}

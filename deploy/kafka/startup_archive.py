@@ -16,7 +16,7 @@ from deploy.kafka.broker import EmbeddedBroker
 from deploy.kafka.java import archive_path, is_archive_whole, keep_archive
 from deploy.supervisor.ports import free_ports
 from streams.errors import BrokerError
-from streams.kafka import make_client_arguments
+from streams.kafka import make_client_arguments, open_client
 from streams.settings import BrokerSettings, Settings
 
 # Longest time for stopping the broker. When the Java runtime ends, it first writes the start-up archive, which takes long.
@@ -56,13 +56,13 @@ def _record(data_dir: Path, archive: Path) -> None:
 
 def _use(arguments: dict[str, Any]) -> None:
     """Creates a topic, sends a record and reads it, so that the broker loads the Java classes for these steps."""
-    admin = KafkaAdminClient(**arguments)
+    admin = open_client(KafkaAdminClient, **arguments)
     admin.create_topics({"castings.used": {"num_partitions": 1}}, wait_for_metadata=True)
     admin.close()
-    producer = KafkaProducer(**arguments)
+    producer = open_client(KafkaProducer, **arguments)
     producer.send("castings.used", b"once").get(10)
     producer.close()
     reading = {"group_id": "castings-used", "auto_offset_reset": "earliest", "consumer_timeout_ms": 10_000}
-    consumer = KafkaConsumer("castings.used", **arguments, **reading)
+    consumer = open_client(KafkaConsumer, "castings.used", **arguments, **reading)
     next(consumer)
     consumer.close()

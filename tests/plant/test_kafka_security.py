@@ -17,7 +17,7 @@ from deploy.kafka.broker import CLUSTER_ID, LOG4J, server_properties
 from deploy.kafka.java import archive_options, java_command
 from deploy.supervisor.launch import bound_command
 from deploy.supervisor.ports import free_ports
-from streams.kafka import make_client_arguments
+from streams.kafka import make_client_arguments, open_client
 from streams.settings import BrokerSettings, Settings
 from streams.topics import TopicNames, create_topics
 from tests.image_topics import make_jpeg
@@ -93,7 +93,7 @@ def wait_for_admin(settings: Settings, process: subprocess.Popen[bytes]) -> Kafk
     deadline_s = time.monotonic() + 60
     while True:
         try:
-            return KafkaAdminClient(**make_client_arguments(settings, "test"), bootstrap_timeout_ms=3000)
+            return open_client(KafkaAdminClient, **make_client_arguments(settings, "test"), bootstrap_timeout_ms=3000)
         except (KafkaError, OSError):
             assert process.poll() is None, "the broker ended"
             assert time.monotonic() < deadline_s, "the broker does not answer"
@@ -104,11 +104,12 @@ def test_pictures_get_their_verdicts_over_tls_with_a_password(secured_settings: 
     names = TopicNames(secured_settings.topics.prefix)
     with CastlineProcess(secured_settings, tmp_path / "log", "inspector") as inspector:
         inspector.wait_ready()
-        producer = KafkaProducer(**make_client_arguments(secured_settings, "test"))
+        producer = open_client(KafkaProducer, **make_client_arguments(secured_settings, "test"))
         for part in range(1, 6):
             producer.send(names.images("line-1"), key=f"line-1:1:{part}".encode(), value=make_jpeg(part)).get(20)
         producer.close()
-        consumer = KafkaConsumer(
+        consumer = open_client(
+            KafkaConsumer,
             names.verdicts("line-1"),
             **make_client_arguments(secured_settings, "test"),
             auto_offset_reset="earliest",
@@ -126,4 +127,4 @@ def test_a_wrong_password_and_an_unknown_authority_are_refused(secured_settings:
     for changes in ({"password_file": wrong}, {"ca_file": None}, {"security": "sasl-plaintext"}):
         settings = secured_settings.model_copy(update={"kafka": secured_settings.kafka.model_copy(update=changes)})
         with pytest.raises((KafkaError, OSError)):
-            KafkaAdminClient(**make_client_arguments(settings, "test"), bootstrap_timeout_ms=3000)
+            open_client(KafkaAdminClient, **make_client_arguments(settings, "test"), bootstrap_timeout_ms=3000)

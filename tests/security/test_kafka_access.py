@@ -20,7 +20,7 @@ from deploy.cli.main import castline
 from deploy.cli.security import check_access
 from deploy.kafka.broker import EmbeddedBroker
 from deploy.supervisor.ports import free_ports
-from streams.kafka import make_client_arguments
+from streams.kafka import make_client_arguments, open_client
 from streams.kafka_access import AccessRule, compare_access, declare_access, remove_access
 from streams.kafka_users import ROLES, KafkaLoginError, broker_password_dir, name_user
 from streams.settings import KafkaRole, Settings
@@ -52,7 +52,7 @@ def plant() -> Iterator[Settings]:
             admin = connect(settings)
             create_topics(admin, settings)
             admin.close()
-            producer = KafkaProducer(**make_client_arguments(settings, "test"))
+            producer = open_client(KafkaProducer, **make_client_arguments(settings, "test"))
             for topic in all_topics(settings):
                 producer.send(topic, key=b"*", value=b"{}").get(10)
             producer.close()
@@ -66,7 +66,7 @@ def all_topics(settings: Settings) -> list[str]:
 
 
 def connect(settings: Settings) -> KafkaAdminClient:
-    return KafkaAdminClient(**make_client_arguments(settings, "test"), bootstrap_timeout_ms=5000)
+    return open_client(KafkaAdminClient, **make_client_arguments(settings, "test"), bootstrap_timeout_ms=5000)
 
 
 def is_allowed(attempt: Callable[[], object]) -> bool:
@@ -83,7 +83,7 @@ def is_allowed(attempt: Callable[[], object]) -> bool:
 
 def write(settings: Settings, topic: str) -> None:
     # Each attempt has a client of its own, because kafka-python remembers a refused topic and refuses the next one, too.
-    producer = KafkaProducer(**make_client_arguments(settings, "test"), max_block_ms=5000)
+    producer = open_client(KafkaProducer, **make_client_arguments(settings, "test"), max_block_ms=5000)
     try:
         producer.send(topic, key=b"*", value=b"{}").get(5)
     finally:
@@ -98,7 +98,7 @@ def read(settings: Settings, topic: str) -> None:
             raise TopicAuthorizationFailedError(topic)
     finally:
         admin.close()
-    consumer = KafkaConsumer(**make_client_arguments(settings, "test"), group_id=None)
+    consumer = open_client(KafkaConsumer, **make_client_arguments(settings, "test"), group_id=None)
     try:
         partition = TopicPartition(topic, find_partition(settings, topic))
         consumer.assign([partition])
@@ -119,7 +119,7 @@ def find_partition(settings: Settings, topic: str) -> int:
 
 
 def _partition_of_key(settings: Settings, topic: str) -> int:
-    consumer = KafkaConsumer(**make_client_arguments(settings.for_role("administrator"), "test"), group_id=None)
+    consumer = open_client(KafkaConsumer, **make_client_arguments(settings.for_role("administrator"), "test"), group_id=None)
     try:
         places = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()]
         return int(next(place.partition for place, end in consumer.end_offsets(places).items() if end))
@@ -128,7 +128,7 @@ def _partition_of_key(settings: Settings, topic: str) -> int:
 
 
 def commit(settings: Settings, topic: str, group: str) -> None:
-    consumer = KafkaConsumer(**make_client_arguments(settings, "test"), group_id=group, enable_auto_commit=False)
+    consumer = open_client(KafkaConsumer, **make_client_arguments(settings, "test"), group_id=group, enable_auto_commit=False)
     try:
         partition = TopicPartition(topic, 0)
         consumer.assign([partition])
@@ -140,15 +140,15 @@ def commit(settings: Settings, topic: str, group: str) -> None:
 def test_a_client_without_a_password_can_neither_list_topics_nor_write_a_verdict(plant: Settings) -> None:
     options: dict[str, Any] = {"bootstrap_servers": plant.bootstrap, "bootstrap_timeout_ms": 2000}
     with pytest.raises(KafkaError):
-        KafkaAdminClient(**options)
+        open_client(KafkaAdminClient, **options)
     with pytest.raises(KafkaError):
-        KafkaProducer(**options).send(NAMES.verdicts("line-1"), key=b"line-1:1:1", value=b"{}").get(5)
+        open_client(KafkaProducer, **options).send(NAMES.verdicts("line-1"), key=b"line-1:1:1", value=b"{}").get(5)
 
 
 @pytest.mark.parametrize("port", [0, 1], ids=["broker", "controller"])
 def test_a_client_without_a_password_gets_no_answer_from_a_port(plant: Settings, port: int) -> None:
     with pytest.raises(KafkaError):
-        KafkaAdminClient(bootstrap_servers=f"127.0.0.1:{plant.broker.port + port}", bootstrap_timeout_ms=2000)
+        open_client(KafkaAdminClient, bootstrap_servers=f"127.0.0.1:{plant.broker.port + port}", bootstrap_timeout_ms=2000)
 
 
 def test_another_unix_account_reads_no_file_of_the_broker(plant: Settings, as_stranger: StrangerRuns) -> None:
@@ -221,7 +221,7 @@ def test_a_role_commits_only_offsets_of_its_own_groups(plant: Settings, role: Ka
 def test_no_role_changes_the_cluster(plant: Settings, role: KafkaRole) -> None:
     topic = NAMES.verdicts("line-1")
     arguments = make_client_arguments(plant.for_role(role), "test") | {"request_timeout_ms": 4000}
-    admin = KafkaAdminClient(**arguments, bootstrap_timeout_ms=5000)
+    admin = open_client(KafkaAdminClient, **arguments, bootstrap_timeout_ms=5000)
     try:
         attempts: list[Callable[[], object]] = [
             lambda: admin.create_topics({"castings.new": {"num_partitions": 1}}),
@@ -327,7 +327,7 @@ def test_a_deleted_password_is_made_anew_and_the_old_one_is_refused(tmp_path: Pa
     broker = EmbeddedBroker(settings)
     broker.start()
     old = make_client_arguments(inspector, "test")
-    KafkaAdminClient(**old).close()
+    open_client(KafkaAdminClient, **old).close()
     broker.stop(20)
     (broker_password_dir(settings) / "inspector").unlink()
     broker = EmbeddedBroker(settings)
@@ -336,7 +336,7 @@ def test_a_deleted_password_is_made_anew_and_the_old_one_is_refused(tmp_path: Pa
         connect(inspector).close()
         connect(settings.for_role("sorter")).close()
         with pytest.raises(KafkaError):
-            KafkaAdminClient(**old, bootstrap_timeout_ms=2000)
+            open_client(KafkaAdminClient, **old, bootstrap_timeout_ms=2000)
     finally:
         broker.stop(20)
 
@@ -383,13 +383,13 @@ def test_the_data_folder_of_an_older_release_stays_open_until_the_setting_says_o
     broker.stop(20)
     settings, broker = start("auto")
     read(settings, NAMES.models)
-    KafkaAdminClient(bootstrap_servers=settings.bootstrap).close()
+    open_client(KafkaAdminClient, bootstrap_servers=settings.bootstrap).close()
     broker.stop(20)
     for access in ("roles", "auto"):
         settings, broker = start(access)
         read(settings.for_role("inspector"), NAMES.models)
         started_s = time.monotonic()
         with pytest.raises(KafkaError):
-            KafkaAdminClient(bootstrap_servers=settings.bootstrap, bootstrap_timeout_ms=2000)
+            open_client(KafkaAdminClient, bootstrap_servers=settings.bootstrap, bootstrap_timeout_ms=2000)
         assert time.monotonic() - started_s < 10
         broker.stop(20)

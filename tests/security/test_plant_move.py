@@ -16,7 +16,7 @@ from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
 from deploy.supervisor.ports import free_ports
-from streams.kafka import make_client_arguments
+from streams.kafka import make_client_arguments, open_client
 from streams.settings import Settings, load_settings
 from streams.topics import TopicNames
 from tests.image_topics import make_jpeg
@@ -104,7 +104,7 @@ def write_settings(file: Path, folder: Path, access: str, ports: tuple[int, int]
 
 
 def read_all(settings: Settings, topic: str) -> list[bytes]:
-    consumer = KafkaConsumer(**make_client_arguments(settings, "test"), group_id=None)
+    consumer = open_client(KafkaConsumer, **make_client_arguments(settings, "test"), group_id=None)
     try:
         places = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()]
         consumer.assign(places)
@@ -125,7 +125,7 @@ def test_a_running_plant_gets_kafka_users_and_no_picture_is_lost(tmp_path: Path,
     try:
         with running_plant(file, tmp_path / "before") as settings:
             camera.wait_for(5)
-            KafkaAdminClient(bootstrap_servers=settings.bootstrap).close()
+            open_client(KafkaAdminClient, bootstrap_servers=settings.bootstrap).close()
         during = camera.confirmed
         write_settings(file, tmp_path, "roles", ports, models_root)
         with running_plant(file, tmp_path / "after") as settings:
@@ -137,7 +137,7 @@ def test_a_running_plant_gets_kafka_users_and_no_picture_is_lost(tmp_path: Path,
                 time.sleep(0.5)
             pictures, verdicts = read_all(settings, names.images(LINE)), read_all(settings, names.verdicts(LINE))
             with pytest.raises(KafkaError):
-                KafkaAdminClient(bootstrap_servers=settings.bootstrap, bootstrap_timeout_ms=2000)
+                open_client(KafkaAdminClient, bootstrap_servers=settings.bootstrap, bootstrap_timeout_ms=2000)
     finally:
         camera.stop()
     assert Counter(pictures) == dict.fromkeys(pictures, 1)

@@ -1,13 +1,16 @@
-"""The partitions of topics, as a client of Kafka knows them."""
+"""Clients of Kafka: the partitions of topics that they know, and what remains of them without a broker."""
 
 from __future__ import annotations
 
-import pytest
-from kafka import TopicPartition
-from kafka.errors import UnknownTopicOrPartitionError
+import threading
 
+import pytest
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.errors import KafkaError, UnknownTopicOrPartitionError
+
+from deploy.supervisor.ports import free_ports
 from streams.errors import CastlineError
-from streams.kafka import find_partitions, read_to_end
+from streams.kafka import find_partitions, open_client, read_to_end
 from tests.conftest import MakeSettings
 
 
@@ -33,3 +36,11 @@ def test_reading_a_topic_that_does_not_exist_names_the_topic_and_the_broker(make
     settings = make_settings()
     with pytest.raises(CastlineError, match=rf"Kafka at {settings.bootstrap} .*The topic absent does not exist. Create it"):
         list(read_to_end(settings, "test", ["absent"]))
+
+
+@pytest.mark.parametrize("kind", [KafkaAdminClient, KafkaConsumer, KafkaProducer])
+def test_a_client_that_finds_no_broker_leaves_no_thread(kind: type[KafkaAdminClient]) -> None:
+    before = set(threading.enumerate())
+    with pytest.raises((KafkaError, OSError)):
+        open_client(kind, bootstrap_servers=f"127.0.0.1:{free_ports()}", bootstrap_timeout_ms=300)
+    assert set(threading.enumerate()) <= before
