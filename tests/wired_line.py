@@ -59,6 +59,7 @@ class WiredLine:
         """Replaces the board by one that is fresh from the factory. After that, `parts` castings come."""
         self.memory = BoardMemory()
         self._feed = replace(self._feed, parts=parts)
+        self._clock_ms = 0
         self.reset()
 
     def turn_bypass_key(self, is_on: bool) -> None:

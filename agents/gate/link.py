@@ -338,8 +338,14 @@ class BoardSession:
             lane.begin_run(self.run, cause, has_restarted)
 
     def _has_restarted(self) -> bool:
-        answer = self._try_once("SYNC")
-        return answer is not None and self._clock.shows_restart(answer.number("board_ms"), self._received_s)
+        """Returns whether the board has restarted, or was exchanged, since the last samples of its clock.
+
+        Raises GateError if the board answers none of several SYNC commands. The samples are kept, so the next greeting can still tell.
+        """
+        for _ in range(FIRST_SYNCS):
+            if (answer := self._try_once("SYNC")) is not None:
+                return self._clock.shows_restart(answer.number("board_ms"), self._received_s)
+        raise gate_error("stopping" if self._stopping.is_set() else "link-away", "SYNC")
 
     def _choose_run(self, run: int) -> int:
         """Gives an exchanged board a new run number, so that no new part gets the key of an old part. Returns the board's run number."""

@@ -186,6 +186,15 @@ def find_disk_problem(folder: Path, free_bytes: int, disk_bytes: int, needed_byt
     )
 
 
+def ask_disk(folder: Path, needed_bytes: int) -> str:
+    """Returns a sentence if the disk of the spool `folder` is nearly full or gives no answer, or "". See `find_disk_problem`."""
+    try:
+        disk = shutil.disk_usage(folder)
+    except OSError as error:
+        return f"the free space of {folder} cannot be read ({error.strerror}); check that its disk is connected and mounted"
+    return find_disk_problem(folder, disk.free, disk.total, needed_bytes)
+
+
 class Gateway:
     """One gateway process, which serves the given lines until it receives SIGTERM or SIGINT."""
 
@@ -235,6 +244,7 @@ class Gateway:
         maintenance = [
             SupervisedThread(f"spool-{line.name}", partial(self._run_maintenance, line.spool), self._stopping) for line in self._lines
         ]
+        maintenance.append(SupervisedThread("disk", self._check_disk, self._stopping))
         for line in self._lines:
             log.info(
                 "Line %s: run %d begins. %d pictures of earlier runs wait in the spool.",
@@ -293,9 +303,6 @@ class Gateway:
         used_bytes = self._budget.used_bytes
         metrics.spool_bytes.set(self._budget.picture_bytes)
         metrics.spool_write_ahead_bytes.set(self._budget.write_ahead_bytes)
-        folder, still_needed = self._settings.gateway.spool_dir, self._budget.max_bytes - used_bytes
-        disk = shutil.disk_usage(folder)
-        self._health.set_person_problem(find_disk_problem(folder, disk.free, disk.total, still_needed), "disk")
         problems = [f"{line.name}: {line.sender.problem}" for line in self._lines if line.sender.problem]
         if used_bytes > _NEARLY_FULL * self._budget.max_bytes:
             problems.append(f"the spool is nearly full: {used_bytes} of {self._budget.max_bytes} bytes")
@@ -303,6 +310,13 @@ class Gateway:
             self._health.set_not_ready("; ".join(problems))
         else:
             self._health.set_ready()
+
+    def _check_disk(self) -> None:
+        """Updates what /healthz says about the disk of the spool. Runs in a thread of its own, because a share on a network can hang."""
+        folder = self._settings.gateway.spool_dir
+        while not self._stopping.is_set():
+            self._health.set_person_problem(ask_disk(folder, self._budget.max_bytes - self._budget.used_bytes), "disk")
+            self._stopping.wait(_MAINTENANCE_INTERVAL_S)
 
     def _run_maintenance(self, spool: Spool) -> None:
         while not self._stopping.wait(_MAINTENANCE_INTERVAL_S):

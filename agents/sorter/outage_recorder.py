@@ -86,13 +86,17 @@ class OutageRecorder:
                 raise
 
     def _serve_board(self) -> None:
-        board = next(iter(self._gates.values()))
-        link = GateLink(LinkSettings(board.port, board.baud, self._settings.sorter.window), system=self._system, ports=self._ports)
+        recorders: dict[str, _LaneRecorder] = {}
         for line, gate in self._gates.items():
             journal = SortingJournal(self._settings.sorter.journal_dir, line)
             self._resources.callback(journal.close)
-            recorder = _LaneRecorder(line, gate, journal, self._settings.find_line(line).is_triggered_by_board, self._system)
-            recorder.lane = link.add_lane(line, recorder.record, lane=gate.lane)
+            reports_parts = self._settings.find_line(line).is_triggered_by_board
+            recorders[line] = _LaneRecorder(line, gate, journal, reports_parts, self._system)
+        # The link opens file descriptors. So it is made after the journals, which can refuse to open.
+        board = next(iter(self._gates.values()))
+        link = GateLink(LinkSettings(board.port, board.baud, self._settings.sorter.window), system=self._system, ports=self._ports)
+        for line, recorder in recorders.items():
+            recorder.lane = link.add_lane(line, recorder.record, lane=self._gates[line].lane)
         # An ExitStack calls the last callback first. So the link is stopped before the journals, into which it writes, are closed.
         self._resources.callback(link.stop)
         link.start()

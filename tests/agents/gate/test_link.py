@@ -200,6 +200,20 @@ def test_a_new_board_with_the_run_number_of_the_old_one_has_its_own_clock_and_ev
     assert all(abs(event.age_s) < 0.5 for event in sorter.counted), [(event.part, event.age_s) for event in sorter.counted]
 
 
+@pytest.mark.real
+def test_a_new_board_is_recognised_although_it_does_not_tell_its_time_for_two_greetings(port: Path) -> None:
+    sorter = SmallSorter()
+    with WiredLine(port, parts=0, clock_ms=60_000) as line, connect(port, sorter) as lane:
+        wait_until(lambda: lane.state in WORKING)
+        line.lost_word = b"SYNC"
+        line.exchange(parts=3)
+        time.sleep(11)  # Eight SYNC commands of a second each remain without an answer, and the board is greeted again.
+        line.lost_word = None
+        wait_until(lambda: len(sorter.sorted) == 3, 30)
+    assert [begun.run for begun in sorter.runs] == [1, 1]
+    assert [event.part for event in sorter.counted] == [1, 2, 3]
+
+
 def test_an_exchanged_board_gets_a_run_above_every_run_of_its_line(port: Path) -> None:
     sorter, parts = SmallSorter(), 3
     states = PartStates()

@@ -17,7 +17,7 @@ import pytest
 from aiohttp import ClientSession
 from kafka import KafkaAdminClient
 
-from agents.gateway.gateway import GatewayLine, find_disk_problem, run_camera
+from agents.gateway.gateway import GatewayLine, ask_disk, find_disk_problem, run_camera
 from agents.gateway.intake import CameraFrame
 from agents.gateway.sender import Sender
 from agents.gateway.spool import Spool, SpoolBudget
@@ -388,3 +388,8 @@ def test_a_disk_that_other_files_have_filled_is_told_before_pictures_are_refused
     sentence = find_disk_problem(Path("spool"), free * 2**20, 640 * 2**20, needed * 2**20)
     assert sentence.startswith(f"the disk of the spool spool has only {free} of 640 MB free" if is_told else "")
     assert bool(sentence) == is_told
+
+
+def test_a_disk_that_does_not_answer_is_told_instead_of_ending_the_gateway(tmp_path: Path) -> None:
+    assert ask_disk(tmp_path, 0) == ""
+    assert "check that its disk is connected" in ask_disk(tmp_path / "unmounted", 0)
