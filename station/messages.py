@@ -1,4 +1,4 @@
-"""Keeps the messages that a page shows once, such as "The password is changed.", behind TLS."""
+"""Stores messages that a page shows once, such as "The password is changed.", in a cookie that browsers send only over TLS."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ class _HostCookieStorage(CookieStorage):
 
 
 class HostMessageStorage(FallbackStorage):
-    """Django's usual storage: a cookie, and the session for what does not fit into the cookie. The cookie is one of this host only."""
+    """Django's usual storage: a cookie, and the session for what does not fit into the cookie. Other hosts cannot set the cookie."""
 
     storage_classes = (_HostCookieStorage, SessionStorage)

@@ -73,7 +73,7 @@ class ConnectionLimits:
     def __init__(self, max_per_network: int, max_total: int) -> None:
         self._max_per_network = max_per_network
         self._max_total = max_total
-        # The open connections. The one that became idle first is the first of the idle ones.
+        # The open connections. Among the idle connections, the one that has been idle for longest comes first.
         self._connections: dict[Connection, None] = {}
         self._counts: Counter[str] = Counter()
         self._lock = threading.Lock()

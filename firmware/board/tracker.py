@@ -1,7 +1,7 @@
 """Follows the parts of one lane from photo-eye 1 to photo-eye 2, and decides what the gate does with each. See firmware/PROTOCOL.md.
 
     counted --VERDICT--> counted, with a verdict --leading edge at photo-eye 2--> decided --part at the gate--> reported
-    counted --window_mm past photo-eye 2 without an edge, or a later part came first--> missing
+    counted --window_mm past photo-eye 2 without an edge, or a later part passed photo-eye 2--> missing
 
 Places are in thousandths of a step, times in microseconds.
 """
@@ -117,7 +117,7 @@ class TrackedPart:
 
     - `number`: 0 if photo-eye 1 did not count the part.
     - `edge`: the leading edge at photo-eye 1.
-    - `gate`: the number of the lane that moves the additional gate which must divert the part. 0 if no additional gate must divert it.
+    - `gate`: 0, or the additional gate that must divert the part. A gate is named by the number of the lane that moves it.
     """
 
     number: int

@@ -2,8 +2,8 @@
 //
 //   counted --VERDICT--> counted, with a verdict
 //   counted, with or without a verdict --leading edge at photo-eye 2--> decided
-//   counted, with or without a verdict --decision about a part that is close in front--> decided, before the part reaches photo-eye 2
-//   counted --window_mm past photo-eye 2 without an edge, or a later part came first--> missing
+//   counted, with or without a verdict --decision about the part close ahead of it--> decided, before it reaches photo-eye 2
+//   counted --window_mm past photo-eye 2 without an edge, or a later part passed photo-eye 2--> missing
 #pragma once
 #include "config.h"
 #include "eye.h"

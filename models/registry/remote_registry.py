@@ -217,7 +217,10 @@ class RemoteRegistry:
         log.info("Version %s was downloaded from %s.", name, folder)
 
     def _copy_signature(self, name: str, manifest: bytes, signature: bytes) -> None:
-        """Replaces the copied signature. If public keys are set and `signature` does not fit, keeps it and raises ModelError."""
+        """Replaces the copied signature by `signature`.
+
+        If public keys are set and `signature` does not fit, keeps the copied signature and raises ModelError.
+        """
         if not signature or signature == self._copies.read_signature(name):
             return
         if self._public_keys is not None:

@@ -83,7 +83,7 @@ class LogInView(LoginView):
     def form_valid(self, form: AuthenticationForm) -> HttpResponse:
         end_attempt(self._rules)
         user = form.get_user()
-        # An unfinished log-in by an OpenID Connect provider leaves a session that would end after some minutes.
+        # If the person began to log in by an OpenID Connect provider before, the session ends after some minutes. This limit is removed.
         self.request.session.set_expiry(None)
         response = super().form_valid(form)
         remember_device(self.request, response, user.pk)

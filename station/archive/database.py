@@ -99,7 +99,8 @@ def _migration_lock(apply: bool) -> Iterator[None]:
         return
     file = Path(f"{connection.settings_dict['NAME']}.lock")
     if not apply and not file.exists():
-        # No process has ever applied migrations. A lock file of root would keep the station from applying them.
+        # No process has ever applied migrations. If root called this function and made the lock file, the file would belong to root, and
+        # the station could not lock it.
         yield
         return
     with file.open("w" if apply else "r") as lock:

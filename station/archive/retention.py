@@ -110,7 +110,7 @@ class PictureArchiver:
         Stops early if `go_on` returns False. Returns the number of pictures that were copied or no longer exist.
 
         If a picture cannot be read, the pictures of other parts are copied, and the error is raised afterwards. A picture counts as lost
-        after five tries, between which other pictures could be read.
+        after five failed tries, if other pictures could be read in the meantime.
         """
         done: list[Part] = []
         failures: list[Exception] = []
