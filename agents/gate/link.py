@@ -340,7 +340,8 @@ class BoardSession:
     def _has_restarted(self) -> bool:
         """Returns whether the board has restarted, or was exchanged, since the last samples of its clock.
 
-        Raises GateError if the board answers none of several SYNC commands. The samples are kept, so the next greeting can still tell.
+        Raises GateError if the board answers none of several SYNC commands. The samples are kept, so that the question can
+        be answered at the next greeting.
         """
         for _ in range(FIRST_SYNCS):
             if (answer := self._try_once("SYNC")) is not None:

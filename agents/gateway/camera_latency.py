@@ -169,7 +169,7 @@ class CameraLatency:
             self._follow_suspension()
 
     def can_end_doubt(self, doubt: int) -> bool:
-        """Returns whether the pictures since the begin of a doubt prove that the latency is right, and so the clock of the camera, too.
+        """Returns whether the pictures since a doubt began prove that the latency is right. Then the clock of the camera is right, too.
 
         `doubt` is the number of the present doubt of the matcher, or 0. Call this method after each call of the matcher.
         """

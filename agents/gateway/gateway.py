@@ -187,7 +187,10 @@ def find_disk_problem(folder: Path, free_bytes: int, disk_bytes: int, needed_byt
 
 
 def ask_disk(folder: Path, needed_bytes: int) -> str:
-    """Returns a sentence if the disk of the spool `folder` is nearly full or gives no answer, or "". See `find_disk_problem`."""
+    """Returns a sentence about the disk of the spool `folder` if the disk is nearly full or does not answer. Otherwise returns "".
+
+    `needed_bytes` is how much the spool may still grow.
+    """
     try:
         disk = shutil.disk_usage(folder)
     except OSError as error:

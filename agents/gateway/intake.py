@@ -277,7 +277,7 @@ class Intake:
     def _check_latency(
         self, decisions: list[MatchDecision[_PendingFrame]], matcher: Matcher[_PendingFrame]
     ) -> list[MatchDecision[_PendingFrame]]:
-        """Passes the time between each matched picture and its part to the check of the latency. Returns `decisions` unchanged.
+        """Gives the check of the latency the time between each matched picture and its part. Returns `decisions` unchanged.
 
         Also ends a doubt about the clock of the camera if the latency is proved. The caller must hold the lock.
         """

@@ -137,7 +137,8 @@ class Matcher(Generic[Picture]):
     def doubt(self) -> int:
         """The number of the present doubt about the clock of the camera, from 1 on, or 0 if there is no doubt.
 
-        During a doubt, pictures that come as late as the picture before them get no part, because the clock of the camera is perhaps wrong.
+        During a doubt, pictures that are as late as the picture with which the doubt began get no part, because the clock of the camera is
+        perhaps wrong.
         """
         return 0 if self._doubted_age_s is None else self._doubts
 
@@ -147,7 +148,10 @@ class Matcher(Generic[Picture]):
         return 0 if self._doubted_age_s is None else self._refused_count
 
     def end_doubt(self) -> None:
-        """Ends the doubt, because pictures that came since its begin have proved the latency. Their age is the usual one from now on."""
+        """Ends the doubt, because the pictures since it began have proved the latency.
+
+        The age of later pictures is compared with the age of these pictures.
+        """
         if self._doubted_age_s is not None:
             self._pictures = [replace(waiting, late_age_s=None) if self._is_doubted(waiting) else waiting for waiting in self._pictures]
             self._recent_ages.clear()

@@ -27,7 +27,7 @@ _MAX_JSON_BYTES = 2**16
 FORM_EXTRA_BYTES = 2**20
 _MAX_PARTS = 50
 # Deflate data can unpack to 1,030 times their size, which costs the gateway time. A BMP file of a rendered casting unpacks to 1.5 times its
-# compressed size, because it has noise. The first MiB may unpack from any number of bytes, because it costs little.
+# compressed size, because it has noise. The limit does not apply to the first MiB of unpacked bytes, because it costs little.
 _MAX_UNPACK_RATIO = 250
 _FREE_UNPACKED_BYTES = 2**20
 # A body with one of these content types may be the picture itself. Many programs send x-www-form-urlencoded by default.
@@ -103,7 +103,7 @@ async def _read_body(request: web.Request, limit: int, max_bytes: int, reserve: 
             if len(body) > limit:
                 raise _make_too_large(limit + 1 if is_packed else len(body), max_bytes)
             if is_packed:
-                await asyncio.sleep(0)  # Let the pictures of other cameras pass, because a small body can unpack to many bytes.
+                await asyncio.sleep(0)  # Unpacking a small body can take long, so the requests of other cameras are handled in between.
     if unpacker and not unpacker.is_complete:
         raise RequestRefusedError(
             400, f"expected {encoding} data up to its end, found {len(body)} bytes and no end; send the picture again"
@@ -156,7 +156,8 @@ class _Unpacker:
     def unpack(self, chunk: bytes) -> Iterator[bytes]:
         """Yields the content of `chunk`, the next bytes of the body, in pieces of at most 64 KiB.
 
-        Raises RequestRefusedError with status 400 for other data, and for data that unpack to far more bytes than a picture does.
+        Raises RequestRefusedError with status 400 for data of another compression, and for data that unpack to far more bytes than a
+        picture does.
         """
         try:
             # zlib can hold content back although it has taken the whole chunk. So zlib is asked until it returns nothing more.

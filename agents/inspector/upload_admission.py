@@ -65,7 +65,7 @@ class UploadAdmission(Generic[Item]):
         if self._is_closed:
             await asyncio.Event().wait()
         await self._queue.put((item, decoding, deadline_s, size))
-        # The bytes count only after the wait, because a rebalance can cancel it.
+        # The bytes are added after the call of `put`, because a rebalance can cancel this call while it waits.
         self._waiting_bytes += size
         if self.is_crowded:
             self._abort_decoding()

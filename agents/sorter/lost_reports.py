@@ -41,7 +41,7 @@ class LostReports:
         self.run = 0
         self._lowest = self._highest = 0
         self._is_loss_reported = False
-        # The parts of the present run whose records an earlier sorter process has written without a report.
+        # The parts of the present run that have a record although the board had not reported them. An earlier sorter process wrote it.
         self._recorded: set[int] = set()
         # The missing parts, each with the time at which a later part was reported.
         self._missing: dict[int, float] = {}
@@ -53,7 +53,7 @@ class LostReports:
 
         The missing parts of the earlier run are lost, because the board forgets its reports when it is reset. `take_ended` returns them.
 
-        If the run is the present one, its parts were followed until now. So `recorded` is not needed and not used.
+        If this run has already begun, the object knows its parts, and `recorded` is not used.
         """
         self._ended.extend((self.run, part) for part in sorted(self._missing))
         self._missing = {}
@@ -62,13 +62,13 @@ class LostReports:
         self.run = run
         self._lowest = self._highest = 0
         self._recorded = recorded.unreported
-        # Perhaps not all records of the smaller numbers were read, so a gap between them does not mean that a part has no record.
+        # Perhaps not all records of parts below this number were read. So a gap below it does not mean that a part has no record.
         newest = max(recorded.reported, default=0)
         first = newest if recorded.complete_from is None else recorded.complete_from
         for part in sorted(part for part in recorded.reported if part >= first):
             self.add_report(part, now_s)
         # If the board loses reports, it raises a fault once. If parts of this run already have records, an earlier sorter process has
-        # worked in this run, and has perhaps received the fault. This process does not know it, so it assumes that reports were lost.
+        # worked in this run, and has perhaps received the fault. This process cannot know that, so it assumes that reports were lost.
         self._is_loss_reported = bool(recorded.reported)
 
     def note_loss(self) -> None:

@@ -92,7 +92,7 @@ class OutageRecorder:
             self._resources.callback(journal.close)
             reports_parts = self._settings.find_line(line).is_triggered_by_board
             recorders[line] = _LaneRecorder(line, gate, journal, reports_parts, self._system)
-        # The link opens file descriptors. So it is made after the journals, which can refuse to open.
+        # A journal can refuse to open. So the journals come first: otherwise the file descriptors of the link would stay open.
         board = next(iter(self._gates.values()))
         link = GateLink(LinkSettings(board.port, board.baud, self._settings.sorter.window), system=self._system, ports=self._ports)
         for line, recorder in recorders.items():

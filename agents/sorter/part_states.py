@@ -60,7 +60,7 @@ class PartState:
     answered_at: datetime | None = None
     # True if the verdict came too late for the gate.
     is_late: bool = False
-    # True if the verdict was read at the start of this process, and Kafka has not delivered it to this process.
+    # True if only the search for the newest verdicts at the start of the process has found the verdict. Kafka does not deliver it again.
     is_restored: bool = False
     # The newest sorting record of the part.
     sorting: Sorting | None = None
@@ -101,12 +101,12 @@ class RecordedParts:
     complete_from: int | None = None
 
     def add(self, sorting: Sorting, known_since: datetime | None) -> None:
-        """Adds a part. All records since `known_since` are known. If `known_since` is None, all older records are known, too."""
+        """Adds a part. All records that were written since `known_since` are known. None means that all records are known."""
         if not sorting.event:
             self.unreported.add(sorting.part)
             return
         self.reported.add(sorting.part)
-        # No record of a part is older than the count of the part. So all records of parts that were counted after `known_since` are known.
+        # A part gets its records after it was counted. So all records of parts that were counted since `known_since` are known.
         if known_since is None:
             self.complete_from = 0
         elif sorting.counted_at is not None and sorting.counted_at >= known_since:
@@ -121,7 +121,7 @@ class PartStates:
         self._states: OrderedDict[PartKey, PartState] = OrderedDict()
         # The last run of the line's board, or 0 if it is unknown.
         self.last_run = 0
-        # Maps each run to its parts whose sorting records a restarted sorter has read. They can be more parts than the states.
+        # Maps each run to the parts whose sorting records a restarted sorter has read. There can be more of these parts than states.
         self._restored: dict[int, RecordedParts] = {}
 
     def get(self, run: int, part: int) -> PartState:
@@ -243,10 +243,10 @@ def restore_states(settings: Settings, line: str, journal: SortingJournal, open_
         raise BrokerError(
             f"Cannot read the newest records of {line} from Kafka at {settings.bootstrap}: {error!r}. Check the broker."
         ) from error
-    # The journal is read after Kafka, so a record that Kafka has just confirmed is in one of the two.
+    # The journal loses no record meanwhile, because the sender, which removes records that Kafka has confirmed, starts later.
     unsent = [entry.sorting for entry in journal.read_newest(_MAX_UNSENT_READ)]
     if len(unsent) == _MAX_UNSENT_READ:
-        # The journal perhaps holds older records, which were not read. They are newer than those in Kafka.
+        # The journal perhaps holds more records than were read. These were written after the records in Kafka, and before the ones read.
         known_since: datetime | None = unsent[0].sorted_at
         states = join_states(verdicts, sortings + unsent, known_since)
     else:

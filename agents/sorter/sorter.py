@@ -405,8 +405,8 @@ class Sorter:
                 extra={"part": part},
             )
         if state.is_restored and event.reason == "no-verdict":
-            # An earlier process left this late verdict to this process, or stopped before it received the verdict. This process begins with
-            # newer verdicts, so Kafka does not deliver this verdict any more.
+            # The process before this one did not handle this late verdict. This process begins with newer verdicts, so Kafka does not
+            # deliver the late verdict again.
             state.is_late, state.is_restored = True, False
             metrics.verdicts_late.labels(self._line).inc()
         fault = self._faults.explain_safe_action(self._lane.oldest_fault)
@@ -439,9 +439,9 @@ class Sorter:
         return make_untracked_sorting(state, self._line, run, part, self._board, reason, code, self._now())
 
     def _lost_sortings(self, keys: list[PartKey], reason: SortingReason, code: int) -> list[Sorting]:
-        """Returns records of parts whose reports the board has lost. Remembers the records of known parts."""
+        """Returns new records for the parts whose reports the board has lost. If a part has a state, also adds the record to the state."""
         if keys:
-            log.error("%s: the board has lost its reports about %d parts, from part %d on.", self._line, len(keys), min(keys)[1])
+            log.error("%s: the board has lost its reports on %d parts. The first one is part %d.", self._line, len(keys), min(keys)[1])
         sortings = [self._untracked_sorting(*key, reason, code) for key in keys]
         self._remember([sorting for sorting in sortings if self._states.is_known(sorting.run, sorting.part)])
         return sortings

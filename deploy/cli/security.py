@@ -265,7 +265,7 @@ def _check_station(settings: Settings) -> Iterator[SecurityFinding]:
 def _with_some_key(settings: Settings) -> Settings:
     """Returns `settings` with a secret key for this process if there is no key yet.
 
-    Otherwise the check would create the key file, and the station could not read the file if root calls the command.
+    The station creates a missing key file. The check must not create it, because the station could not read a key file of root.
     """
     station = settings.station
     if station.secret_key.get_secret_value() or os.path.lexists(station.secret_key_file):
