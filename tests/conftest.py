@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import os
+import random
 import re
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -34,6 +36,13 @@ for _profile, _is_fixed in (("fixed", True), ("search", False)):
         _profile, deadline=None, derandomize=_is_fixed, suppress_health_check=[HealthCheck.too_slow], print_blob=not _is_fixed
     )
 hypothesis_settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
+
+# The threads of a Kafka client draw random numbers at any time. They get a generator of their own. Otherwise they would change the numbers
+# that other tests draw from Python's generator, for example for the first weights of a network.
+_random_of_kafka = random.Random()
+for _name, _module in list(sys.modules.items()):
+    if _name.startswith("kafka.") and getattr(_module, "random", None) is random:
+        _module.random = _random_of_kafka  # type: ignore[attr-defined]
 
 # These tests run whole plants in real time. On two processors, two of them at once would delay each other's gates.
 # The browser tests share one plant, which a second test process would have to start again.
