@@ -195,7 +195,7 @@ class PartStates:
     def unnamed_verdicts(self) -> list[PartState]:
         """Returns the parts whose gate followed a verdict, although the sorting record names no verdict.
 
-        The outage recorder writes such records while Kafka does not answer, because it cannot read the verdicts then.
+        While Kafka does not answer, the outage recorder cannot read the verdicts. So it writes records without a verdict.
         """
         return [
             state

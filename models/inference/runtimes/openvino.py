@@ -28,7 +28,6 @@ class OpenVinoNetwork:
         self.side_px = side_px
         core = openvino.Core()
         try:
-            # `read_model` is used, because `openvino.convert_model` would report its use to the makers of OpenVINO.
             self._compiled = core.compile_model(core.read_model(path), "CPU", {"PERFORMANCE_HINT": "LATENCY", **options})
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -49,6 +52,15 @@ def version(models_root: Path) -> Version:
 
 def make_pixels(count: int) -> npt.NDArray[np.uint8]:
     return np.random.default_rng(count).integers(0, 255, (count, 64, 64)).astype(np.uint8)
+
+
+def test_the_import_of_openvino_reports_nothing_and_starts_no_process(tmp_path: Path) -> None:
+    """The telemetry of OpenVINO would make a folder in the home folder, and send its report from a forked process."""
+    program = (
+        "import multiprocessing.process, models.inference.runtimes.openvino\nassert next(multiprocessing.process._process_counter) == 1"
+    )
+    subprocess.run([sys.executable, "-c", program], env={**os.environ, "HOME": str(tmp_path)}, check=True, timeout=60)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_openvino_and_litert_are_installed_where_the_tests_run() -> None:
