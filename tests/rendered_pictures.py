@@ -37,6 +37,13 @@ def resample(pixels: Pixels) -> Pixels:
     return np.asarray(Image.fromarray(pixels).resize((SIDE_PX, SIDE_PX), Image.Resampling.BILINEAR))
 
 
+def frame_casting(pixels: Pixels, is_tall: bool = False, down_px: int = 0) -> Pixels:
+    """The casting in a picture of 400 x 300 px or 300 x 400 px. It lies `down_px` beside the middle, towards a long side."""
+    scene = np.pad(np.asarray(Image.fromarray(pixels).resize((300, 300))), 150, mode="edge")
+    wide = scene[150 - down_px : 450 - down_px, 100:500]
+    return wide.T if is_tall else wide
+
+
 def dim(share: float) -> Callable[[Pixels], Pixels]:
     return lambda pixels: (pixels * share).astype(np.uint8)
 

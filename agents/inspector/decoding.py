@@ -82,7 +82,7 @@ class DecodedImage:
             return self
         if reference is None or isinstance(self.picture, PictureError):
             return replace(self, reference=reference, part=None)
-        return replace(self, reference=reference, part=check_part(self.picture.pixels, reference))
+        return replace(self, reference=reference, part=check_part(self.picture.pixels, reference, self.picture.area))
 
     def search_details(self, details: VersionDetails | None, regions: Regions | None = None) -> DecodedImage:
         """Searches the picture for small defects with the detail template `details`, inside `regions`. Returns a copy with the result.

@@ -191,7 +191,9 @@ def _inspect_all(ensemble: Ensemble, pictures: LabelledPictures) -> list[Inspect
             "The version searches for small defects, but the pictures were read without its detail template. Pass it to read_pictures."
         )
     inspections = pictures.inspections if ensemble.details is not None else [None] * len(pictures)
-    checks = [check_part(pixels, ensemble.part_reference) if ensemble.part_reference else None for pixels in pictures.pixels]
+    reference = ensemble.part_reference
+    seen = zip(pictures.pixels, pictures.areas, strict=True)
+    checks = [check_part(pixels, reference, area) if reference else None for pixels, area in seen]
     return [InspectedPicture(*found) for found in zip(pictures.pixels, checks, inspections, strict=True)]
 
 

@@ -112,11 +112,10 @@ class Explanation:
         return self.check.reason or "whole"
 
     def _draw_boxes(self, axes: Axes) -> None:
-        side_px, width_px, height_px = len(self.picture.pixels), self.picture.width_px, self.picture.height_px
-        scale = side_px / max(width_px, height_px)
-        left_px, top_px = (side_px - width_px * scale) / 2, (side_px - height_px * scale) / 2
+        rows, columns = self.picture.area
+        scale = len(self.picture.pixels) / max(self.picture.width_px, self.picture.height_px)
         for box in self.boxes:
-            corner = (left_px + box.left_px * scale - 0.5, top_px + box.top_px * scale - 0.5)
+            corner = (columns.start + box.left_px * scale - 0.5, rows.start + box.top_px * scale - 0.5)
             axes.add_patch(Rectangle(corner, box.width_px * scale, box.height_px * scale, fill=False, edgecolor=_BOX_COLOUR))
             axes.text(corner[0], corner[1] - 2, f"{box.kind} {box.score:.2f}".strip(), **_BOX_TEXT)
 

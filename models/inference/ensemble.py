@@ -175,7 +175,7 @@ def inspect_picture(picture: DecodedPicture, ensemble: Ensemble) -> InspectedPic
     If the version of `ensemble` cannot do one of these steps, the step is skipped.
     Raises ValueError if the version searches for small defects, but `picture` does not hold its original pixels.
     """
-    check = None if ensemble.part_reference is None else check_part(picture.pixels, ensemble.part_reference)
+    check = None if ensemble.part_reference is None else check_part(picture.pixels, ensemble.part_reference, picture.area)
     inspection = None if ensemble.details is None else ensemble.details.inspect_decoded(picture)
     return InspectedPicture(picture.pixels, check, inspection)
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage  # type: ignore[import-untyped]  # no stubs among the locked packages
 
-from models.pictures.regions import find_picture_area
+from models.pictures.decoder import find_picture_area
 
 # Methods such as Grad-CAM have no fixed limit of heat. In their maps, a pixel is hot if its heat is above 0.5 times the highest heat. The
 # factor 0.5 fits rendered defects best.

@@ -1,6 +1,6 @@
 """The decoder turns the bytes of a picture into grey pixels for training, inference and display.
 
-- The picture is padded to a square, so that a round part stays round.
+- The upright picture is padded to a square, so that a round part stays round. `find_picture_area` says where it lies in the square.
 - Transparent pixels become white.
 - Grey levels of more than 8 bits are scaled to 8 bits. The settings or the file say which level is white. The brightest pixel is not
   used, because it differs between pictures of the same part.
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from streams.settings import PictureSettings
 
 GreyPixels = npt.NDArray[np.uint8]
+# The rows and the columns of a padded square that show the original picture. The rest of the square is margin.
+PictureArea = tuple[slice, slice]
 Levels = npt.NDArray[np.generic]
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF")
@@ -87,6 +89,11 @@ class DecodedPicture:
     width_px: int
     height_px: int
     original: GreyPixels | None = None
+
+    @property
+    def area(self) -> PictureArea:
+        """Which rows and which columns of `pixels` show the original picture."""
+        return find_picture_area(len(self.pixels), self.width_px, self.height_px)
 
 
 class PictureReader:
@@ -147,9 +154,20 @@ def decode_picture(
         small = _shrink(_reduce(grey, file.header, 2 * side_px) if keep_original else grey, side_px)
         check_not_blank(small.histogram())
         check_not_partly_blank(grey, is_raw=file.header.format in ("BMP", "TIFF"))
-        pixels = rotate_upright(_pad_square(np.asarray(small), side_px), file.header.orientation)
+        # The picture is padded only when it is upright. If a margin is odd, one side of the square gets one pixel more than the other.
+        pixels = _pad_square(rotate_upright(np.asarray(small), file.header.orientation), side_px)
         original = np.ascontiguousarray(rotate_upright(np.asarray(grey), file.header.orientation)) if keep_original else None
         return DecodedPicture(np.ascontiguousarray(pixels), file.width_px, file.height_px, original)
+
+
+def find_picture_area(side_px: int, width_px: int, height_px: int) -> PictureArea:
+    """Returns which rows and which columns of a square picture show the original picture. The rest of the square is margin.
+
+    `width_px` and `height_px` are the size of the upright original picture.
+    """
+    width, height = _shrink_size(side_px, width_px, height_px)
+    left, top = (side_px - width) // 2, (side_px - height) // 2
+    return slice(top, top + height), slice(left, left + width)
 
 
 def check_file_size(value: bytes, limits: PictureLimits) -> None:
@@ -242,18 +260,21 @@ def _reduce(image: Image.Image, header: FormatHeader, min_side_px: int) -> Image
 
 
 def _shrink(image: Image.Image, side_px: int) -> Image.Image:
-    width_px, height_px = image.size
-    scale = side_px / max(width_px, height_px)
-    size = max(1, round(width_px * scale)), max(1, round(height_px * scale))
+    size = _shrink_size(side_px, *image.size)
     return image if size == image.size else image.resize(size, Image.Resampling.BILINEAR)
+
+
+def _shrink_size(side_px: int, width_px: int, height_px: int) -> tuple[int, int]:
+    scale = side_px / max(width_px, height_px)
+    return max(1, round(width_px * scale)), max(1, round(height_px * scale))
 
 
 def _pad_square(pixels: GreyPixels, side_px: int) -> GreyPixels:
     height_px, width_px = pixels.shape
     if (height_px, width_px) == (side_px, side_px):
         return pixels
-    left, top = (side_px - width_px) // 2, (side_px - height_px) // 2
-    return np.pad(pixels, ((top, side_px - height_px - top), (left, side_px - width_px - left)), mode="edge")
+    rows, columns = find_picture_area(side_px, width_px, height_px)
+    return np.pad(pixels, ((rows.start, side_px - rows.stop), (columns.start, side_px - columns.stop)), mode="edge")
 
 
 def scale_to_8_bits(levels: Levels, header: FormatHeader, depth_bits: int | None) -> GreyPixels:

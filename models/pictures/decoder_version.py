@@ -6,8 +6,8 @@ This module imports nothing that is slow to load.
 from __future__ import annotations
 
 # Increase this number if the decoder is changed so that a file gives other grey levels. Since version 2, the bit depth comes from the
-# settings or from the file.
-DECODER_VERSION = 2
+# settings or from the file. Since version 3, a picture that its EXIF tag turns is padded after it was turned.
+DECODER_VERSION = 3
 # Release 0.1.0 had this decoder version. Manifests of that release do not name a decoder version.
 FIRST_DECODER_VERSION = 1
 
@@ -20,7 +20,12 @@ def describe_decoder_version(made_with: int | None) -> str:
     version = FIRST_DECODER_VERSION if made_with is None else made_with
     if version == DECODER_VERSION:
         return ""
+    depth = (
+        " Pictures with more than 8 bits or with transparency, and TIFFs in which 0 means white, may have other grey levels than in its "
+        "training."
+    )
     return (
-        f"This version was made with picture decoder {version}, but this program has picture decoder {DECODER_VERSION}. Pictures with more "
-        "than 8 bits or with transparency, and TIFFs in which 0 means white, may have other grey levels than in its training."
+        f"This version was made with picture decoder {version}, but this program has picture decoder {DECODER_VERSION}."
+        f"{depth if version < 2 else ''} Pictures that are not square, and that their EXIF tag turns, may lie one pixel beside their place "
+        "in its training."
     )

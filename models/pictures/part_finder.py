@@ -10,13 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 from scipy import ndimage  # type: ignore[import-untyped]  # no stubs
 
+from models.pictures.decoder import PictureArea
 from models.pictures.part_reference import MAX_SIGNATURES, SIGNATURE_RINGS, PartReference, PartRefusal
 from streams.errors import ModelError
 
@@ -101,7 +102,8 @@ DETAIL_SHARE = 0.9
 # but at least 0.35 and at most 0.42. A smaller limit would refuse defective parts, and a larger limit would accept objects such as washers.
 DISTANCE_FACTOR = 4.0
 DISTANCE_RANGE = (0.35, 0.42)
-# A part counts as wholly in view if at most this share of its radius lies outside the picture.
+# A part counts as wholly in view if at most this share of its radius lies outside the picture. The margin that the decoder adds to make a
+# picture square is not in view.
 IN_VIEW_OVERHANG = 0.02
 
 _ANGLES = np.arange(RAYS) * (2 * np.pi / RAYS)
@@ -206,13 +208,36 @@ class _Rays:
         return result
 
 
+class _Area(NamedTuple):
+    """The borders of the original picture in a resized picture, in pixels. The outer edge of the first pixel is 0."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    def measure_overhang(self, part: FoundPart, reach_x: float, reach_y: float) -> float:
+        """Returns how far `part` extends beyond the area, as a share of its reach in this direction."""
+        return max(
+            (self.left + reach_x - part.centre_x_px) / reach_x,
+            (part.centre_x_px + reach_x - self.right + 1) / reach_x,
+            (self.top + reach_y - part.centre_y_px) / reach_y,
+            (part.centre_y_px + reach_y - self.bottom + 1) / reach_y,
+            0.0,
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class _Measures:
-    """The measures of a part in one picture. The fields of `PartReference` hold the limits for these measures and explain them."""
+    """The measures of a part in one picture. The fields of `PartReference` hold the limits for these measures and explain them.
+
+    `square_overhang` is the overhang beyond the border of the padded square. References of older releases limit it.
+    """
 
     size: float
     aspect: float
     overhang: float
+    square_overhang: float
     offset: float
     support: float
     asymmetry: float
@@ -244,23 +269,31 @@ class RememberingPartFinder:
         return self._found[key]
 
 
-def check_part(pixels: npt.NDArray[np.uint8], reference: PartReference) -> PartCheck:
-    """Checks whether `pixels`, shape (rows, columns), show the whole part that `reference` describes. Thread-safe."""
+def check_part(pixels: npt.NDArray[np.uint8], reference: PartReference, area: PictureArea | None = None) -> PartCheck:
+    """Checks whether `pixels`, shape (rows, columns), show the whole part that `reference` describes. Thread-safe.
+
+    `area` is the part of `pixels` that shows the original picture, and None if `pixels` have no margin.
+    """
     small = _resize(pixels)
     found = _find_in_resized(small)
     if found is None:
         return PartCheck("no-part", None)
     part = found.scale(max(pixels.shape) / max(small.shape))
-    measures = _measure(small, found)
+    measures = _measure(small, found, _scale_area(area, pixels, small))
     return PartCheck(_compare(measures, reference), part)
 
 
-def learn_part_reference(pictures: Iterable[npt.NDArray[np.uint8]]) -> PartReference:
+def learn_part_reference(pictures: Iterable[npt.NDArray[np.uint8]], areas: Iterable[PictureArea] | None = None) -> PartReference:
     """Learns a part reference from `pictures`, each of shape (rows, columns). Each picture should show a whole good part.
+
+    `areas` says for each picture which part of the pixels shows the original picture. None means that no picture has a margin.
 
     Raises ModelError if fewer than MIN_PICTURES pictures, or less than the share MIN_KEPT_SHARE, show the same part.
     """
-    measured = [_measure_picture(pixels) for pixels in pictures]
+    measured = [
+        _measure_picture(pixels, area)
+        for pixels, area in (((pixels, None) for pixels in pictures) if areas is None else zip(pictures, areas, strict=True))
+    ]
     count, kept = len(measured), _drop_odd_pictures([one for one in measured if one is not None])
     if len(kept) < MIN_PICTURES or len(kept) < MIN_KEPT_SHARE * count:
         raise ModelError(
@@ -291,10 +324,19 @@ def find_odd_pictures(pictures: Sequence[npt.NDArray[np.uint8]]) -> list[bool]:
     return is_odd
 
 
-def _measure_picture(pixels: npt.NDArray[np.uint8]) -> _Measures | None:
+def _measure_picture(pixels: npt.NDArray[np.uint8], area: PictureArea | None = None) -> _Measures | None:
     small = _resize(pixels)
     part = _find_in_resized(small)
-    return _measure(small, part) if part is not None else None
+    return _measure(small, part, _scale_area(area, pixels, small)) if part is not None else None
+
+
+def _scale_area(area: PictureArea | None, pixels: npt.NDArray[np.uint8], small: npt.NDArray[np.uint8]) -> _Area:
+    """Returns the position of `area`, which lies in `pixels`, in the resized picture `small`. None means the whole picture."""
+    height, width = small.shape
+    if area is None:
+        return _Area(0, 0, width, height)
+    (rows, columns), (high, wide) = area, pixels.shape
+    return _Area(columns.start * width / wide, rows.start * height / high, columns.stop * width / wide, rows.stop * height / high)
 
 
 def _resize(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
@@ -595,7 +637,7 @@ def fit_ellipse(x: npt.NDArray[np.floating], y: npt.NDArray[np.floating], rim_su
     return FoundPart(centre_u * unit + middle_x, centre_v * unit + middle_y, major, minor, angle, rim_support)
 
 
-def _measure(pixels: npt.NDArray[np.uint8], part: FoundPart) -> _Measures:
+def _measure(pixels: npt.NDArray[np.uint8], part: FoundPart, area: _Area) -> _Measures:
     height, width = pixels.shape
     cos, sin = math.cos(part.angle_rad), math.sin(part.angle_rad)
     major, minor = part.semi_major_px, part.semi_minor_px
@@ -611,18 +653,13 @@ def _measure(pixels: npt.NDArray[np.uint8], part: FoundPart) -> _Measures:
     sectors = levels.reshape(SIGNATURE_RINGS, SECTORS, -1).mean(axis=2) - rings[:, None]
     differences = np.sqrt(np.square(sectors).mean(axis=0))
     reach_x, reach_y = math.hypot(major * cos, minor * sin), math.hypot(major * sin, minor * cos)
-    overhang = max(
-        (reach_x - part.centre_x_px) / reach_x,
-        (part.centre_x_px + reach_x - width + 1) / reach_x,
-        (reach_y - part.centre_y_px) / reach_y,
-        (part.centre_y_px + reach_y - height + 1) / reach_y,
-        0.0,
-    )
+    offset = math.hypot(part.centre_x_px - (area.left + area.right - 1) / 2, part.centre_y_px - (area.top + area.bottom - 1) / 2)
     return _Measures(
         size=math.sqrt(major * minor) / max(height, width),
         aspect=minor / major,
-        overhang=overhang,
-        offset=math.hypot(part.centre_x_px - (width - 1) / 2, part.centre_y_px - (height - 1) / 2) / max(height, width),
+        overhang=area.measure_overhang(part, reach_x, reach_y),
+        square_overhang=_Area(0, 0, width, height).measure_overhang(part, reach_x, reach_y),
+        offset=offset / max(height, width),
         support=part.rim_support,
         # `differences` says how much the brightness of each of the 8 sectors differs from the whole part. The second largest difference is
         # used, because the sector with the largest one may contain a defect or a reflection.
@@ -636,7 +673,8 @@ def _compare(measures: _Measures, reference: PartReference) -> Literal["", "part
     """Returns why a picture with these measures does not show the whole part of `reference`, or "" if it does."""
     # The rim of a large part may lie a little out of view. The part is refused only if it is also away from the middle.
     is_displaced = measures.overhang > IN_VIEW_OVERHANG and measures.offset > reference.most_offset
-    if measures.overhang > reference.most_overhang or is_displaced:
+    overhang = measures.overhang if reference.border == "picture" else measures.square_overhang
+    if overhang > reference.most_overhang or is_displaced:
         return "partly-in-view"
     return "" if _is_known(measures, reference) else "unknown-part"
 
@@ -685,6 +723,7 @@ def _make_reference(measured: list[_Measures]) -> PartReference:
         least_size=round(max(limits("size")[0], 0.01), 4),
         most_size=round(limits("size")[1], 4),
         least_aspect=round(max(limits("aspect")[0], 0), 4),
+        border="picture",
         most_overhang=round(limits("overhang")[1], 4),
         most_offset=round(limits("offset")[1], 4),
         least_support=round(min(limits("support")[0], ENOUGH_SUPPORT), 4),

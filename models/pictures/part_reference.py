@@ -44,9 +44,12 @@ class PartReference(BaseModel):
         gt=0, description="Largest size of the part: the mean radius of its outline, as a share of the picture's longer side."
     )
     least_aspect: Share = Field(description="Smallest ratio of the shorter axis to the longer axis of the part's outline.")
-    most_overhang: float = Field(
-        ge=0, description="The part may extend at most this far beyond the picture's border, as a share of its radius."
+    border: Literal["square", "picture"] = Field(
+        default="square",
+        description="The border to which `most_overhang` belongs: that of the camera's picture, or that of the square into which the "
+        "picture is padded. In older versions the field is absent and means the square.",
     )
+    most_overhang: float = Field(ge=0, description="The part may extend at most this far beyond `border`, as a share of its radius.")
     most_offset: float = Field(
         ge=0,
         description="Largest distance between the part's centre and the picture's centre, as a share of the picture's longer side. The "

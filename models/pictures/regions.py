@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
+from models.pictures.decoder import find_picture_area
 from streams.records import LiveLineSettings
 
 # A polygon: at least three corners (x, y), as shares 0..1 of the picture's width and height, from the top left.
@@ -57,14 +58,6 @@ def make_region_mask(inspect: Sequence[Polygon], ignore: Sequence[Polygon], rows
     """
     inside = _draw(inspect, rows, columns) if inspect else np.ones((rows, columns), np.bool_)
     return inside & ~_draw(ignore, rows, columns)
-
-
-def find_picture_area(side_px: int, width_px: int, height_px: int) -> tuple[slice, slice]:
-    """Returns which rows and which columns of a square picture show the original picture. The rest of the square is margin."""
-    scale = side_px / max(width_px, height_px)
-    width, height = max(1, round(width_px * scale)), max(1, round(height_px * scale))
-    left, top = (side_px - width) // 2, (side_px - height) // 2
-    return slice(top, top + height), slice(left, left + width)
 
 
 # A cache of 16 masks is enough, because all pictures of a camera have the same size. A mask of 5 megapixels takes 5 MB.

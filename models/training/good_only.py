@@ -143,7 +143,7 @@ class GoodOnlyRun:
         _expect_enough(len(files), self.folder)
         pictures = read_pictures(files, self.side_px, CLASSES, depth_bits=self.depth_bits, on_read=callback.on_picture_read)
         pictures = _leave_out(pictures, _find_unsuitable(pictures), len(files), callback)
-        reference = learn_part_reference(pictures.pixels)
+        reference = learn_part_reference(pictures.pixels, pictures.areas)
         groups = group_near_duplicates(pictures.pixels, pictures.checksums)
         learned = learn_scorer(pictures.pixels, groups, self.objective, callback)
         details = None

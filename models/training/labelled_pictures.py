@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.anomaly.version_scorers import DetailInspection, VersionDetails
-from models.pictures.decoder import DecodedPicture, PictureLimits, decode_picture
+from models.pictures.decoder import DecodedPicture, PictureArea, PictureLimits, decode_picture, find_picture_area
 from models.pictures.rendered_mark import is_rendered
 from models.registry.model_card import FEW_DEFECTIVE, FEW_GOOD
 from streams.errors import ModelError, PictureError
@@ -59,7 +59,7 @@ class LabelledPictures:
     - `pixels`: shape (n, side_px, side_px).
     - `labels`: shape (n,), indices into `classes`.
     - `checksums`: SHA-256 of each file.
-    - `sizes`: width and height of each picture before it was resampled.
+    - `sizes`: width and height of each picture before it was resampled. Empty if all pictures were square.
     - `unreadable`: files that could not be read.
     - `rendered`: number of pictures that Castline has rendered.
     - `inspections`: results of the search for small defects. Empty if the pictures were not searched.
@@ -91,6 +91,13 @@ class LabelledPictures:
                 "name begins with 'ok'."
             )
         return found[0]
+
+    @property
+    def areas(self) -> tuple[PictureArea, ...]:
+        """For each picture, the rows and columns of its pixels that show the original picture. The rest is margin."""
+        side_px = self.pixels.shape[1]
+        sizes = self.sizes or ((side_px, side_px),) * len(self)
+        return tuple(find_picture_area(side_px, width_px, height_px) for width_px, height_px in sizes)
 
     @property
     def class_counts(self) -> dict[str, int]:

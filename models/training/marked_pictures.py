@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from models.pictures.decoder import PictureLimits, decode_picture, open_picture
+from models.pictures.decoder import PictureLimits, decode_picture, find_picture_area, open_picture
 from models.pictures.pillow_pixels import read_image
 from models.pictures.png import prepare_png
 from models.pictures.refusal import RefusalReason
@@ -308,13 +308,6 @@ def _parse_data_set_row(row: Mapping[str, str]) -> list[DefectBox]:
     ]
 
 
-def _place_in_square(side_px: int, width_px: int, height_px: int) -> tuple[int, int, int, int, float]:
-    """Returns where a picture lies in the padded square that the decoder makes: left, top, width, height, and the scale."""
-    scale = side_px / max(width_px, height_px)
-    width, height = max(1, round(width_px * scale)), max(1, round(height_px * scale))
-    return (side_px - width) // 2, (side_px - height) // 2, width, height, scale
-
-
 def _reduce_marks(numbers: Pixels, side_px: int) -> Pixels:
     """Reduces a mask to `side_px` rows and columns. Returns for each pixel the number of a kind of defect, or 0.
 
@@ -322,26 +315,29 @@ def _reduce_marks(numbers: Pixels, side_px: int) -> Pixels:
     only the pixel with the largest cover is marked.
     """
     rows, columns = numbers.shape
-    left, top, width, height, _ = _place_in_square(side_px, columns, rows)
+    area = find_picture_area(side_px, columns, rows)
     kinds = [int(number) for number in np.unique(numbers) if number]
     result = np.zeros((side_px, side_px), np.uint8)
     if not kinds:
         return result
+    size = result[area].shape[::-1]
     covers = np.stack(
-        [np.asarray(Image.fromarray((numbers == kind).astype(np.float32)).resize((width, height), Image.Resampling.BOX)) for kind in kinds]
+        [np.asarray(Image.fromarray((numbers == kind).astype(np.float32)).resize(size, Image.Resampling.BOX)) for kind in kinds]
     )
     total = covers.sum(axis=0)
     is_marked = total > MIN_COVER if (total > MIN_COVER).any() else total == total.max()
-    result[top : top + height, left : left + width] = np.where(is_marked, np.array(kinds, np.uint8)[covers.argmax(axis=0)], 0)
+    result[area] = np.where(is_marked, np.array(kinds, np.uint8)[covers.argmax(axis=0)], 0)
     return result
 
 
 def _draw_boxes(boxes: Sequence[DefectBox], kinds: Sequence[str], side_px: int, width_px: int, height_px: int) -> Pixels:
-    left, top, width, height, scale = _place_in_square(side_px, width_px, height_px)
+    rows, columns = find_picture_area(side_px, width_px, height_px)
+    scale = side_px / max(width_px, height_px)
     result = np.zeros((side_px, side_px), np.uint8)
     for box in boxes:
-        first_x, last_x = (left + min(max(0.0, edge * scale), width - 1) for edge in (box.left_px, box.left_px + box.width_px))
-        first_y, last_y = (top + min(max(0.0, edge * scale), height - 1) for edge in (box.top_px, box.top_px + box.height_px))
+        x, y = columns.start + box.left_px * scale, rows.start + box.top_px * scale
+        first_x, last_x = (min(max(columns.start, edge), columns.stop - 1) for edge in (x, x + box.width_px * scale))
+        first_y, last_y = (min(max(rows.start, edge), rows.stop - 1) for edge in (y, y + box.height_px * scale))
         mark = BOX_MARK + (kinds.index(box.kind) + 1 if box.kind else 0)
         result[int(first_y) : int(last_y) + 1, int(first_x) : int(last_x) + 1] = mark
     return result

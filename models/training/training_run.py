@@ -350,7 +350,8 @@ def learn_part(pictures: LabelledPictures) -> PartReference | None:
     Pictures of a texture, for example, show no part. Without a part reference, an inspector judges every picture.
     """
     try:
-        return learn_part_reference(pictures.pixels[pictures.labels == pictures.ok_class])
+        good = pictures.select(pictures.labels == pictures.ok_class)
+        return learn_part_reference(good.pixels, good.areas)
     except ModelError as error:
         log.warning("No part reference could be learned, so an inspector judges every picture, even if it shows no part. %s", error)
         return None

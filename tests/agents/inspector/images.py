@@ -22,7 +22,7 @@ def make_decoded_image(line: LineSettings, part: int, pixels: npt.NDArray[np.uin
     """The decoded image of a part. Without pixels it is an image that could not be decoded."""
     source = ConsumedRecord(f"castings.images.{line.name}", 0, part, f"{line.name}:1:{part}".encode(), b"", {})
     record = read_image_record(source, line, CAPTURED_AT, CAPTURED_AT)
-    picture = PictureError("truncated", "half a picture") if pixels is None else DecodedPicture(pixels, 300, 200)
+    picture = PictureError("truncated", "half a picture") if pixels is None else DecodedPicture(pixels, 300, 300)
     return DecodedImage(record, "0" * 64, picture)
 
 

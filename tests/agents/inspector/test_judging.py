@@ -18,6 +18,7 @@ from agents.inspector.decoding import DecodedImage
 from agents.inspector.judging import INFERENCE_FAILED, JudgedImage, LineRules, group_by_predictor, judge_images, make_verdict, name_kinds
 from models.inference.line_threshold import choose_line_threshold
 from models.inference.soft_vote import Prediction
+from models.pictures.decoder import DecodedPicture
 from models.pictures.part_finder import FoundPart, PartCheck, PartRefusal, learn_part_reference
 from models.pictures.part_reference import PART_REFUSALS
 from models.pictures.regions import Mask, Regions
@@ -110,9 +111,12 @@ def test_a_picture_without_the_whole_part_is_for_review_and_never_judged(reason:
 def test_a_part_reference_refuses_a_picture_without_a_part() -> None:
     castings = pictures()
     reference = learn_part_reference(castings[:40])
-    images = [make_decoded_image(LINE, 1, pixels) for pixels in (castings[50], np.full_like(castings[50], 120))]
+    shown = [DecodedPicture(castings[50], 300, 300), DecodedPicture(np.full_like(castings[50], 120), 300, 300)]
+    # In the second last picture, the upper and the lower quarter are margins that the decoder has added.
+    shown += [DecodedPicture(castings[50], 300, 150), DecodedPicture(castings[50], 150, 300)]
+    images = [replace(make_decoded_image(LINE, 1, None), picture=picture) for picture in shown]
     reasons = [image.check(reference).part for image in images]
-    assert [check and check.reason for check in reasons] == ["", "no-part"]
+    assert [check and check.reason for check in reasons] == ["", "no-part", "partly-in-view", "partly-in-view"]
     checked = images[0].check(reference)
     assert checked.check(reference) is checked, "a picture is searched only once"
     assert checked.check(None).part is None, "a version without a reference needs no check"
@@ -160,7 +164,8 @@ def test_images_of_lines_with_the_same_version_are_judged_in_one_call() -> None:
 
 
 def test_a_verdict_holds_label_votes_and_picture_and_its_id_recognises_a_repeat() -> None:
-    (judged,) = judge_images(make_images([200]), FragileNetworks())
+    picture = DecodedPicture(np.full((8, 8), 200, np.uint8), 300, 200)
+    (judged,) = judge_images([replace(make_images([200])[0], picture=picture)], FragileNetworks())
     verdict = make_verdict(judged, "v1", 0.5, CAPTURED_AT + timedelta(seconds=0.1))
     assert (verdict.label, verdict.reason, verdict.overdue) == ("defect", "", False)
     assert verdict.votes == {"alexnet": 0.9, "lenet": 0.1}

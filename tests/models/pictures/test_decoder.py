@@ -34,6 +34,21 @@ def make_marked_corner() -> npt.NDArray[np.uint8]:
     return pixels
 
 
+def turn(upright: npt.NDArray[np.uint8], orientation: int) -> Image.Image:
+    """The picture as a camera stores it. The EXIF tag `orientation` says how to turn it upright."""
+    stored = {
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.T,
+        6: np.rot90(upright),
+        7: upright[::-1, ::-1].T,
+        8: np.rot90(upright, -1),
+    }[orientation]
+    return Image.fromarray(np.ascontiguousarray(stored))
+
+
 def decode_or_refuse(value: bytes) -> DecodedPicture | PictureError:
     try:
         return decode_picture(value, 64)
@@ -104,21 +119,22 @@ def test_a_png_whose_pixels_were_hurt_is_refused_though_pillow_would_show_it_bla
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_picture_stands_upright_whatever_its_exif_orientation(form: str, orientation: int) -> None:
     upright = make_marked_corner()
-    stored = {
-        1: upright,
-        2: upright[:, ::-1],
-        3: upright[::-1, ::-1],
-        4: upright[::-1],
-        5: upright.T,
-        6: np.rot90(upright),
-        7: upright[::-1, ::-1].T,
-        8: np.rot90(upright, -1),
-    }[orientation]
-    image = Image.fromarray(np.ascontiguousarray(stored))
+    image = turn(upright, orientation)
     exif = Image.Exif()
     exif[0x0112] = orientation
     value = encode(image, form, exif=exif) if form == "JPEG" else encode(image, form, tiffinfo={274: orientation})
     assert np.abs(decode_picture(value, 64).pixels.astype(int) - upright).mean() < 4
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_turned_picture_lies_where_the_upright_picture_lies(orientation: int) -> None:
+    """A picture of 64 x 47 px leaves 17 rows of margin, so one margin has a row more than the other."""
+    upright = make_marked_corner()[:47]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    turned = decode_picture(encode(turn(upright, orientation), "PNG", exif=exif), 64)
+    assert (turned.pixels == decode_picture(encode(Image.fromarray(upright)), 64).pixels).all()
+    assert (turned.pixels[turned.area] == upright).all()
 
 
 def test_the_size_told_is_that_of_the_upright_picture() -> None:

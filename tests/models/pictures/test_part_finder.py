@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from functools import cache
 
@@ -10,7 +11,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from models.pictures.decoder import decode_picture
+from models.pictures.decoder import DecodedPicture, decode_picture
 from models.pictures.part_finder import FoundPart, PartReference, check_part, find_part, learn_part_reference
 from models.synthetic import render_series
 from models.synthetic.impeller import CameraView, render_impeller
@@ -18,7 +19,7 @@ from models.training.near_duplicates import group_near_duplicates
 from streams.errors import ModelError
 from tests.conftest import REAL_PICTURES, needs_real_pictures
 from tests.part_pictures import ALL_KINDS, NO_PART_KINDS, Pixels, make_pictures, shift, zoom
-from tests.rendered_pictures import resample
+from tests.rendered_pictures import frame_casting, resample
 
 DISK_CLASS = 4
 FOLDS = 3
@@ -33,6 +34,22 @@ def castings(is_ok: bool) -> tuple[Pixels, ...]:
 @cache
 def reference() -> PartReference:
     return learn_part_reference(castings(True)[:60])
+
+
+def photograph(pixels: Pixels, is_tall: bool = False, down_px: int = 0, orientation: int = 1) -> DecodedPicture:
+    """The picture of a camera with the format 4:3 or 3:4. The casting lies `down_px` beside the middle, towards a long side."""
+    upright = Image.fromarray(frame_casting(pixels, is_tall, down_px))
+    turns = {1: None, 3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90}
+    turn, exif, buffer = turns[orientation], Image.Exif(), io.BytesIO()
+    exif[0x0112] = orientation
+    (upright if turn is None else upright.transpose(turn)).save(buffer, "PNG", exif=exif)
+    return decode_picture(buffer.getvalue(), 160)
+
+
+@cache
+def reference_of_format(is_tall: bool) -> PartReference:
+    pictures = [photograph(pixels, is_tall) for pixels in castings(True)[:40]]
+    return learn_part_reference([picture.pixels for picture in pictures], [picture.area for picture in pictures])
 
 
 def fill_ellipse(part: FoundPart, side_px: int) -> npt.NDArray[np.bool_]:
@@ -106,6 +123,34 @@ def test_a_part_that_leaves_the_view_is_refused_as_partly_in_view(share: float) 
         check = check_part(shift(castings(True)[quarter], share, quarter * np.pi / 2), reference())
         assert check.reason == "partly-in-view"
         assert check.part is not None
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+@pytest.mark.parametrize("is_tall", [False, True])
+def test_a_part_cut_off_at_a_long_side_is_only_partly_in_view(is_tall: bool, orientation: int) -> None:
+    learned = reference_of_format(is_tall)
+    of_older_release = learned.model_copy(update={"border": "square", "most_overhang": 0.03})
+    for pixels in castings(True)[40:46]:
+        for down_px in (-60, 60):
+            picture = photograph(pixels, is_tall, down_px, orientation)
+            for one in (learned, of_older_release):
+                assert check_part(picture.pixels, one, picture.area).reason == "partly-in-view"
+
+
+@pytest.mark.parametrize("is_tall", [False, True])
+def test_a_whole_part_is_accepted_in_a_picture_that_is_not_square(is_tall: bool) -> None:
+    pictures = [photograph(pixels, is_tall, down_px, 6) for pixels in castings(True)[40:60] for down_px in (-10, 0, 10)]
+    refused = [check_part(picture.pixels, reference_of_format(is_tall), picture.area).reason for picture in pictures]
+    assert refused == [""] * 60
+
+
+def test_a_reference_of_an_older_release_accepts_parts_that_the_border_always_cuts() -> None:
+    """Its limit of the overhang was measured in the padded square. The new border alone must not refuse every part of such a line."""
+    cut = [photograph(zoom(pixels, 1.15)) for pixels in castings(True)[:40]]
+    learned = learn_part_reference([picture.pixels for picture in cut])
+    assert max(picture.area[0].stop for picture in cut) < 160
+    of_older_release = learned.model_copy(update={"border": "square"})
+    assert [check_part(picture.pixels, of_older_release, picture.area).reason for picture in cut] == [""] * 40
 
 
 def test_a_part_of_another_size_is_refused_as_unknown_part() -> None:

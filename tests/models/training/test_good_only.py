@@ -17,18 +17,20 @@ from agents.inspector.model_switcher import ModelSwitcher
 from deploy.cli.main import castline
 from models.anomaly.scorer import AlarmShare, ExpectedCosts
 from models.evaluation.evaluation_report import evaluate_version
+from models.evaluation.explanation import explain_picture
 from models.inference.ensemble import open_ensemble
 from models.inference.training_index import load_training_index
+from models.pictures.decoder import decode_picture
 from models.registry import BUNDLED_VERSIONS, RemoteRegistry, Version, locate_version, open_registry
 from models.synthetic import render_series
 from models.training.good_only import GoodOnlyRun
-from models.training.labelled_pictures import LabelledFile, LabelledPictures
+from models.training.labelled_pictures import LabelledFile, LabelledPictures, find_pictures, read_pictures
 from streams.errors import ModelError
 from streams.model_choices import ModelChoices
 from streams.settings import LineSettings
 from tests.agents.inspector.images import CAPTURED_AT, make_decoded_image
 from tests.part_pictures import ALL_KINDS, make_pictures
-from tests.rendered_pictures import Pixels, resample
+from tests.rendered_pictures import Pixels, frame_casting, resample
 
 pytestmark = pytest.mark.real
 
@@ -120,6 +122,23 @@ def test_no_frame_without_a_whole_part_is_ok(version: Version) -> None:
     for kind in ALL_KINDS:
         images = [make_decoded_image(LINE, 1, pixels).check(ensemble.part_reference) for pixels in make_pictures(kind, castings(True), 2)]
         assert [judged.label for judged in judge_images(images, ensemble)] == ["review"] * 2, kind
+
+
+def test_a_part_cut_off_at_a_long_side_is_for_review_in_evaluations_and_explanations(tmp_path: Path) -> None:
+    """The camera's pictures have the format 4:3. The margin that makes them square shows no part, although the decoder fills it."""
+    whole = write_pictures(tmp_path / "whole" / "ok", [frame_casting(pixels) for pixels in castings(True)[:20]])
+    cut = write_pictures(tmp_path / "cut" / "ok", [frame_casting(pixels, down_px=60) for pixels in castings(True)[:6]])
+    version = GoodOnlyRun(whole, tmp_path / "versions", "wide", AlarmShare(0.05), SIDE_PX).run(Log()).version
+    assert version.manifest.part is not None
+    assert version.manifest.part.border == "picture"
+    ensemble = open_ensemble(version)
+    for folder, reasons in ((whole, {"", "anomaly"}), (cut, {"partly-in-view"})):
+        predictions = evaluate_version(ensemble, read_pictures(find_pictures([folder.parent]), SIDE_PX)).predictions
+        assert {prediction.reason for prediction in predictions} <= reasons
+        first = decode_picture(next(folder.iterdir()).read_bytes(), SIDE_PX)
+        check = explain_picture(ensemble, None, first).check
+        assert check is not None
+        assert check.reason in reasons
 
 
 def test_a_damaged_scorer_and_changed_scores_are_refused(version: Version, tmp_path: Path) -> None:
