@@ -137,7 +137,7 @@ def find_validation_pictures(split: Path) -> list[LabelledFile]:
     try:
         with split.open(newline="", encoding="utf-8") as file:
             rows = [row for row in csv.DictReader(file) if row.get("side") == "validation"]
-        found = [LabelledFile(split.parent / row["path"], row["class"], str(split)) for row in rows]
+        found = [LabelledFile(_find_picture(split, row["path"]), row["class"], str(split)) for row in rows]
     except (OSError, UnicodeDecodeError, KeyError) as error:
         raise ModelError(
             f"Cannot read {split}: {error!r}. Give the file split.csv in the folder OUT.training of a training run."
@@ -145,3 +145,12 @@ def find_validation_pictures(split: Path) -> list[LabelledFile]:
     if not found:
         raise ModelError(f"{split} lists no validation picture. Give the file split.csv in the folder OUT.training of a training run.")
     return found
+
+
+def _find_picture(split: Path, path: str) -> Path:
+    """Returns the path of a picture that `split` lists. A relative path belongs to the folder of the list or to the working folder.
+
+    Older releases wrote the path as `castline train --data` had it, so a relative path belongs to the working folder of the training.
+    """
+    beside = split.parent / path
+    return beside if beside.exists() else Path(path).absolute()

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from models.anomaly.scorer import CutOffObjective
 
 
+# The options that only choose the cut-off of the scorer and of the search for small defects.
+CUT_OFF_OPTIONS = ("alarm_share", "alarms_per_hour", "parts_per_hour", "defect_share")
+
+
 @dataclass(frozen=True, slots=True)
 class NetworkRecipe:
     """Holds the hyperparameters for training one network. TrainingOptions has the same fields and describes them."""
@@ -33,7 +37,9 @@ class NetworkRecipe:
 class TrainingOptions(BaseModel):
     """Holds the options of a training run. The options and the pictures together determine its result.
 
-    A stopped training run can be resumed only with the same options."""
+    A stopped training run can be resumed only with the same options. Only those in CUT_OFF_OPTIONS may differ, because they are used after
+    the training of the networks.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -174,6 +180,19 @@ class TrainingOptions(BaseModel):
         if self.defect_share is not None:
             return ExpectedCosts(self.cost_miss, self.cost_false_alarm, self.defect_share)
         return AlarmShare(self.alarm_share)
+
+    def expect_useful_objective(self) -> None:
+        """Raises ModelError if the options for the cut-off contradict each other, or if nothing that the run learns has a cut-off."""
+        if self.scorer or self.details:
+            self.choose_objective().compute_alarm_share()
+            return
+        names = [name for name in CUT_OFF_OPTIONS if name in self.model_fields_set and getattr(self, name) is not None]
+        if names:
+            options = " and ".join(f"--{name.replace('_', '-')}" for name in names)
+            raise ModelError(
+                f"{options} can only choose a cut-off, but only a scorer and the search for small defects have one. Add --scorer or "
+                f"--details, or leave out {options}."
+            )
 
     def recipe_of(self, network: str) -> NetworkRecipe:
         """Returns the hyperparameters for training `network`, which is "alexnet" or "lenet"."""

@@ -138,12 +138,12 @@ def expect_members(labels: npt.NDArray[np.int32], folds: int) -> None:
 
 
 def save_split(path: Path, pictures: LabelledPictures, groups: npt.NDArray[np.int32], validates: npt.NDArray[np.bool_]) -> None:
-    """Writes a CSV list with path, class, group, side (training or validation) and checksum of each picture."""
+    """Writes a CSV list with absolute path, class, group, side (training or validation) and checksum of each picture."""
     buffer = io.StringIO(newline="")
     rows = csv.writer(buffer)
     rows.writerow(["path", "class", "group", "side", "sha256"])
     for file, group, is_validation, sha in zip(pictures.files, groups, validates, pictures.checksums, strict=True):
-        rows.writerow([file.path, file.class_name, group, "validation" if is_validation else "training", sha])
+        rows.writerow([file.path.absolute(), file.class_name, group, "validation" if is_validation else "training", sha])
     write_atomically(path, buffer.getvalue())
 
 

@@ -34,7 +34,7 @@ from models.training.details import LearnedDetails, learn_details
 from models.training.good_only import LearnedScorer, add_scorer
 from models.training.labelled_pictures import LabelledPictures, find_pictures, read_pictures
 from models.training.near_duplicates import find_contradicting_groups, group_near_duplicates
-from models.training.options import TrainingOptions
+from models.training.options import CUT_OFF_OPTIONS, TrainingOptions
 from models.training.split import class_share_weights, count_folds, load_split, save_split, split_by_group
 from models.training.trainer import EpochResult, SplitPictures, Trainer, fastest_precision, predict
 from streams.atomic_file import write_atomically
@@ -102,9 +102,10 @@ class TrainingRun:
         If the run is interrupted, the version is written with the best weights so far. If a network has not completed any epoch, no version
         is written, and KeyboardInterrupt is raised.
 
-        Raises ModelError if the pictures are not suitable for a training, or if the version or the folder of the training run exists
-        already. Nothing is written in these cases.
+        Raises ModelError if the options contradict each other, if the pictures are not suitable for a training, or if the version or the
+        folder of the training run exists already. Nothing is written in these cases.
         """
+        self.options.expect_useful_objective()
         self._expect_own_folder(resume)
         keras.utils.set_random_seed(self.options.seed)
         start = locate_version(self.options.start) if self.options.start else None
@@ -133,7 +134,8 @@ class TrainingRun:
             # The options file of an older release may lack near_rings, balance or min_steps. The release trained as if they were 0.
             defaults = TrainingOptions().model_dump() | {"near_rings": 0.0, "balance": 0.0, "min_steps": 0}
             previous = defaults | json.loads(path.read_text(encoding="utf-8"))
-            changed = sorted(name for name in options.keys() | previous.keys() if options.get(name) != previous.get(name))
+            compared = (options.keys() | previous.keys()) - set(CUT_OFF_OPTIONS)
+            changed = sorted(name for name in compared if options.get(name) != previous.get(name))
             if changed:
                 values = ", ".join(f"{name} {previous.get(name)}" for name in changed)
                 names = ", ".join(changed)

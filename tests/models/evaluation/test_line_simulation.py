@@ -6,9 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from models.evaluation.line_simulation import PartCosts, estimate_cost_interval, find_validation_pictures, simulate_line
 from models.inference.line_threshold import DecisionRule
+from models.training.labelled_pictures import find_pictures, read_pictures
+from models.training.split import save_split
 from streams.errors import ModelError
 
 COSTS = PartCosts(miss=10, false_alarm=1, review=1)
@@ -46,6 +49,22 @@ def test_only_the_validation_pictures_of_a_split_are_used(tmp_path: Path) -> Non
     split = tmp_path / "split.csv"
     split.write_text("path,class,group,side,sha256\na.png,ok,0,training,0\nb.png,defect,1,validation,0\n")
     assert [(file.path.name, file.class_name) for file in find_validation_pictures(split)] == [("b.png", "defect")]
+
+
+def test_the_pictures_of_a_training_with_a_relative_folder_are_found_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "data/ok").mkdir(parents=True)
+    Image.linear_gradient("L").save(tmp_path / "data/ok/a.png")
+    monkeypatch.chdir(tmp_path)
+    pictures = read_pictures(find_pictures([Path("data")]), 64)
+    split = tmp_path / "versions/mine.training/split.csv"
+    save_split(split, pictures, np.zeros(1, np.int32), np.ones(1, np.bool_))
+    older = split.with_name("older.csv")
+    older.write_text(split.read_text().replace(f"{tmp_path}/", ""))
+    assert "\ndata/ok/a.png," in older.read_text().replace("\r", "")
+    for path in (split, older):
+        assert len(read_pictures(find_validation_pictures(path), 64)) == 1
+    monkeypatch.chdir("/")
+    assert len(read_pictures(find_validation_pictures(split), 64)) == 1
 
 
 @pytest.mark.parametrize("text", ["", "path,class,side\na.png,ok,training\n", "side\nvalidation\n"])

@@ -26,7 +26,7 @@ from models.pictures.part_finder import check_part
 from models.registry import Version, open_registry
 from models.synthetic import write_castings
 from models.training.labelled_pictures import LabelledPictures, find_pictures, read_pictures
-from models.training.options import TrainingOptions
+from models.training.options import CUT_OFF_OPTIONS, TrainingOptions
 from models.training.trainer import EpochResult
 from models.training.training_run import TrainingRun, learn_part
 from streams.errors import ModelError
@@ -201,6 +201,35 @@ def test_resuming_with_other_options_is_refused_by_their_names(castings: Path, t
         other.run(CallbackLog(), resume=True)
 
 
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        ({"scorer": True, "alarms_per_hour": 5}, "--alarms-per-hour and --parts-per-hour belong together"),
+        ({"details": True, "alarms_per_hour": 5, "parts_per_hour": 900, "defect_share": 0.01}, "two objectives for one cut-off"),
+        ({"scorer": True, "defect_share": 0.4}, "reviewing every part is cheapest"),
+        ({"scorer": True, "alarms_per_hour": 900, "parts_per_hour": 900}, "most or all parts would be sent to review"),
+        ({"alarms_per_hour": 5, "parts_per_hour": 900}, "Add --scorer or --details, or leave out --alarms-per-hour and --parts-per-hour"),
+        ({"alarm_share": 0.05}, "leave out --alarm-share"),
+    ],
+)
+def test_options_of_a_cut_off_that_cannot_be_used_are_refused_before_pictures_are_read(
+    castings: Path, tmp_path: Path, chosen: dict[str, float], message: str
+) -> None:
+    options = TrainingOptions(**{**SMALL.model_dump(exclude={"scorer", *CUT_OFF_OPTIONS}), **chosen})
+    with pytest.raises(ModelError, match=message):
+        TrainingRun(options, (castings / "missing",), tmp_path, "refused", "castline train").run(CallbackLog())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_stopped_training_is_resumed_with_another_cut_off(castings: Path, tmp_path: Path) -> None:
+    run = TrainingRun(SMALL, (castings,), tmp_path, "changed", "castline train")
+    run.run(CallbackLog(("alexnet", 1)))
+    with pytest.raises(ModelError, match="alarms-per-hour and --parts-per-hour belong together"):
+        replace(run, options=SMALL.model_copy(update={"alarms_per_hour": 5})).run(CallbackLog(), resume=True)
+    resumed = replace(run, options=SMALL.model_copy(update={"alarm_share": 0.25}))
+    assert resumed.run(CallbackLog(), resume=True).version.manifest.scorers[0].alarm_share == 0.25
+
+
 def test_resuming_with_other_pictures_is_refused(castings: Path, trained: Version, tmp_path: Path) -> None:
     folder = trained.folder.with_name(f"{trained.name}.training")
     shutil.copytree(folder, tmp_path / f"{trained.name}.training")
@@ -265,10 +294,11 @@ def test_twenty_good_and_five_defective_pictures_make_a_version_with_warnings(ca
     assert cleaning["handed"]
 
 
-def test_the_commands_train_evaluate_and_verify(castings: Path, tmp_path: Path) -> None:
+def test_the_commands_train_evaluate_simulate_and_verify(castings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out, runner = tmp_path / "quick", CliRunner()
+    monkeypatch.chdir(castings.parent)
     made = runner.invoke(
-        castline, ["train", "--data", str(castings), "--out", str(out), "--epochs", "1", "--lenet-epochs", "1", *SMALL_ARGUMENTS]
+        castline, ["train", "--data", castings.name, "--out", str(out), "--epochs", "1", "--lenet-epochs", "1", *SMALL_ARGUMENTS]
     )
     assert made.exit_code == 0, made.output
     judged = runner.invoke(
@@ -280,6 +310,10 @@ def test_the_commands_train_evaluate_and_verify(castings: Path, tmp_path: Path) 
     assert len(found["unreadable"]) == 1
     assert len(found["strained"]) > 5
     assert "<h2>Confusion</h2>" in (tmp_path / "report" / "report.html").read_text()
+    split = str(tmp_path / "quick.training/split.csv")
+    simulated = runner.invoke(castline, ["lines", "simulate", "--model", str(out), "--split", split, "--defect-share", "0.01", "--json"])
+    assert simulated.exit_code == 0, simulated.output
+    assert json.loads(simulated.stdout)["pictures"] == json.loads((out / "manifest.json").read_text())["figures"]["pictures"]
     listed = runner.invoke(castline, ["models", "list", "--root", str(tmp_path), "--json"])
     assert [row["state"] for row in json.loads(listed.output)] == ["verified"]
     compared = runner.invoke(castline, ["models", "compare", str(out), str(out), "--data", str(castings), "--json"])
