@@ -32,7 +32,7 @@ class WiredLine:
     def __init__(self, port: Path, rate_per_s: float = 6, parts: int | None = None, clock_ms: int = 0) -> None:
         self.port = port
         self.error_rate = 0.0
-        # Commands of the host that contain this word get lost on the wire.
+        # Frames of host and board that contain this word get lost on the wire.
         self.lost_word: bytes | None = None
         # Pause between two exchanges of bytes with the host.
         self.pause_s = 0.002
@@ -102,7 +102,7 @@ class WiredLine:
             with self._lock:
                 self.line.run_until(int((time.monotonic() - self.reset_s) * 1e6))
                 self.plant.is_feeding = self.line.is_supervised
-                sent = self._with_errors(self.line.board.transmit())
+                sent = self._with_errors(self._without_lost_word(self.line.board.transmit()))
                 if self._terminal is not None:
                     self._terminal.write(sent)
                     self.line.receive(self._with_errors(self._without_lost_word(self._terminal.read(0))))

@@ -264,6 +264,9 @@ class BoardSession:
                 self._sync_clock()
             if not self._clock.is_set:
                 raise gate_error("stopping" if self._stopping.is_set() else "link-away", "SYNC")
+            # A board that was reset after its answer to HELLO answers SYNC, but refuses SHOW. So the answer to SHOW confirms that the samples
+            # and the events that have arrived so far belong to the same clock.
+            self._ask("SHOW", self._lanes[0].number, TABLE[0].key)
             for lane in self._lanes:
                 self._requests.add_missing(lane.read_early_events(time.monotonic(), self._system.now()))
             refusals = [refusal for lane in self._lanes if (refusal := self._configure(lane)) is not None]
@@ -513,12 +516,16 @@ class BoardSession:
         self._is_board_heard = True
         if frame.start == EVENT:
             self._handle_event(frame)
-        elif self._window is self._requests and frame.name == "ERR" and frame.fields[:1] in _CODES_AFTER_RESET:
+        elif frame.name == "ERR" and self._shows_reset(frame.fields[:1]):
             raise BoardReset
         elif (request := self._window.take_answered(frame, self._system.now())) is not None:
             if request.tries == 1:
                 metrics.gate_round_trip_seconds.labels(self._line_of(request.lane)).observe(self._received_s - request.sent_s)
             self._handle_answer(request)
+
+    def _shows_reset(self, code: tuple[str, ...]) -> bool:
+        """Returns whether the board refuses a command with `code` because it was reset after the greeting, or during the greeting."""
+        return code in _CODES_AFTER_RESET if self._window is self._requests else self.is_greeted and code == _CODES_AFTER_RESET[0]
 
     def _handle_answer(self, request: BoardRequest) -> None:
         """Uses the answer to a command: deletes an acknowledged event, adds a clock sample, or sets the state of a lane."""

@@ -186,6 +186,27 @@ def test_the_times_of_a_reset_board_come_from_its_new_clock(port: Path) -> None:
     assert all(abs(event.age_s) < 0.5 for event in sorter.counted), [(event.run, event.age_s) for event in sorter.counted]
 
 
+def test_a_board_that_is_reset_while_it_is_greeted_gives_no_event_a_time_of_its_new_clock(port: Path) -> None:
+    recorder = EventRecorder()
+    with WiredLine(port, clock_ms=60_000) as line, connect(port, recorder) as lane:
+        wait_until(lambda: recorder.sorted)
+
+        def reset_once(run: int, counted: int) -> int:
+            if line.lost_word is None:
+                line.lost_word = b"BOOT"
+                line.reset()
+            return run
+
+        line.pull()
+        time.sleep(2)  # The board counts and sorts more castings.
+        lane.choose_run = reset_once
+        line.plug()
+        wait_until(lambda: any(event.run == 2 for event in recorder.counted))
+    # Before the reset, the board had counted these parts and had sorted some of them.
+    counted_s = [event.counted_s for event in (*recorder.counted, *recorder.sorted) if event.run == 1]
+    assert all(at_s is not None and at_s < line.reset_s for at_s in counted_s), (counted_s, line.reset_s)
+
+
 def test_a_new_board_with_the_run_number_of_the_old_one_has_its_own_clock_and_events(port: Path) -> None:
     """Two boards that are fresh from the factory both begin with run 1. If no part was counted, the host keeps this number."""
     sorter = SmallSorter()
