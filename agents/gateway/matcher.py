@@ -82,10 +82,11 @@ class _KnownPart:
         return not self.has_picture and not self.is_missed
 
     def is_followed_by(self, later: _KnownPart) -> bool:
-        """Returns whether `later` is the next part by its number. Part 1 of another run also counts as the next part."""
-        if later.part.run == self.part.run:
-            return later.part.part == self.part.part + 1
-        return later.part.part == 1
+        """Returns whether `later` is the next part of the same run.
+
+        The first part of another run is not the next part. Before its reset, the board perhaps counted more parts than it has reported.
+        """
+        return (later.part.run, later.part.part) == (self.part.run, self.part.part + 1)
 
 
 @dataclass(frozen=True)
@@ -332,16 +333,23 @@ class Matcher(Generic[Picture]):
     def _gap_before(self, index: int) -> _Gap:
         part = self._parts[index]
         if index:
-            earlier = self._parts[index - 1]
-            return _Gap(part.time_s - earlier.time_s, True) if earlier.is_followed_by(part) else _Gap(0.0, False)
+            return self._gap_between(self._parts[index - 1], part)
         return _Gap(float("inf"), True) if part.part.part == 1 else _Gap(0.0, False)
 
     def _gap_after(self, index: int, now_s: float) -> _Gap:
         part = self._parts[index]
         if index + 1 == len(self._parts):
             return _Gap(max(0.0, now_s - part.reported_s - _REPORT_DELAY_S), False)
-        later = self._parts[index + 1]
-        return _Gap(later.time_s - part.time_s, True) if part.is_followed_by(later) else _Gap(0.0, False)
+        return self._gap_between(part, self._parts[index + 1])
+
+    def _gap_between(self, earlier: _KnownPart, later: _KnownPart) -> _Gap:
+        gap_s = later.time_s - earlier.time_s
+        if earlier.is_followed_by(later):
+            return _Gap(gap_s, True)
+        # Between the last report before a reset and part 1 after the reset, castings perhaps passed that were never reported. They were not
+        # nearer than castings usually are. Within a run, a missing number shows that a casting passed, but not when.
+        is_after_reset = later.part.run != earlier.part.run and later.part.part == 1
+        return _Gap(min(gap_s, min(self._recent_gaps, default=0.0)) if is_after_reset else 0.0, False)
 
     def _distance_s(self, waiting: _WaitingPicture[Picture]) -> float:
         index = self._find_nearest(waiting.time_s)

@@ -105,6 +105,17 @@ def test_a_new_run_of_the_board_begins_with_part_1() -> None:
     assert matcher.add_picture("a", 109.2, 112.0) == [MatchDecision("a", part(1, run=8))]
 
 
+def test_a_casting_that_a_reset_board_never_reported_does_not_give_its_picture_to_the_part_before_it() -> None:
+    matcher = make_matcher()
+    matcher.add_part(part(4), 105.3, 105.4)
+    matcher.add_part(part(1, run=8), 110.1, 110.2)
+    # Part 5 of run 7 passed at 105.9, and its report was lost in the reset.
+    assert matcher.add_picture("of part 5", 105.9, 110.3) == []
+    assert matcher.decide_due(112.0) == [MatchDecision("of part 5", None)]
+    assert matcher.add_picture("of a later part 5", 109.5, 112.0) == []
+    assert matcher.decide_due(114.0) == [MatchDecision("of a later part 5", None)]
+
+
 def test_a_picture_without_a_part_is_unmatched_after_its_timeout() -> None:
     matcher = make_matcher()
     matcher.add_picture("a", 10.0, 10.0)
