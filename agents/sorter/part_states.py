@@ -37,6 +37,8 @@ _MAX_RESTORE_S = 30.0
 _MAX_BOOTSTRAP_MS = 5000
 # The largest run number of a board. A gateway without a board uses larger numbers.
 MAX_RUN = 65535
+# The largest number of resets of a board that a sorter can miss, because its journal could not be written.
+_MAX_UNSTORED_RUNS = 8
 # A starting sorter reads at most this many verdicts and sorting records of its line from Kafka. Sorting records are more, because a part
 # can have two of them, but only one verdict.
 _MAX_VERDICTS_READ, _MAX_SORTINGS_READ = MAX_PARTS // 2, 4 * MAX_PARTS
@@ -218,8 +220,15 @@ class PartStates:
 
         Any thread can call this method.
         """
-        parts = [key for key, state in list(self._states.items()) if state.is_of_board and key[0] <= MAX_RUN]
+        states = list(self._states.items())
+        parts = [key for key, state in states if state.is_of_board and key[0] <= MAX_RUN]
         highest = max((self.last_run, *(known_run for known_run, _ in parts)))
+        # If the journal could not be written, only verdicts name the last run. A verdict can be wrong or forged, so only the next few run
+        # numbers are believed.
+        judged = [
+            named_run for (named_run, _), state in states if state.verdict_id is not None and named_run <= highest + _MAX_UNSTORED_RUNS
+        ]
+        highest = max((highest, *judged))
         known = max((part for known_run, part in parts if known_run == run), default=0)
         is_unused = run > highest or (run == highest and counted >= known)
         # After run 65535 a board begins with run 1 again.

@@ -592,7 +592,8 @@ class Judge:
         last = next((sorting for sorting in reversed(sortings) if sorting.verdict_id is not None), sortings[-1])
         self._counts[f"parts: {last.reason}"] += 1
         if last.action == "untracked" and last.reason != "taken-off":
-            if board is self._plant.line.board or last.reason != "board-restarted":
+            # A board that stays away for longer than 20 s gets the record "late-verdict" before anybody knows that it was reset meanwhile.
+            if board is self._plant.line.board or last.reason not in ("board-restarted", "late-verdict"):
                 self._faults.append(f"{part_id} is {last.reason}, although the board was not reset. Its reports: {reports}.")
             return
         if not reports:

@@ -199,6 +199,14 @@ def test_the_run_of_the_journal_counts_even_if_no_part_is_known() -> None:
     assert states.unused_run(1, 0) == 1, "the board's run has begun again"
 
 
+def test_a_run_that_only_verdicts_name_is_used_unless_it_is_far_away() -> None:
+    states = PartStates()
+    states.last_run = 12
+    for run in (13, 400, 1_700_000_000):
+        states.get(run, 1).set_verdict(make_verdict("line-1", run, 1, "ok", NOW))
+    assert [states.unused_run(run, 0) for run in (1, 12, 13, 14)] == [14, 14, 13, 14]
+
+
 def test_an_exchanged_board_gives_the_same_numbers_to_other_parts() -> None:
     """An exchanged board begins with run 1 again. The states of the old board's run 1 do not belong to its parts."""
     states, verdict = PartStates(), make_verdict("line-1", 1, 1, "defect", NOW)
