@@ -264,8 +264,8 @@ class BoardSession:
                 self._sync_clock()
             if not self._clock.is_set:
                 raise gate_error("stopping" if self._stopping.is_set() else "link-away", "SYNC")
-            # A board that was reset after its answer to HELLO answers SYNC, but refuses SHOW. So the answer to SHOW confirms that the samples
-            # of the clock and the events that have arrived so far come from the same run.
+            # A board that was reset after its answer to HELLO answers SYNC, but refuses SHOW. So the answer to SHOW confirms that the
+            # samples of the clock and the events that have arrived so far come from the same run.
             self._ask("SHOW", self._lanes[0].number, TABLE[0].key)
             for lane in self._lanes:
                 self._requests.add_missing(lane.read_early_events(time.monotonic(), self._system.now()))
