@@ -203,7 +203,8 @@ def test_a_board_that_is_reset_while_it_is_greeted_gives_no_event_a_time_of_its_
         line.plug()
         wait_until(lambda: any(event.run == 2 for event in recorder.counted))
     # Before the reset, the board had counted these parts and had sorted some of them.
-    counted_s = [event.counted_s for event in (*recorder.counted, *recorder.sorted) if event.run == 1]
+    counted_s = [event.counted_s for event in recorder.counted if event.run == 1]
+    counted_s += [event.counted_s for event in recorder.sorted if event.run == 1]
     assert all(at_s is not None and at_s < line.reset_s for at_s in counted_s), (counted_s, line.reset_s)
 
 
