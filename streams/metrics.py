@@ -276,6 +276,10 @@ archive_dropped = Counter(
     "Items that the retention policy deleted: `rows` of parts, `pictures`, and `strays`, which are pictures without a part.",
     ["what"],
 )
+archive_clock_doubted = Gauge(
+    "castline_archive_clock_doubted",
+    "1 while the archivist deletes nothing because of its age, because its clock may be wrong; otherwise 0.",
+)
 archive_kept_bytes = Gauge("castline_archive_kept_bytes", "Bytes of all archived pictures.")
 line_state = Gauge(
     "castline_line_state",

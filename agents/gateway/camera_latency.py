@@ -10,10 +10,10 @@ import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from agents.gateway.clock_steps import LEAST_STEP_S
 from agents.gateway.latency import DRIFT_SHARE, HIGHEST_LATENCY_S, LOWEST_LATENCY_S, LatencyMonitor, TimeHistory
 from streams import metrics
 from streams.atomic_file import write_atomically
+from streams.clock_steps import LEAST_STEP_S
 
 log = logging.getLogger(__name__)
 

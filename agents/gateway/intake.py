@@ -20,10 +20,10 @@ from typing import Protocol, runtime_checkable
 
 from agents.gateway.camera_latency import CameraLatency, show_no_latency_needed
 from agents.gateway.capture_time import is_plausible
-from agents.gateway.clock_steps import ClockSteps
 from agents.gateway.matcher import MatchDecision, Matcher
 from agents.gateway.spool import CheckedPicture, GroupCommit, PictureReceipt, Spool
 from streams import metrics
+from streams.clock_steps import ClockSteps
 from streams.complaints import Complaints
 from streams.errors import CastlineError, SpoolFullError
 from streams.identity import PartId, sniff_content_type

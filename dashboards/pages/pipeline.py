@@ -14,6 +14,7 @@ _INSPECTOR = 'role="inspector"'
 _ARCHIVIST = 'role="archivist"'
 
 WAITING = "How many pictures wait for an inspector?"
+ARCHIVED_PICTURES = "Which pictures does the archive keep, and which does it drop?"
 FURTHER_WORK = "How long do kinds of defect and small defects take?"
 REFUSED = "Which pictures does the gateway refuse?"
 COMPLAINTS = "Which cameras need a person?"
@@ -168,15 +169,17 @@ PAGE = DashboardPage(
             thresholds=rising(0.5, 5),
         ),
         timeseries_panel(
-            "Which pictures does the archive keep, and which does it drop?",
+            ARCHIVED_PICTURES,
             Query(rate("castline_pictures_kept_total", "plant", _ARCHIVIST, PLANT), "kept a second"),
             Query(rate("castline_pictures_gone_total", "plant", _ARCHIVIST, PLANT), "no longer available a second"),
             Query(select("castline_archive_pictures_wanted", _ARCHIVIST, PLANT), "wait to be fetched"),
             Query(rate("castline_archive_dropped_total", "what", scope=PLANT), "{{what}} dropped a second"),
+            Query(select("castline_archive_clock_doubted", _ARCHIVIST, PLANT), "{{machine}} {{instance_name}} does not trust its clock"),
             unit="short",
             description="The image topic keeps a picture for `topics.image_hours`. A picture that is not fetched within this time is lost "
-            "for the archive.",
+            "for the archive. While the archivist does not trust its clock, it deletes nothing because of its age.",
             thresholds=rising(1000, 10_000),
+            alerts=("ArchiveClockDoubted",),
         ),
         timeseries_panel(
             "How much disk do the archive's pictures take?",
@@ -430,6 +433,24 @@ ALERTS: tuple[Alert, ...] = (
             "are findings and dead letters.",
             "Run `df` on the machine of the broker. The log of the broker names each kind of records that was dropped.",
             "Free space on the disk at once. Then give the broker a larger disk, or lower `broker.max_bytes`.",
+        ),
+    ),
+    Alert(
+        "ArchiveClockDoubted",
+        "castline_archive_clock_doubted == 1",
+        "3h",
+        "warning",
+        "{{ $labels.machine }}: the archive deletes nothing because of its age, because the clock of the archivist may be wrong",
+        PAGE.uid,
+        ARCHIVED_PICTURES,
+        Runbook(
+            "The clock of the archivist's machine is more than 31 days ahead of the time at which it was last right, or was set again and "
+            "again.",
+            "With a wrong clock, all parts and pictures would be too old, and would be deleted. The archivist therefore deletes nothing "
+            "because of its age. Other parts of Castline may write wrong times.",
+            "Read the page `/healthz` of the archivist, and compare the clock of its machine with another clock.",
+            "Correct the clock, for example with NTP. If the clock is right because the plant stood still, run "
+            "`castline station confirm-clock` on this machine.",
         ),
     ),
     Alert(

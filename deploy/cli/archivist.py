@@ -85,6 +85,7 @@ async def _run(process: WorkerProcess) -> int:
     store = ObjectStore(settings.store.url, settings.pictures.max_bytes)
     archiver = PictureArchiver(store, picture_reader, settings.archivist, settings.topics)
     retention = RetentionWorker(archiver, settings.archivist.sweep_s, lambda fault: health.set_problem(fault, "pictures"))
+    health.add_complaint_check(retention.find_doubt)
     watch = PlantWatch(settings, ROLE, export_state)
     retention.start()
     watch.start()

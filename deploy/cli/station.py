@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import threading
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -88,6 +89,23 @@ def migrate(file: Path | None) -> None:
 
     for name in migrate_database() or ["The tables are up to date."]:
         click.echo(name)
+
+
+@command.command("confirm-clock")
+@click.pass_obj
+def confirm_clock_command(file: Path | None) -> None:
+    """Confirm that the clock of this machine is right, although it is more than 31 days ahead of the time at which it was last right.
+
+    The archivist deletes old pictures and old parts again after its next clean-up of the archive. Run this command on the machine of the
+    archivist.
+    """
+    configure_station(file)
+    from station.archive.database import migrate_database
+    from station.archive.retention import confirm_clock
+
+    migrate_database(apply=False)
+    confirm_clock(now := datetime.now(UTC))
+    click.echo(f"The clock is right: {now:%Y-%m-%d %H:%M:%S} UTC")
 
 
 @command.command("account")

@@ -140,3 +140,13 @@ class Part(models.Model):
     def part_key(self) -> str:
         """The part id as text."""
         return f"{self.line}:{self.run}:{self.part}"
+
+
+class RetentionState(models.Model):
+    """What retention must still know after a restart of the archivist. The table has at most one row, with the key 1.
+
+    `clock_right_at` is the time at which the clock was last right. Retention compares the clock with this time before it deletes something
+    because of its age.
+    """
+
+    clock_right_at = models.DateTimeField()

@@ -16,9 +16,10 @@ from django.db.models import Sum
 from django.db.models.functions import Coalesce
 
 from station.archive.database import lock_parts
-from station.archive.models import Part
+from station.archive.models import Part, RetentionState
 from streams import metrics
 from streams.backoff import Backoff
+from streams.clock_trust import ClockTrust
 from streams.errors import CastlineError, PictureError
 from streams.identity import PartId
 from streams.object_store import ObjectStore, is_heat_map_address
@@ -176,15 +177,16 @@ class PictureArchiver:
         self._archived_count += 1
         return address, len(value)
 
-    def sweep(self, now: datetime) -> None:
-        """Deletes old parts, old pictures, and pictures that belong to no part.
+    def sweep(self, now: datetime, is_clock_trusted: bool = True) -> None:
+        """Deletes the oldest pictures if all pictures together take too much space.
 
-        Also deletes the oldest pictures if all pictures together take too much space.
+        If `is_clock_trusted` is True, also deletes old parts, old pictures, and old pictures that belong to no part.
         """
-        self._delete_old_parts(now - timedelta(days=self._limits.keep_rows_days))
-        self._delete_old_pictures(now - timedelta(days=self._limits.keep_days))
+        if is_clock_trusted:
+            self._delete_old_parts(now - timedelta(days=self._limits.keep_rows_days))
+            self._delete_old_pictures(now - timedelta(days=self._limits.keep_days))
+            self._delete_orphans(now)
         self._delete_excess_pictures()
-        self._delete_orphans(now)
         metrics.archive_pictures_wanted.set(Part.objects.filter(keep_picture=True).count())
 
     def _delete_old_parts(self, before: datetime) -> None:
@@ -266,16 +268,30 @@ def _used_addresses(column: str, addresses: set[str]) -> set[str]:
     return used
 
 
+def confirm_clock(now: datetime) -> None:
+    """Stores that the clock of this machine is right. Retention then deletes again what is too old at this time."""
+    RetentionState.objects.update_or_create(pk=1, defaults={"clock_right_at": now})
+
+
+def _read_clock_right_s() -> float | None:
+    state = RetentionState.objects.filter(pk=1).first()
+    return state.clock_right_at.timestamp() if state else None
+
+
 class RetentionWorker:
     """A thread that archives pictures continuously and calls `PictureArchiver.sweep` every `sweep_s` seconds.
 
-    `report_fault` gets a sentence after each failure, and "" after each success.
+    `report_fault` gets a sentence after each failure, and "" after each success. A test can give `clock_trust` clocks of its own.
     """
 
-    def __init__(self, archiver: PictureArchiver, sweep_s: float, report_fault: Callable[[str], None]) -> None:
+    def __init__(
+        self, archiver: PictureArchiver, sweep_s: float, report_fault: Callable[[str], None], clock_trust: ClockTrust | None = None
+    ) -> None:
         self._archiver = archiver
         self._sweep_s = sweep_s
         self._report_fault = report_fault
+        self._clock_trust = clock_trust or ClockTrust("If it is right, run: castline station confirm-clock")
+        self._doubt = ""
         self._stopping = threading.Event()
         self._thread = SupervisedThread("retention", self._run, self._stopping)
 
@@ -288,12 +304,34 @@ class RetentionWorker:
         self._stopping.set()
         self._thread.join(within_s)
 
+    def find_doubt(self) -> str:
+        """Returns a sentence that says why nothing is deleted because of its age, or "" if the clock is trusted."""
+        return self._doubt
+
+    def sweep_once(self, now: datetime) -> None:
+        """Deletes what must not be kept. Deletes nothing because of its age while the clock is not trusted."""
+        self._archiver.sweep(now, self._check_clock(now))
+
+    def _check_clock(self, now: datetime) -> bool:
+        """Returns whether the clock is trusted, and stores the time of a trusted clock."""
+        doubt = self._clock_trust.find_doubt(_read_clock_right_s())
+        if doubt:
+            text = f"The archive deletes nothing because of its age. {doubt}"
+            if not self._doubt:
+                log.warning(text)
+            self._doubt = text
+        else:
+            self._doubt = ""
+            confirm_clock(now)
+        metrics.archive_clock_doubted.set(bool(doubt))
+        return not doubt
+
     def _run(self) -> None:
         swept_at, backoff = float("-inf"), Backoff(first_s=_IDLE_S, longest_s=_LONGEST_WAIT_S)
         while not self._stopping.is_set():
             try:
                 if time.monotonic() - swept_at >= self._sweep_s:
-                    self._archiver.sweep(datetime.now(UTC))
+                    self.sweep_once(datetime.now(UTC))
                     swept_at = time.monotonic()
                 archived = self._archiver.archive_pictures(lambda: not self._stopping.is_set())
             except (CastlineError, OSError, DatabaseError, InterfaceError) as error:

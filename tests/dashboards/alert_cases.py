@@ -320,6 +320,14 @@ CASES: tuple[AlertCase, ...] = (
         "pc1: the broker dropped records of the kind judged-pictures, because its disk is nearly full",
     ),
     AlertCase(
+        "ArchiveClockDoubted",
+        185,
+        {'castline_archive_clock_doubted{plant="north",machine="pc1",instance_name="archivist-1"}': "1x190"},
+        {'castline_archive_clock_doubted{plant="north",machine="pc1",instance_name="archivist-1"}': "1x120 0x70"},
+        {"plant": "north", "machine": "pc1", "instance_name": "archivist-1"},
+        "pc1: the archive deletes nothing because of its age, because the clock of the archivist may be wrong",
+    ),
+    AlertCase(
         "SpoolFilling",
         20,
         {

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from station.archive.models import Part
-from station.archive.retention import PictureArchiver, is_sampled
+from station.archive.models import Part, RetentionState
+from station.archive.retention import PictureArchiver, RetentionWorker, confirm_clock, is_sampled
 from station.kafka_producer import KafkaUnavailableError
+from streams.clock_trust import SETTLING_S, ClockTrust
 from streams.errors import PictureError
 from streams.identity import PartId
 from streams.object_store import ObjectStore
@@ -130,6 +131,50 @@ def test_beyond_the_total_size_the_oldest_pictures_are_deleted(make_archiver: Ma
         part(picture=store.put(make_picture(number)), picture_bytes=2**20)
     make_archiver(keep_bytes=3 * 2**20).sweep(EARLIEST)
     assert stored_pictures(store, 1, 2, 3, 4, 5) == [3, 4, 5]
+
+
+class ClockAhead:
+    """A wall clock that is a century ahead of NOW until a test sets it, and a steady clock."""
+
+    def __init__(self) -> None:
+        self.steady_s = 0.0
+        self.ahead_s = (NOW + timedelta(days=36500)).timestamp()
+
+    def wall(self) -> float:
+        return self.steady_s + self.ahead_s
+
+    def steady(self) -> float:
+        return self.steady_s
+
+
+def test_a_clock_that_jumps_ahead_deletes_no_part_and_no_picture(make_archiver: MakeArchiver, store: ObjectStore, part: MakePart) -> None:
+    part(picture=store.put(make_picture(1)), picture_bytes=2**20)
+    part(picture=store.put(make_picture(2)), picture_bytes=2**20, seen_at=NOW)
+    confirm_clock(NOW)
+    clocks = ClockAhead()
+    worker = RetentionWorker(make_archiver(), 300, lambda _: None, ClockTrust("Confirm.", clocks.wall, clocks.steady))
+    for _ in range(3):
+        worker.sweep_once(datetime.fromtimestamp(clocks.wall(), UTC))
+        assert "36500 days after 2026-12-02" in worker.find_doubt()
+        clocks.steady_s += SETTLING_S
+    assert Part.objects.count() == 2
+    assert stored_pictures(store, 1, 2) == [1, 2]
+    clocks.ahead_s -= 36500 * 86400
+    worker.sweep_once(datetime.fromtimestamp(clocks.wall(), UTC))
+    assert "was set by -876000.0 h" in worker.find_doubt()
+    clocks.steady_s += SETTLING_S
+    worker.sweep_once(datetime.fromtimestamp(clocks.wall(), UTC))
+    assert worker.find_doubt() == ""
+    assert RetentionState.objects.get().clock_right_at > NOW
+
+
+def test_the_size_of_the_pictures_is_limited_while_the_clock_is_not_trusted(
+    make_archiver: MakeArchiver, store: ObjectStore, part: MakePart
+) -> None:
+    for number in range(1, 3):
+        part(picture=store.put(make_picture(number)), picture_bytes=2**20)
+    RetentionWorker(make_archiver(keep_bytes=2**20), 300, lambda _: None).sweep_once(NOW)
+    assert stored_pictures(store, 1, 2) == [2]
 
 
 def test_old_parts_are_deleted_with_their_pictures(make_archiver: MakeArchiver, store: ObjectStore, part: MakePart) -> None:
