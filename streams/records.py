@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -88,6 +89,8 @@ class PartRecord(Record):
 
 # The reason of a `review` verdict if no network calls the part defective, but the anomaly score of the part is above the cut-off.
 ANOMALY = "anomaly"
+# The names of the good-only scorers. In the votes of a verdict, a value with one of these names is a score, and no vote of a network.
+SCORERS = frozenset({"golden-template", "memory-autoencoder", "detail-template"})
 
 
 class ImageReference(BaseModel):
@@ -124,9 +127,9 @@ class Verdict(PartRecord):
         "version has no networks."
     )
     votes: dict[str, Share] = Field(
-        description="Defect probability by network (`alexnet`, `lenet`), 0..1; empty if the picture could not be judged. The scorer "
-        "`golden-template`, which has learned from good parts alone, gives a score from 0 to 1. Above 0.5, the part differs from good "
-        "parts.",
+        description="Defect probability by network (`alexnet`, `lenet`), 0..1; empty if the picture could not be judged. The scorers "
+        "`golden-template`, `memory-autoencoder` and `detail-template`, which have learned from good parts alone, give scores from 0 to 1. "
+        "Above 0.5, the part differs from good parts.",
     )
     threshold: Share = Field(
         description="The lowest defect probability that counted as a defect for this verdict. It comes from the line's settings on the "
@@ -166,6 +169,23 @@ def make_verdict_id(part: PartId, sha256: str, model: str, decision: str = "") -
     `decision` is the digest of the line's decision settings, or "".
     """
     return uuid.uuid5(_VERDICT_NAMESPACE, f"{part}|{sha256}|{model}{f'|{decision}' if decision else ''}")
+
+
+def select_network_votes(votes: Mapping[str, float]) -> dict[str, float]:
+    """Returns the defect probabilities of the networks from the `votes` of a verdict, without the scores of good-only scorers."""
+    return {name: vote for name, vote in votes.items() if name not in SCORERS}
+
+
+def compute_disagreement(votes: Mapping[str, float], threshold: float | None) -> float | None:
+    """Returns the difference between the highest and the lowest defect probability of the networks in the `votes` of a verdict.
+
+    Returns None if the networks agree, which means that all their probabilities are on the same side of the threshold.
+    """
+    probabilities = select_network_votes(votes).values()
+    if threshold is None or len(probabilities) < 2:
+        return None
+    low, high = min(probabilities), max(probabilities)
+    return high - low if low < threshold <= high else None
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,6 @@ from agents.inspector.judging import (
     JudgedImage,
     LineRule,
     LineRules,
-    do_networks_disagree,
     group_by_predictor,
     judge_images,
     make_verdict,
@@ -66,7 +65,7 @@ from streams.record_producer import (
     make_dead_letter,
     make_json_record,
 )
-from streams.records import Verdict
+from streams.records import Verdict, compute_disagreement
 from streams.settings import Settings
 from streams.topics import TopicNames
 from streams.worker import ReceivedRecord
@@ -456,7 +455,7 @@ def _count_verdicts(confirmed: list[tuple[JudgedImage, Verdict]]) -> None:
             metrics.reviews_by_reason.labels(line, verdict.reason).inc()
         if isinstance(judged.prediction, Prediction) and judged.prediction.defect_probability is not None:
             metrics.defect_probability.labels(line).observe(judged.prediction.defect_probability)
-            if do_networks_disagree(judged.prediction):
+            if compute_disagreement(verdict.votes, verdict.threshold) is not None:
                 metrics.disagreements.labels(line).inc()
 
 

@@ -176,11 +176,6 @@ def _make_reference(decoded: DecodedImage) -> ImageReference:
     )
 
 
-def do_networks_disagree(prediction: Prediction) -> bool:
-    """Returns whether some networks vote for a defect and others do not. A vote of 0.5 or more is for a defect."""
-    return len({vote >= 0.5 for vote in prediction.votes.values()}) > 1
-
-
 @dataclass(frozen=True, slots=True)
 class LineRule:
     """The rule by which a line turns the probabilities of one model version into labels.

@@ -18,7 +18,7 @@ from models.registry import Version
 from streams.errors import ModelError
 
 # The module and the class of each scorer. A module is imported only if needed, because the autoencoder loads TensorFlow.
-_CLASSES = {
+SCORER_CLASSES = {
     "golden-template": ("template", "GoldenTemplate"),
     "memory-autoencoder": ("memory_autoencoder", "MemoryAutoencoder"),
 }
@@ -125,12 +125,12 @@ def open_scorers(version: Version) -> tuple[VersionScorer, ...]:
     """
     scorers = []
     for entry in version.manifest.scorers:
-        if entry.name not in _CLASSES:
-            known = " and ".join(_CLASSES)
+        if entry.name not in SCORER_CLASSES:
+            known = " and ".join(SCORER_CLASSES)
             raise ModelError(
                 f"Version {version.name} has the scorer {entry.name!r}, but this release knows only {known}. Install a newer release."
             )
-        module, name = _CLASSES[entry.name]
+        module, name = SCORER_CLASSES[entry.name]
         scorer: PartScorer = getattr(importlib.import_module(f"models.anomaly.{module}"), name).load(version.folder)
         if scorer.side_px != entry.side_px:
             raise ModelError(

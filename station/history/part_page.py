@@ -16,12 +16,11 @@ from models.pictures.part_reference import PART_REFUSALS
 from models.registry import Manifest
 from station.archive.models import REASONS_WITHOUT_VERDICT, Part
 from streams.identity import format_time
-from streams.records import ANOMALY, Box
+from streams.records import ANOMALY, SCORERS, Box, select_network_votes
 
 _SIDE_PX_IF_UNKNOWN = 300
 # A scorer is a model that was trained on good parts only. In a verdict, a score of 0.5 is the cut-off of the scorer.
 _SCALED_CUT_OFF = 0.5
-_SMALL_DEFECT_SEARCH = "detail-template"
 # Verdicts hold rounded thresholds. Thresholds that differ by less than this value count as equal.
 _SAME_THRESHOLD = 0.0005
 
@@ -283,20 +282,18 @@ def _explain_threshold(part: Part, manifest: Manifest | None) -> str:
 
 def _explain_votes(part: Part, manifest: Manifest | None) -> list[str]:
     weights = {voter.name: voter.weight for voter in manifest.voters} if manifest else {}
-    scorers = {scorer.name for scorer in manifest.scorers} if manifest else set()
-    if manifest is not None and manifest.details is not None:
-        scorers.add(_SMALL_DEFECT_SEARCH)
     total = sum(weights.values())
     sentences = []
     for name, value in part.votes.items():
-        if name in scorers:
+        if name in SCORERS:
             side = "above" if value > _SCALED_CUT_OFF else "not above"
             sentences.append(f"The scorer {name} gives {value:.3f}, which is {side} its cut-off {_SCALED_CUT_OFF}.")
         elif name in weights and total:
             sentences.append(f"The network {name} gives {value:.3f}. Its vote has {100 * weights[name] / total:.0f} % of the weight.")
         else:
-            sentences.append(f"The network or scorer {name} gives {value:.3f}.")
-    if manifest is not None and manifest.cascade is not None and len(part.votes) == 1 and len(manifest.voters) > 1:
+            sentences.append(f"The network {name} gives {value:.3f}.")
+    is_alone = len(select_network_votes(part.votes)) == 1
+    if manifest is not None and manifest.cascade is not None and is_alone and len(manifest.voters) > 1:
         sentences.append("This network was so certain that the others were not asked.")
     return sentences
 

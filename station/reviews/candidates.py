@@ -6,12 +6,13 @@ For example, the doubt of the model adds at most 1 to the score, and the verdict
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
 from station.archive.models import REASONS_WITHOUT_VERDICT, Part
 from station.reviews.models import Candidate
+from streams.records import compute_disagreement, select_network_votes
 from streams.settings import ReviewSettings, Settings
 
 MAX_DOUBT = 0.5
@@ -40,7 +41,7 @@ def rate_part(part: Part, review: ReviewSettings) -> ReviewPriority:
         reasons.append((2 * doubt, f"the model is in doubt ({doubt:.2f} of {MAX_DOUBT:.2f})"))
     distance = compute_disagreement(part.votes, part.threshold)
     if distance is not None:
-        votes = ", ".join(f"{network} {vote:.2f}" for network, vote in part.votes.items())
+        votes = ", ".join(f"{network} {vote:.2f}" for network, vote in select_network_votes(part.votes).items())
         reasons.append((distance / 2, f"the networks disagree ({votes})"))
     if part.label == "review":
         cause = f" ({part.reason})" if part.reason else ""
@@ -62,17 +63,6 @@ def compute_doubt(defect_probability: float | None, threshold: float | None) -> 
         return None
     side = threshold if defect_probability < threshold else 1 - threshold
     return MAX_DOUBT * (1 - abs(defect_probability - threshold) / side) if side > 0 else MAX_DOUBT
-
-
-def compute_disagreement(votes: Mapping[str, float], threshold: float | None) -> float | None:
-    """Returns the difference between the highest and the lowest defect probability of the networks.
-
-    Returns None if the networks agree, which means that all probabilities are on the same side of the threshold.
-    """
-    if threshold is None or len(votes) < 2:
-        return None
-    low, high = min(votes.values()), max(votes.values())
-    return high - low if low < threshold <= high else None
 
 
 def is_picked_at_random(part: Part, share: float, seed: int) -> bool:

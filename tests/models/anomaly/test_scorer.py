@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
+from models.anomaly.detail_template import DetailTemplate
 from models.anomaly.scorer import (
     AlarmShare,
     AlarmsPerHour,
@@ -21,7 +22,19 @@ from models.anomaly.scorer import (
     load_arrays,
     save_arrays,
 )
+from models.anomaly.version_scorers import SCORER_CLASSES
 from streams.errors import ModelError
+from streams.records import SCORERS, compute_disagreement
+
+
+def test_records_name_every_scorer_whose_score_a_verdict_can_contain() -> None:
+    assert {*SCORER_CLASSES, DetailTemplate.name} == SCORERS
+
+
+def test_networks_disagree_only_if_the_threshold_lies_between_their_votes() -> None:
+    assert compute_disagreement({"a": 0.6, "b": 0.9}, 0.5) is None
+    assert compute_disagreement({"a": 0.4, "b": 0.9, "golden-template": 0.1}, 0.5) == pytest.approx(0.5)
+    assert compute_disagreement({"a": 0.4, "golden-template": 0.9}, 0.5) is None
 
 
 def good_scores(count: int, seed: int = 1) -> np.ndarray:

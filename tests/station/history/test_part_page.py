@@ -11,7 +11,7 @@ from django.test import Client
 from deploy.cli.trace import sorting_steps, verdict_steps
 from models.anomaly.detail_template import DetailTemplate
 from models.registry import BUNDLED_VERSIONS, Manifest, open_registry
-from models.registry.manifest import DetailEntry, ScorerEntry
+from models.registry.manifest import CascadeBand
 from station.archive.part_writer import make_row, merge_record
 from station.archive.retention import RetentionPolicy
 from station.history.part_page import explain_verdict, make_overlay, make_records, make_remarks, make_timeline
@@ -182,11 +182,6 @@ def test_an_invalid_box_is_left_out(part: MakePart) -> None:
     assert [box.caption for box in make_overlay(part(finding_boxes=[{"left_px": "<"}, BOX]))] == ["scratch"]
 
 
-SCORER = ScorerEntry(
-    name="golden-template", files=("a.npz",), side_px=160, cut_off=2.5, alarm_share=0.01, highest_alarm_share=0.03, good_pictures=400
-)
-
-
 @pytest.fixture
 def manifest() -> Manifest:
     return open_registry(BUNDLED_VERSIONS).read_manifest("demo")
@@ -207,29 +202,28 @@ def manifest() -> Manifest:
     ],
 )
 def test_a_verdict_is_explained(part: MakePart, manifest: Manifest, columns: dict[str, object], sentence: str) -> None:
-    sentences = explain_verdict(part(**columns), manifest.model_copy(update={"scorers": (SCORER,)}))
+    sentences = explain_verdict(part(**columns), manifest)
     assert any(sentence in one for one in sentences)
 
 
 def test_the_search_for_small_defects_is_explained_as_a_scorer(part: MakePart, manifest: Manifest) -> None:
-    details = DetailEntry(
-        file="details.npz",
-        radius_px=900,
-        rings=400,
-        strip_rings=40,
-        overlap_rings=4,
-        cut_off=3.0,
-        alarm_share=0.01,
-        highest_alarm_share=0.03,
-        good_pictures=400,
-    )
-    sentences = explain_verdict(part(votes={DetailTemplate.name: 0.7}), manifest.model_copy(update={"details": details}))
+    sentences = explain_verdict(part(votes={DetailTemplate.name: 0.7}), manifest)
     assert "The scorer detail-template gives 0.700, which is above its cut-off 0.5." in sentences
+
+
+@pytest.mark.parametrize("scores", [{}, {"golden-template": 0.3}])
+def test_a_network_that_decided_alone_is_explained_also_beside_a_scorer(
+    part: MakePart, manifest: Manifest, scores: dict[str, float]
+) -> None:
+    cascaded = manifest.model_copy(update={"cascade": CascadeBand(voter="lenet", low=0.1, high=0.9)})
+    alone = "This network was so certain that the others were not asked."
+    assert alone in explain_verdict(part(votes={"lenet": 0.01, **scores}), cascaded)
+    assert alone not in explain_verdict(part(votes={"lenet": 0.01, "alexnet": 0.01, **scores}), cascaded)
 
 
 def test_a_part_without_a_verdict_is_not_explained_and_an_unknown_version_has_no_weights(part: MakePart) -> None:
     assert explain_verdict(part(label=""), None) == []
-    assert "The network or scorer alexnet gives 0.010." in explain_verdict(part(), None)
+    assert "The network alexnet gives 0.010." in explain_verdict(part(), None)
 
 
 def test_the_page_of_a_part_explains_its_verdict(operator: Client, part: MakePart) -> None:

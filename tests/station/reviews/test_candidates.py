@@ -14,14 +14,13 @@ from station.archive.retention import RetentionPolicy
 from station.reviews.candidates import (
     CandidateQueue,
     ReviewPriority,
-    compute_disagreement,
     compute_doubt,
     is_picked_at_random,
     rate_part,
 )
 from station.reviews.decisions import Annotation, decide
 from station.reviews.models import Candidate
-from streams.records import ImageReference, Verdict
+from streams.records import SCORERS, ImageReference, Verdict
 from tests.station.conftest import SETTINGS, MakeAccount, MakePart
 from tests.station.reviews.conftest import MakeWaitingPart
 from tests.station.reviews.records import ReviewTopic
@@ -64,9 +63,12 @@ def test_the_most_useful_part_has_the_highest_score() -> None:
     assert disputed > doubtful > without_verdict > unreadable > random > 0
 
 
-def test_networks_disagree_only_if_the_threshold_lies_between_their_votes() -> None:
-    assert compute_disagreement({"a": 0.6, "b": 0.9}, 0.5) is None
-    assert compute_disagreement({"a": 0.4, "b": 0.9}, 0.5) == pytest.approx(0.5)
+@pytest.mark.parametrize("scorer", sorted(SCORERS))
+def test_the_score_of_a_scorer_is_no_vote_of_a_network(scorer: str) -> None:
+    good = {"label": "ok", "defect_probability": 0.01, "threshold": 0.09}
+    assert rate(**good, votes={"alexnet": 0.01, "lenet": 0.02, scorer: 0.4}).score == 0
+    disputed = rate(**good, votes={"alexnet": 0.01, "lenet": 0.2, scorer: 0.4})
+    assert (disputed.why, disputed.score) == ("the networks disagree (alexnet 0.01, lenet 0.20)", 0.095)
 
 
 def test_the_random_check_picks_its_share_and_depends_only_on_part_and_seed() -> None:
