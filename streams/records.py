@@ -306,7 +306,7 @@ class Acceptance(BaseModel):
     table: str = Field(description="Name of the acceptance table, which holds the foundry's limits for defects.")
     result: Literal["accepted", "rejected", "not-graded"] = Field(
         description="What the table says about the part. `not-graded` means that a limit in millimetres could not be applied, because "
-        "the scale of the line's pictures is not set."
+        "the scale of the line's pictures is not set, or that the picture has more suspicious areas than `boxes` contains."
     )
     rules: tuple[str, ...] = Field(
         (), description="Sentences that name the rules by which the table rejected the part, or that say why the part was not graded."

@@ -21,8 +21,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from models.inference.heat_map import MAX_DEFECTS
 from streams.errors import SettingsError
 from streams.records import Acceptance, Box
 
@@ -33,6 +34,7 @@ class AcceptanceRule(BaseModel):
     """The limits for some kinds of defect. A defect at a limit is still accepted.
 
     `max_number` is the largest number of defects of these kinds on the part. With `max_number` 0, every defect of these kinds is rejected.
+    A number that a finding cannot exceed is refused, because a finding marks at most MAX_DEFECTS defects.
     `kinds` can contain `unknown`, which stands for defects whose kind is not sure.
     """
 
@@ -43,6 +45,15 @@ class AcceptanceRule(BaseModel):
     max_length_mm: float | None = Field(None, gt=0)
     max_area_mm2: float | None = Field(None, gt=0)
     max_number: int | None = Field(None, ge=0)
+
+    @field_validator("max_number")
+    @classmethod
+    def _check_number(cls, number: int | None) -> int | None:
+        if number is not None and number >= MAX_DEFECTS:
+            raise ValueError(
+                f"at most {MAX_DEFECTS - 1} defects can be allowed, because a finding marks no more than {MAX_DEFECTS}. Found {number}"
+            )
+        return number
 
     @model_validator(mode="after")
     def _check_limits(self) -> Self:
@@ -82,8 +93,10 @@ class AcceptanceTable(BaseModel):
     other_kinds: Literal["accepted", "rejected"]
     rules: tuple[AcceptanceRule, ...] = Field(min_length=1, max_length=100)
 
-    def grade(self, boxes: Sequence[Box]) -> Acceptance:
+    def grade(self, boxes: Sequence[Box], has_more_defects: bool) -> Acceptance:
         """Returns whether a part with the defects `boxes` is accepted, and the rules that decided.
+
+        `has_more_defects` says whether the part has more defects than `boxes` contains. Such a part is rejected or not graded.
 
         A part without boxes is accepted. A part is rejected if one rule rejects it, even if another rule could not be applied.
         """
@@ -94,6 +107,9 @@ class AcceptanceTable(BaseModel):
             violations.append(f"No rule allows a defect of this type: {', '.join(others)}.")
         if violations:
             return Acceptance(table=self.name, result="rejected", rules=tuple(violations))
+        if has_more_defects:
+            sentence = f"The picture has more suspicious areas than the {len(boxes)} that are marked, so the part cannot be accepted."
+            return Acceptance(table=self.name, result="not-graded", rules=(sentence,))
         unmeasured = [rule.name for rule in self.rules if rule.find_unmeasured(boxes)]
         if unmeasured:
             sentence = f"The scale of the line's pictures is not set, so these rules cannot be applied: {', '.join(unmeasured)}."

@@ -385,7 +385,7 @@ class Localiser:
         address = self._store.put(encode_png(found.heat), "maps")
         finding = make_finding(verdict, found, address, datetime.now(UTC), self._choices.find_scale(verdict.line))
         table = self._tables.get(verdict.line)
-        return finding if table is None else finding.model_copy(update={"acceptance": table.grade(finding.boxes)})
+        return finding if table is None else finding.model_copy(update={"acceptance": table.grade(finding.boxes, found.leaves_out_areas())})
 
     def _read_picture(self, verdict: Verdict, side_px: int, keep_original: bool) -> DecodedPicture:
         image, line = verdict.image, self._settings.find_line(verdict.line)

@@ -16,7 +16,7 @@ from scipy import ndimage  # type: ignore[import-untyped]  # no stubs among the 
 
 from models.anomaly.scorer import scale_scores
 from models.anomaly.version_scorers import VersionDetails, VersionScorer, open_details, open_scorers
-from models.inference.heat_map import MAX_DEFECTS, DefectMap, HeatBox, HeatMap, crop_to_picture, find_boxes
+from models.inference.heat_map import MAX_DEFECTS, DefectMap, HeatBox, HeatMap, count_hot_areas, crop_to_picture, find_boxes
 from models.inference.soft_vote import SCALED_CUT_OFF
 from models.pictures.decoder import DecodedPicture
 from models.registry import Version
@@ -197,7 +197,13 @@ class DefectLocator:
         found = find_boxes(heat, picture.width_px, picture.height_px, SCALED_CUT_OFF, MAX_DEFECTS)
         boxes = tuple(replace(box, is_small=True) for box in found)
         rows, columns = crop_to_picture(picture.pixels, picture.width_px, picture.height_px).shape
-        return DefectMap(_reduce_to_hottest(heat, rows, columns), self.details.template.name, SCALED_CUT_OFF, boxes=boxes)
+        return DefectMap(
+            _reduce_to_hottest(heat, rows, columns),
+            self.details.template.name,
+            SCALED_CUT_OFF,
+            boxes=boxes,
+            has_more_areas=len(boxes) == MAX_DEFECTS < count_hot_areas(heat, SCALED_CUT_OFF),
+        )
 
 
 def open_defect_locator(version: Version, searches_details: bool) -> DefectLocator | None:
@@ -228,7 +234,8 @@ def _combine(found: DefectMap, small: DefectMap, picture: DecodedPicture) -> Def
         box for box in found.find_boxes(picture.width_px, picture.height_px) if not any(_overlap(box, exact) for exact in small.boxes or ())
     ]
     heat = np.maximum(found.heat, small.heat)
-    return DefectMap(heat, f"{found.method}+{small.method}", boxes=(*(small.boxes or ()), *others))
+    has_more = small.has_more_areas or found.leaves_out_areas()
+    return DefectMap(heat, f"{found.method}+{small.method}", boxes=(*(small.boxes or ()), *others), has_more_areas=has_more)
 
 
 def _overlap(first: HeatBox, second: HeatBox) -> bool:

@@ -60,6 +60,7 @@ class DefectMap:
     - `kind_probabilities`: shape (kinds, rows, columns), or None.
     - `least_certainty`: see `name_kind`.
     - `boxes`: boxes that were found before the heat map was made smaller, or None. `find_boxes` returns these boxes if there are any.
+    - `has_more_areas`: whether `boxes` leaves out hot areas, because there are too many of them.
     """
 
     heat: HeatMap
@@ -69,6 +70,7 @@ class DefectMap:
     kind_probabilities: npt.NDArray[np.float32] | None = None
     least_certainty: float = 0.0
     boxes: tuple[HeatBox, ...] | None = None
+    has_more_areas: bool = False
 
     def crop(self, width_px: int, height_px: int) -> DefectMap:
         """Returns the map without the margins that the decoder had added to make the picture square."""
@@ -85,8 +87,17 @@ class DefectMap:
         """Returns boxes around the hot areas of a cropped map, the hottest first, with the kind of each."""
         if self.boxes is not None:
             return list(self.boxes)
-        most = MAX_BOXES if self.kind_probabilities is None else MAX_DEFECTS
-        return find_boxes(self.heat, width_px, height_px, self.box_level, most, self)
+        return find_boxes(self.heat, width_px, height_px, self.box_level, self._max_boxes, self)
+
+    def leaves_out_areas(self) -> bool:
+        """Returns whether the map has more hot areas than `find_boxes` returns."""
+        if self.boxes is not None:
+            return self.has_more_areas
+        return count_hot_areas(self.heat, self.box_level) > self._max_boxes
+
+    @property
+    def _max_boxes(self) -> int:
+        return MAX_BOXES if self.kind_probabilities is None else MAX_DEFECTS
 
 
 def crop_to_picture(heat: npt.NDArray[Level], width_px: int, height_px: int) -> npt.NDArray[Level]:
@@ -111,10 +122,7 @@ def find_boxes(
     - `width_px`, `height_px`: size of the upright original.
     - `kinds_of`: the map that gives each box its kind of defect, or None.
     """
-    hottest = float(heat.max(initial=0.0))
-    if hottest <= 0:
-        return []
-    labels, count = ndimage.label(heat >= (HOT_SHARE * hottest if level is None else level))
+    labels, count = _label_hot_areas(heat, level)
     if not count:
         return []
     # Only the hottest areas are measured, because a large map can have thousands of areas.
@@ -146,6 +154,18 @@ def find_boxes(
             )
         )
     return boxes
+
+
+def count_hot_areas(heat: HeatMap | npt.NDArray[np.float16], level: float | None = None) -> int:
+    """Returns the number of connected hot areas of `heat`. `level` is as in `find_boxes`."""
+    return _label_hot_areas(heat, level)[1]
+
+
+def _label_hot_areas(heat: HeatMap | npt.NDArray[np.float16], level: float | None) -> tuple[npt.NDArray[np.int32], int]:
+    hottest = float(heat.max(initial=0.0))
+    is_hot = heat >= (HOT_SHARE * hottest if level is None else level)
+    labels, count = ndimage.label(is_hot & (heat > 0))
+    return labels, int(count)
 
 
 def name_kind(shares: npt.NDArray[np.float32], kinds: tuple[str, ...], least_certainty: float) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from agents.localiser.acceptance_table import AcceptanceTable, read_acceptance_table
+from models.inference.heat_map import MAX_DEFECTS
 from streams.errors import SettingsError
 from streams.records import Box
 
@@ -24,7 +25,7 @@ max_number = 2
 [[rules]]
 name = "flash is trimmed later"
 kinds = ["flash"]
-max_number = 25
+max_number = 24
 """
 
 
@@ -56,15 +57,23 @@ def make_box(kind: str, length_mm: float | None = 1.0, area_mm2: float | None = 
     ],
 )
 def test_defects_are_accepted_up_to_the_limits_of_their_rule(table: AcceptanceTable, boxes: list[Box], result: str, rule: str) -> None:
-    graded = table.grade(boxes)
+    graded = table.grade(boxes, has_more_defects=False)
     assert (graded.table, graded.result) == ("impeller 17", result)
     assert rule in " ".join(graded.rules)
+
+
+def test_a_part_with_more_defects_than_the_finding_marks_is_not_accepted(table: AcceptanceTable) -> None:
+    graded = table.grade([make_box("flash")] * 5, has_more_defects=True)
+    assert graded.result == "not-graded"
+    assert graded.rules == ("The picture has more suspicious areas than the 5 that are marked, so the part cannot be accepted.",)
+    assert table.grade([make_box("flash")] * MAX_DEFECTS, has_more_defects=True).result == "rejected"
 
 
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (TABLE.replace("max_number = 25", ""), "a rule needs at least one of max_length_mm, max_area_mm2 and max_number"),
+        (TABLE.replace("max_number = 24", "max_number = 25"), "at most 24 defects can be allowed"),
+        (TABLE.replace("max_number = 24", ""), "a rule needs at least one of max_length_mm, max_area_mm2 and max_number"),
         (TABLE.replace('"rejected"', '"perhaps"'), "other_kinds"),
         (TABLE.replace("[[rules]]", "[[rules"), "no TOML file"),
     ],

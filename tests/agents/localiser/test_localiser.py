@@ -65,18 +65,20 @@ class FakePictures:
 
 @dataclass
 class FakeHeatMapper:
-    """Sees one defect in the upper half of each picture, right of the middle. A test can make it wait and fail."""
+    """Sees one defect in the upper half of each picture, right of the middle, or `spots` small ones. A test can make it wait and fail."""
 
     may_go_on: threading.Event
     fails: bool = False
     names_kinds: bool = False
+    spots: int = 0
 
     def compute_defect_map(self, pixels: npt.NDArray[np.uint8]) -> DefectMap:
         assert self.may_go_on.wait(10)
         if self.fails:
             raise RuntimeError("no gradient")
         heat = np.zeros(pixels.shape, np.float32)
-        heat[16:24, 32:48] = 1
+        heat[16:24, 32:48] = 0 if self.spots else 1
+        heat[::4, ::4].flat[: self.spots] = 1
         kinds = np.stack([heat, np.zeros_like(heat)])
         return DefectMap(heat, "segmentation", 0.5, ("blow hole", "flash"), kinds, 0.6) if self.names_kinds else DefectMap(heat, "grad-cam")
 
@@ -94,6 +96,7 @@ class LocaliserRig:
     acknowledged: list[int] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     names_kinds: bool = False
+    spots: int = 0
     progress_count: int = 0
     are_processors_free: bool = True
 
@@ -102,7 +105,7 @@ class LocaliserRig:
             raise ModelError("There is no version missing.")
         if name == "lenet-only":
             return None
-        self.mappers[name] = FakeHeatMapper(self.may_go_on, names_kinds=self.names_kinds)
+        self.mappers[name] = FakeHeatMapper(self.may_go_on, names_kinds=self.names_kinds, spots=self.spots)
         return DefectLocator(self.mappers[name], SIDE_PX)
 
     def record_progress(self) -> None:
@@ -152,6 +155,7 @@ async def run_localiser(
     picture: bytes = JPEG,
     tables: Mapping[str, AcceptanceTable] = MappingProxyType({}),
     names_kinds: bool = False,
+    spots: int = 0,
     producer: RecordProducer | None = None,
 ) -> AsyncIterator[LocaliserRig]:
     settings = Settings.model_validate({"lines": [LineSettings(name=line) for line in LINES], "store": {"url": str(folder)}})
@@ -168,7 +172,7 @@ async def run_localiser(
         rig.record_progress,
         lambda: rig.are_processors_free,
     )
-    rig.names_kinds = names_kinds
+    rig.names_kinds, rig.spots = names_kinds, spots
     rig.may_go_on.set()
     tasks = [asyncio.create_task(run()) for run in rig.localiser.background_tasks]
     try:
@@ -407,6 +411,28 @@ async def test_a_finding_names_kinds_and_measures_defects_in_the_scale_of_the_li
     assert unmeasured.boxes[0].length_mm is None
     assert unmeasured.acceptance is not None
     assert unmeasured.acceptance.result == "not-graded"
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("names_kinds", "spots", "result"),
+    [
+        (True, 20, "accepted"),
+        (True, 21, "rejected"),
+        (True, 30, "rejected"),
+        (False, 5, "accepted"),
+        (False, 6, "not-graded"),
+    ],
+)
+async def test_a_part_with_too_many_defects_is_never_accepted(tmp_path: Path, names_kinds: bool, spots: int, result: str) -> None:
+    rule = AcceptanceRule(name="gas porosity, C 2", kinds=("blow hole", "unknown"), max_number=20)
+    tables = {line: AcceptanceTable(name="impeller", other_kinds="rejected", rules=(rule,)) for line in LINES}
+    async with run_localiser(tmp_path, tables=tables, names_kinds=names_kinds, spots=spots) as rig:
+        await rig.send("line-1", 1)
+        await wait_until(lambda: len(rig.acknowledged) == 1)
+    (finding,) = rig.findings
+    assert finding.acceptance is not None
+    assert finding.acceptance.result == result
 
 
 def test_the_finding_of_a_small_defect_has_its_own_score() -> None:

@@ -16,7 +16,7 @@ from models.anomaly.rim import refine_outline
 from models.anomaly.scorer import AnomalyScores
 from models.anomaly.version_scorers import VersionDetails, VersionScorer
 from models.inference.defect_locator import CombinedMapper, DefectLocator, ResidualMapper, combine_heat
-from models.inference.heat_map import UNKNOWN_KIND, DefectMap, find_boxes, name_kind, name_largest_kind
+from models.inference.heat_map import MAX_BOXES, MAX_DEFECTS, UNKNOWN_KIND, DefectMap, find_boxes, name_kind, name_largest_kind
 from models.pictures.decoder import DecodedPicture, decode_picture
 from models.pictures.part_finder import find_part
 from models.synthetic.casting import encode_jpeg
@@ -72,6 +72,18 @@ def test_the_largest_defect_names_the_part_even_if_a_smaller_one_is_hotter() -> 
     found = make_map((slice(2, 4), 1.0, 0), (slice(10, 20), 0.6, 1))
     assert name_largest_kind(found) == "flash"
     assert [(box.kind, box.area_px) for box in found.find_boxes(32, 32)] == [("hole", 4), ("flash", 100)]
+
+
+@pytest.mark.parametrize(
+    ("names_kinds", "spots", "leaves_out"),
+    [(True, MAX_DEFECTS, False), (True, MAX_DEFECTS + 1, True), (False, MAX_BOXES, False), (False, MAX_BOXES + 1, True)],
+)
+def test_a_map_with_more_hot_areas_than_boxes_says_so(names_kinds: bool, spots: int, leaves_out: bool) -> None:
+    heat = np.zeros((32, 32), np.float32)
+    heat[::4, ::4].flat[:spots] = 1
+    found = DefectMap(heat, "segmentation", 0.5, ("hole",), heat[np.newaxis] if names_kinds else None)
+    assert (len(found.find_boxes(32, 32)), found.leaves_out_areas()) == (spots - leaves_out, leaves_out)
+    assert not DefectMap(np.zeros((32, 32), np.float32), "segmentation", 0.5).leaves_out_areas()
 
 
 @pytest.mark.parametrize(("shares", "kind"), [((6.1, 3.9), "hole"), ((5.9, 4.1), UNKNOWN_KIND), ((0.0, 0.0), UNKNOWN_KIND)])
