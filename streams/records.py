@@ -89,8 +89,10 @@ class PartRecord(Record):
 
 # The reason of a `review` verdict if no network calls the part defective, but the anomaly score of the part is above the cut-off.
 ANOMALY = "anomaly"
+# The name of the score of the search for small defects.
+DETAIL_TEMPLATE = "detail-template"
 # The names of the good-only scorers. In the votes of a verdict, a value with one of these names is a score, and no vote of a network.
-SCORERS = frozenset({"golden-template", "memory-autoencoder", "detail-template"})
+SCORERS = frozenset({"golden-template", "memory-autoencoder", DETAIL_TEMPLATE})
 
 
 class ImageReference(BaseModel):

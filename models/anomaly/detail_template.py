@@ -32,6 +32,7 @@ from models.anomaly.template import (
 from models.pictures.part_finder import FoundPart, find_part
 from models.pictures.regions import Mask
 from streams.errors import ModelError
+from streams.records import DETAIL_TEMPLATE
 
 FloatArray = npt.NDArray[np.float32]
 PixelArray = npt.NDArray[np.uint8]
@@ -110,7 +111,7 @@ class DetailTemplate:
     limits: FloatArray
     radius_px: float
 
-    name: ClassVar[str] = "detail-template"
+    name: ClassVar[str] = DETAIL_TEMPLATE
 
     def score(
         self,

@@ -122,11 +122,20 @@ def _draw_label_shares(labels: npt.NDArray[np.str_], groups: npt.NDArray[np.int3
         np.add.at(counts[:, column], group_of[labels == label], 1)
     # A label that no casting got would have the share 0. Therefore, one imaginary group of castings is added for each label (Jeffreys'
     # prior). These groups have the average size.
-    counts = np.concatenate([counts, np.eye(len(_LABELS)) * sizes.mean()])
-    shapes = np.concatenate([np.ones(len(sizes)), np.full(len(_LABELS), _PRIOR_WEIGHT)])
-    totals = random.gamma(shapes, size=(_DRAWS, len(shapes))) @ counts
+    totals = draw_totals(counts, np.eye(len(_LABELS)) * sizes.mean(), _DRAWS, random)
     result: FloatArray = totals / totals.sum(axis=1, keepdims=True)
     return result
+
+
+def draw_totals(counts: FloatArray, imaginary: FloatArray, draws: int, random: np.random.Generator) -> FloatArray:
+    """Returns random values of the sums over all groups of castings, shape (draws, columns). They show how uncertain the sums are.
+
+    - `counts`, shape (groups, columns): the counts of each group. Each group gets a random weight (Bayesian bootstrap).
+    - `imaginary`, shape (outcomes, columns): the counts of one imaginary group for each possible outcome, with the weight 0.5.
+    """
+    shapes = np.concatenate([np.ones(len(counts)), np.full(len(imaginary), _PRIOR_WEIGHT)])
+    totals: FloatArray = random.gamma(shapes, size=(draws, len(shapes))) @ np.concatenate([counts, imaginary])
+    return totals
 
 
 def find_validation_pictures(split: Path) -> list[LabelledFile]:

@@ -19,7 +19,8 @@ PARTS_PER_HOUR = 1000
 class Outlook:
     """The threshold and the review band of a line, and the expected numbers of false alarms, misses and reviews per hour.
 
-    If the numbers cannot be estimated, they are None, and `note` says why.
+    If the numbers cannot be estimated, they are None, and `note` says why. If the line also reviews parts because of their anomaly scores,
+    `reviews_per_hour` does not contain these parts, and `note` gives their number.
     """
 
     threshold: float
@@ -35,9 +36,10 @@ class Outlook:
         if self.false_alarms_per_hour is None:
             return f"threshold {self.threshold:.4f}. {self.note}"
         band = f", review from {self.review_low:.4f} to {self.review_high:.4f}" if self.review_low < self.review_high else ""
+        note = f". {self.note}" if self.note else ""
         return (
             f"threshold {self.threshold:.4f}{band}: per hour {self.false_alarms_per_hour:.2f} good parts rejected, "
-            f"{self.misses_per_hour:.2f} defects missed, {self.reviews_per_hour:.2f} parts for review"
+            f"{self.misses_per_hour:.2f} defects missed, {self.reviews_per_hour:.2f} parts for review{note}"
         )
 
 
@@ -49,11 +51,7 @@ def make_outlook(manifest: Manifest, line: LiveLineSettings | None, share: float
     Raises ModelError if the settings cannot be applied to the version (see `make_decision_rule`).
     """
     if not manifest.voters:
-        highest = max(scorer.highest_alarm_share for scorer in manifest.scorers)
-        note = (
-            f"Version {manifest.version} has no networks, so only the cut-off of its scorer decides. Of an hour's good parts, at most "
-            f"{highest * parts_per_hour:.2f} go to review (with 95 % confidence)."
-        )
+        note = f"Version {manifest.version} has no networks, so only its scorers decide. {_describe_alarms(manifest, parts_per_hour)}"
         return Outlook(manifest.threshold, manifest.band.low, manifest.band.high, None, None, None, note)
     rule = make_decision_rule(manifest, line.threshold, line.defect_share, line.miss_risk) if line else make_decision_rule(manifest)
     if share is None:
@@ -66,7 +64,18 @@ def make_outlook(manifest: Manifest, line: LiveLineSettings | None, share: float
     false_alarms, misses, reviews = (
         round(value * parts_per_hour, 3) for value in (expected.false_alarms, expected.misses, expected.reviews)
     )
-    return Outlook(rule.threshold, rule.low, rule.high, false_alarms, misses, reviews, "")
+    note = _describe_alarms(manifest, parts_per_hour) if line and line.review_anomalies and manifest.entries_by_scorer else ""
+    return Outlook(rule.threshold, rule.low, rule.high, false_alarms, misses, reviews, note)
+
+
+def _describe_alarms(manifest: Manifest, parts_per_hour: float) -> str:
+    # A part goes to review if one of the scorers is above its cut-off. At most the sum of their alarms can go to review.
+    highest = [entry.highest_alarm_share for entry in manifest.entries_by_scorer.values()]
+    each = " for each of the scorers" if len(highest) > 1 else ""
+    return (
+        f"Of an hour's good parts, at most {min(1.0, sum(highest)) * parts_per_hour:.2f} go to review because of their scores (with 95 % "
+        f"confidence{each})."
+    )
 
 
 def make_present_outlook(manifest: Manifest, line: LiveLineSettings | None, share: float | None, parts_per_hour: float) -> Outlook:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from models.pictures.decoder_version import describe_decoder_version
 from models.pictures.part_reference import PartReference
+from streams.records import DETAIL_TEMPLATE
 
 # The name of a version is also a folder name and the label of a metric, so only short and simple names are valid.
 VERSION_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}$"
@@ -377,6 +378,12 @@ class Manifest(_ManifestModel):
             return True
         mine, others = (set(one.classes) for one in (self, other))
         return mine == others and self.classes[self.ok_class] == other.classes[other.ok_class]
+
+    @property
+    def entries_by_scorer(self) -> dict[str, ScorerEntry | DetailEntry]:
+        """The entries of all scorers by the names of their scores in verdicts. The detail template is one of these scorers."""
+        by_name: dict[str, ScorerEntry | DetailEntry] = {scorer.name: scorer for scorer in self.scorers}
+        return by_name | ({DETAIL_TEMPLATE: self.details} if self.details else {})
 
     @property
     def has_seen_only_rendered(self) -> bool:

@@ -207,11 +207,11 @@ def _describe_conditions(report: VersionReport | None) -> list[CardSection]:
 def _describe_scorers(manifest: Manifest) -> list[CardSection]:
     rows = [
         (
-            scorer.name,
+            name,
             f"cut-off {scorer.cut_off:.4g} from {scorer.good_pictures} good pictures. With 95 % confidence, at most "
             f"{scorer.highest_alarm_share:.1%} of the good parts are above it.",
         )
-        for scorer in manifest.scorers
+        for name, scorer in manifest.entries_by_scorer.items()
     ]
     sentence = "A scorer has learned from good parts alone. A part above its cut-off differs from them."
     return [CardSection("Scorers", (sentence,), tuple(rows))] if rows else []

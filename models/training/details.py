@@ -90,8 +90,9 @@ def learn_details(
             f"No part was found in {missing} of {len(chosen)} good pictures. Remove the pictures that do not show the whole part, or move "
             "the camera so that the whole rim is in the picture."
         )
-    scores = cross_fit_detail_scores(measures, np.array(measured_groups, np.int32), grid, radius_px)
-    return LearnedDetails(learn_detail_template(measures, grid, radius_px), choose_cut_off(scores, objective))
+    castings = np.array(measured_groups, np.int32)
+    scores = cross_fit_detail_scores(measures, castings, grid, radius_px)
+    return LearnedDetails(learn_detail_template(measures, grid, radius_px), choose_cut_off(scores, castings, objective))
 
 
 def _find(path: Path, side_px: int, depth_bits: int | None) -> tuple[npt.NDArray[np.uint8], FoundPart] | None:

@@ -29,6 +29,7 @@ from models.anomaly.scorer import (
     choose_cut_off,
     cross_fit_scores,
     scale_scores,
+    split_alarm_share,
 )
 from models.anomaly.template import learn_golden_template
 from models.inference.drift import make_picture_reference
@@ -118,7 +119,8 @@ class GoodOnlyRun:
     - `objective`: which share of the good parts is allowed to go to review.
     - `depth_bits`: the number of bits per pixel that the camera really uses, for files with more than 8 bits per pixel.
     - `command`: the command line, for the manifest.
-    - `with_details`: the version also searches the original pixels of large pictures for small defects.
+    - `with_details`: the version also searches the original pixels of large pictures for small defects. The golden template and this search
+      then share the false alarms that `objective` allows.
     """
 
     folder: Path
@@ -145,11 +147,12 @@ class GoodOnlyRun:
         pictures = _leave_out(pictures, _find_unsuitable(pictures), len(files), callback)
         reference = learn_part_reference(pictures.pixels, pictures.areas)
         groups = group_near_duplicates(pictures.pixels, pictures.checksums)
-        learned = learn_scorer(pictures.pixels, groups, self.objective, callback)
+        objective = split_alarm_share(self.objective, 2) if self.with_details else self.objective
+        learned = learn_scorer(pictures.pixels, groups, objective, callback)
         details = None
         if self.with_details:
             paths = [file.path for file in pictures.files]
-            details = learn_details(paths, groups, self.side_px, self.objective, self.depth_bits)
+            details = learn_details(paths, groups, self.side_px, objective, self.depth_bits)
         index = make_training_index(pictures.pixels, groups, *pictures.names)
         with LocalRegistry(self.root).write_version(self.version) as folder:
             entry = learned.save(folder)
@@ -206,7 +209,7 @@ def learn_scorer(
         return scorer
 
     scores = cross_fit_scores(pixels, groups, learn, folds)
-    return LearnedScorer(learn(pixels), choose_cut_off(scores, objective), scores)
+    return LearnedScorer(learn(pixels), choose_cut_off(scores, groups, objective), scores)
 
 
 def add_scorer(

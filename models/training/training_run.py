@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
+from models.anomaly.scorer import split_alarm_share
 from models.inference.cascade import find_cascade_band
 from models.inference.drift import make_drift_reference
 from models.inference.golden_set import GoldenSet, save_golden_set
@@ -269,8 +270,8 @@ class TrainingRun:
             vote = combination.vote
             defect_probability = vote.compute_defect_probability(probabilities)
             expect_separation(defect_probability, labels != pictures.ok_class)
-            scored = self._add_scorer(folder, pictures, groups)
             details = self._learn_details(pictures, groups)
+            scored = self._add_scorer(folder, pictures, groups, has_details=details is not None)
             golden = choose_golden_pictures(defect_probability, (vote.threshold, vote.low, vote.high), options.seed)
             scores = scored[1].score(pixels[golden])[:, None] if scored else None
             index = make_training_index(pictures.pixels, groups, *pictures.names)
@@ -314,12 +315,15 @@ class TrainingRun:
         return Version(self.root / self.version, manifest), combination
 
     def _add_scorer(
-        self, folder: Path, pictures: LabelledPictures, groups: npt.NDArray[np.int32]
+        self, folder: Path, pictures: LabelledPictures, groups: npt.NDArray[np.int32], has_details: bool
     ) -> tuple[ScorerEntry, LearnedScorer] | None:
-        """If the option `scorer` is set, trains a scorer on the good pictures alone and writes it into `folder`."""
+        """If the option `scorer` is set, trains a scorer on the good pictures alone and writes it into `folder`.
+
+        If the version also has a detail template, the two share the false alarms that the objective allows.
+        """
         if not self.options.scorer:
             return None
-        return add_scorer(folder, pictures, groups, self.options.choose_objective())
+        return add_scorer(folder, pictures, groups, split_alarm_share(self.options.choose_objective(), 2 if has_details else 1))
 
     def _learn_details(self, pictures: LabelledPictures, groups: npt.NDArray[np.int32]) -> LearnedDetails | None:
         """Learns a detail template from the original good pictures if the option `details` says so.
@@ -331,7 +335,8 @@ class TrainingRun:
         good = np.flatnonzero(pictures.labels == pictures.ok_class)
         paths, side_px = [pictures.files[index].path for index in good], pictures.pixels.shape[1]
         try:
-            return learn_details(paths, groups[good], side_px, self.options.choose_objective(), self.options.depth_bits)
+            objective = split_alarm_share(self.options.choose_objective(), 2 if self.options.scorer else 1)
+            return learn_details(paths, groups[good], side_px, objective, self.options.depth_bits)
         except ModelError as error:
             log.warning("The version does not search for small defects. %s", error)
             return None

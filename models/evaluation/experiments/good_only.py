@@ -89,11 +89,13 @@ class GoodOnlyFigures:
 class FoldScores:
     """Scores of the test pictures (`test`) and of the training pictures (`seen`). `seen` is empty if it is not needed.
 
-    The training pictures are scored by cross-validation, so no scorer judges a picture from which it has learned.
+    The training pictures are scored by cross-validation, so no scorer judges a picture from which it has learned. `groups` has the group of
+    near-duplicates of each training picture.
     """
 
     test: FloatArray
     seen: FloatArray
+    groups: npt.NDArray[np.int32]
 
 
 def compare_good_only_scorers(
@@ -153,7 +155,7 @@ def combine_scores(members: Sequence[FoldScores]) -> FoldScores:
     scales = [max(float(np.quantile(member.seen, 1 - SCALE_SHARE)), 1e-9) for member in members]
     test = np.max([member.test / scale for member, scale in zip(members, scales, strict=True)], axis=0)
     seen = np.max([member.seen / scale for member, scale in zip(members, scales, strict=True)], axis=0)
-    return FoldScores(test, seen)
+    return FoldScores(test, seen, members[0].groups)
 
 
 def choose_per_group(groups: npt.NDArray[np.int32], per_group: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
@@ -212,8 +214,8 @@ def _score_fold(
     """
     scores = _score_all(learn(pixels[seen]), pixels[test])
     if not cross_folds or len(np.unique(groups[seen])) < 2:
-        return FoldScores(scores, np.zeros(0, np.float32))
-    return FoldScores(scores, cross_fit_scores(pixels[seen], groups[seen], learn, cross_folds))
+        return FoldScores(scores, np.zeros(0, np.float32), groups[seen])
+    return FoldScores(scores, cross_fit_scores(pixels[seen], groups[seen], learn, cross_folds), groups[seen])
 
 
 def _expect_scores(found: Mapping[str, FoldScores], member: str) -> FoldScores:
@@ -227,7 +229,7 @@ def _measure(scores: FoldScores, is_defect: npt.NDArray[np.bool_], with_cut_off:
     auroc = float(roc_auc_score(is_defect, scores.test))
     if not with_cut_off:
         return auroc, float("nan"), float("nan")
-    is_above = scores.test > choose_cut_off(scores.seen, AlarmShare(ALARM_SHARE)).score
+    is_above = scores.test > choose_cut_off(scores.seen, scores.groups, AlarmShare(ALARM_SHARE)).score
     return auroc, float(is_above[~is_defect].mean()), float(is_above[is_defect].mean())
 
 

@@ -94,9 +94,8 @@ class SmallDefectExperiment:
         grid = self._make_grid()
         radius_px = grid.rings / (grid.outer - grid.inner)
         template = learn_detail_template(measures, grid, radius_px)
-        cut_off = choose_cut_off(
-            cross_fit_detail_scores(measures, np.arange(self.good, dtype=np.int32), grid, radius_px), AlarmShare(ALARM_SHARE)
-        )
+        castings = np.arange(self.good, dtype=np.int32)
+        cut_off = choose_cut_off(cross_fit_detail_scores(measures, castings, grid, radius_px), castings, AlarmShare(ALARM_SHARE))
         for number in range(self.tested):
             on_progress("tested castings", self.good + number, total)
             if not folder.is_finished(f"tested-{number}"):

@@ -94,6 +94,10 @@ def test_the_manifest_says_how_the_version_searches_in_tiles(version: Version) -
     assert details.good_pictures == GOOD
 
 
+def test_the_two_scorers_of_a_version_share_the_allowed_false_alarms(version: Version) -> None:
+    assert [entry.alarm_share for entry in version.manifest.entries_by_scorer.values()] == [0.01, 0.01]
+
+
 def test_a_part_with_a_small_defect_is_for_review_and_a_good_one_is_not(ensemble: Ensemble, tmp_path: Path) -> None:
     numbers = range(GOOD, GOOD + 3)
     images = [decode(encode(number, kind), ensemble, tmp_path) for number in numbers for kind in (None, DefectKind.BLOW_HOLE)]

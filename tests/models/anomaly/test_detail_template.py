@@ -62,8 +62,9 @@ def learn() -> tuple[DetailTemplate, float]:
     radius_px = float(np.median([measure_radius(part) for _, part in found]))
     grid = choose_detail_grid(radius_px)
     measures = [one for pixels, part in found if (one := measure_rings(pixels, refine_outline(pixels, part), grid)) is not None]
-    scores = cross_fit_detail_scores(measures, np.arange(len(measures), dtype=np.int32), grid, radius_px)
-    return learn_detail_template(measures, grid, radius_px), choose_cut_off(scores, AlarmShare(0.01)).score
+    castings = np.arange(len(measures), dtype=np.int32)
+    scores = cross_fit_detail_scores(measures, castings, grid, radius_px)
+    return learn_detail_template(measures, grid, radius_px), choose_cut_off(scores, castings, AlarmShare(0.01)).score
 
 
 @pytest.mark.real

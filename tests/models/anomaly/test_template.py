@@ -132,7 +132,7 @@ def test_pictures_without_parts_are_refused() -> None:
 def test_equal_good_pictures_give_no_cut_off() -> None:
     learned = learn_golden_template(np.repeat(pictures(True)[:1], 10, axis=0))
     with pytest.raises(ModelError, match="same score"):
-        choose_cut_off(learned.score(np.repeat(pictures(True)[:1], 10, axis=0)).scores, AlarmShare(0.01))
+        choose_cut_off(learned.score(np.repeat(pictures(True)[:1], 10, axis=0)).scores, np.arange(10), AlarmShare(0.01))
 
 
 @pytest.mark.real

@@ -133,8 +133,9 @@ def test_a_scorer_that_refuses_few_pictures_says_so_in_the_table(pictures: Label
 
 def test_a_combination_finds_what_one_of_its_members_finds() -> None:
     """The scales of the members differ by a factor of 100. Without a scale for each, the second member would not count."""
-    first = FoldScores(np.array([500, 100, 100], np.float32), np.linspace(90, 110, 20, dtype=np.float32))
-    second = FoldScores(np.array([1, 5, 1], np.float32), np.linspace(0.9, 1.1, 20, dtype=np.float32))
+    castings = np.arange(20, dtype=np.int32)
+    first = FoldScores(np.array([500, 100, 100], np.float32), np.linspace(90, 110, 20, dtype=np.float32), castings)
+    second = FoldScores(np.array([1, 5, 1], np.float32), np.linspace(0.9, 1.1, 20, dtype=np.float32), castings)
     defective, also_defective, good = combine_scores([first, second]).test
     assert defective == pytest.approx(also_defective, rel=0.01)
     assert good < 1.1 < defective

@@ -89,6 +89,23 @@ def test_the_errors_of_one_group_count_like_one_error(labelled: LabelledPictures
     assert together.high - together.low > 1.5 * (apart.high - apart.low)
 
 
+def test_an_error_that_no_picture_shows_is_still_possible(labelled: LabelledPictures) -> None:
+    curve = make_learning_curve(labelled, np.arange(COUNT, dtype=np.int32), make_results(labelled, dict.fromkeys(SHARES, 0)))
+    errors = curve.points[-1].errors
+    assert (errors.value, errors.low) == (0, 0)
+    assert 0.02 < errors.high < 0.03, "Jeffreys' interval for 0 of 100"
+    assert curve.gain.low < 0 < curve.gain.high
+
+
+def test_the_interval_of_the_errors_holds_their_true_share(labelled: LabelledPictures) -> None:
+    random, groups, held = np.random.default_rng(3), np.arange(COUNT, dtype=np.int32), 0
+    for _ in range(100):
+        wrong = dict.fromkeys(SHARES, int(random.binomial(COUNT, 0.01)))
+        errors = make_learning_curve(labelled, groups, make_results(labelled, wrong)).points[-1].errors
+        held += errors.low <= 0.01 <= errors.high
+    assert held >= 90
+
+
 def test_contradicted_pictures_are_named_with_their_held_out_probability(labelled: LabelledPictures) -> None:
     curve = make_learning_curve(labelled, np.arange(COUNT, dtype=np.int32), make_results(labelled, dict.fromkeys(SHARES, 3)))
     assert curve.contradicted_count == 3

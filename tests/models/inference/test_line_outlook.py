@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from models.inference.line_outlook import compare_versions, find_share, make_outlook, make_present_outlook
+from models.registry.manifest import DetailEntry, Manifest, ScorerEntry
 from streams.errors import ModelError
 from streams.records import LiveLineSettings
 from tests.models.inference.test_line_threshold import make_manifest, make_measured_manifest
@@ -42,3 +43,27 @@ def test_settings_that_do_not_fit_a_version_are_named_and_its_own_threshold_deci
     present = make_present_outlook(make_measured_manifest(GOOD, BAD), line, 0.01, 1000)
     assert (present.threshold, present.false_alarms_per_hour) == (0.3, None)
     assert "the threshold of the version decides. The threshold 1 would call no part defective" in present.describe()
+
+
+SCORER = {"cut_off": 2.0, "alarm_share": 0.01, "highest_alarm_share": 0.05, "good_pictures": 60}
+TEMPLATE = {"name": "golden-template", "files": ["s.npz"], "side_px": 64, **SCORER}
+DETAILS = {"file": "d.npz", "radius_px": 900, "rings": 400, "strip_rings": 40, "overlap_rings": 4, **SCORER, "highest_alarm_share": 0.03}
+
+
+def with_scorers(manifest: Manifest, **given: Any) -> Manifest:
+    return manifest.model_copy(update={"scorers": (ScorerEntry(**TEMPLATE),), "details": DetailEntry(**DETAILS), **given})
+
+
+def test_the_alarms_of_all_scorers_are_added() -> None:
+    """A part goes to review if one of the two scorers is above its cut-off."""
+    found = make_outlook(with_scorers(make_measured_manifest(GOOD, BAD), voters=()), None, None, 1000)
+    expected = "at most 80.00 go to review because of their scores (with 95 % confidence for each of the scorers)."
+    assert expected in found.describe()
+    alone = make_outlook(with_scorers(make_measured_manifest(GOOD, BAD), voters=(), details=None), None, None, 1000)
+    assert "at most 50.00 go to review because of their scores (with 95 % confidence)." in alone.describe()
+
+
+def test_the_reviews_because_of_scores_are_named_where_the_line_has_them() -> None:
+    manifest = with_scorers(make_measured_manifest(GOOD, BAD))
+    assert "go to review" not in make_outlook(manifest, make_line(), 0.1, 1000).describe()
+    assert "at most 80.00 go to review" in make_outlook(manifest, make_line(review_anomalies=True), 0.1, 1000).describe()

@@ -74,6 +74,9 @@ def test_a_card_shows_scorers_learning_curve_and_exports_where_there_are_some(tm
     manifest = json.loads((tmp_path / "demo" / "manifest.json").read_text())
     scorer = {"name": "golden-template", "files": ["golden.npz"], "side_px": 160, "cut_off": 2.5, "alarm_share": 0.01}
     manifest["scorers"] = [{**scorer, "highest_alarm_share": 0.03, "good_pictures": 400}]
+    rings = {"radius_px": 900, "rings": 400, "strip_rings": 40, "overlap_rings": 4}
+    cut_off = {"cut_off": 3.5, "alarm_share": 0.01, "highest_alarm_share": 0.02, "good_pictures": 200}
+    manifest["details"] = {"file": "golden.npz", **rings, **cut_off}
     (tmp_path / "demo" / "manifest.json").write_text(json.dumps(manifest))
     share = {"value": 0.02, "low": -0.01, "high": 0.03}
     point = {"share": 1.0, "training_pictures": 40, "errors": share}
@@ -92,6 +95,7 @@ def test_a_card_shows_scorers_learning_curve_and_exports_where_there_are_some(tm
         (tmp_path / "demo.report" / file).write_text(json.dumps(content))
     sections = sections_of(make_model_card(registry, "demo"))
     assert "cut-off 2.5 from 400 good pictures" in dict(sections["Scorers"].rows)["golden-template"]
+    assert "cut-off 3.5 from 200 good pictures" in dict(sections["Scorers"].rows)["detail-template"]
     assert dict(sections["Number of training pictures"].rows) == {"Errors with 40 training pictures": "2.00 % (95 %: -1.00 to 3.00 %)"}
     assert "will probably help little" in sections["Number of training pictures"].sentences[0]
     assert "The golden set and 60 more pictures were compared" in sections["Exports"].sentences[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -65,7 +66,7 @@ def test_the_most_useful_part_has_the_highest_score() -> None:
 
 @pytest.mark.parametrize("scorer", sorted(SCORERS))
 def test_the_score_of_a_scorer_is_no_vote_of_a_network(scorer: str) -> None:
-    good = {"label": "ok", "defect_probability": 0.01, "threshold": 0.09}
+    good: dict[str, Any] = {"label": "ok", "defect_probability": 0.01, "threshold": 0.09}
     assert rate(**good, votes={"alexnet": 0.01, "lenet": 0.02, scorer: 0.4}).score == 0
     disputed = rate(**good, votes={"alexnet": 0.01, "lenet": 0.2, scorer: 0.4})
     assert (disputed.why, disputed.score) == ("the networks disagree (alexnet 0.01, lenet 0.20)", 0.095)

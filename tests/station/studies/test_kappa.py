@@ -42,10 +42,29 @@ def test_the_interval_holds_the_true_kappa_in_nine_of_ten_studies() -> None:
     assert held >= 0.88 * len(found)
 
 
+@pytest.mark.parametrize(("parts", "error"), [(10, 0.01), (10, 0.025), (30, 0.01), (30, 0.025)])
+def test_the_interval_holds_the_true_kappa_also_where_nearly_everybody_agrees(parts: int, error: float) -> None:
+    """Without the imaginary parts, the interval held it in 19 % to 76 % of these studies."""
+    agreement = (1 - error) ** 2 + error**2
+    studies = [draw_labels(parts, error, seed) for seed in range(200)]
+    for found in ([compute_cohen(*study) for study in studies], [compute_fleiss(np.hstack(study)) for study in studies]):
+        defined = [(one.low, one.high) for one in found if one.low is not None and one.high is not None]
+        held = sum(low <= 2 * agreement - 1 <= high for low, high in defined)
+        assert held >= 0.92 * len(defined) > 0.9 * len(studies)
+
+
+def test_full_agreement_about_few_parts_does_not_prove_full_agreement() -> None:
+    labels = np.array([[0], [1], [0], [1], [1]], np.int8)
+    for found in (compute_cohen(labels, labels), compute_fleiss(np.hstack([labels, labels]))):
+        assert (found.value, found.high) == (1, 1)
+        assert found.low is not None
+        assert found.low < 0.6
+
+
 def test_the_rounds_of_a_part_do_not_count_as_independent_parts() -> None:
     first, second = draw_labels(40, 0.15, seed=5)
     once, thrice = compute_cohen(first, second), compute_cohen(np.repeat(first, 3, axis=1), np.repeat(second, 3, axis=1))
-    assert (once.value, once.low, once.high) == (thrice.value, thrice.low, thrice.high)
+    assert (once.value, once.low, once.high) == pytest.approx((thrice.value, thrice.low, thrice.high))
 
 
 def test_kappa_is_not_defined_where_everybody_says_the_same_or_nothing() -> None:
