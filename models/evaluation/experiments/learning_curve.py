@@ -151,7 +151,7 @@ def make_learning_curve(pictures: LabelledPictures, groups: npt.NDArray[np.int32
     sizes = np.bincount(index)
 
     def estimate(values: npt.NDArray[np.float64], outcomes: tuple[int, ...]) -> ErrorShare:
-        counts = np.stack([np.bincount(index, values), sizes], axis=1)
+        counts = np.stack([np.bincount(index, values), sizes.astype(np.float64)], axis=1)
         imaginary = np.array([[outcome, 1.0] for outcome in outcomes]) * sizes.mean()
         totals = draw_totals(counts, imaginary, _DRAWS, np.random.default_rng(1))
         low, high = np.percentile(totals[:, 0] / totals[:, 1], (2.5, 97.5))
