@@ -24,6 +24,7 @@ from models.anomaly.template import (
     LIMIT_SHARE,
     LIMIT_SMOOTHING_RINGS,
     MIN_LIMIT,
+    MIN_TEXTURE,
     SMOOTHING_STEPS,
     compare_places,
     measure_contrast,
@@ -150,7 +151,7 @@ class DetailTemplate:
         polar = np.zeros((self.grid.rings, self.grid.angles), np.float16)
         is_complete = False
         for rings, differences in _compare_strips(pixels, part, self.grid, end_s, STRIP_RINGS):
-            texture = np.maximum(measure_texture(differences), self.texture[:, rings])
+            texture = _choose_texture(measure_texture(differences), self.texture[:, rings])
             bright, dark = 1 / (self.limits[:, :, rings] * texture)
             residuals = np.maximum(differences * bright[..., None], differences * -dark[..., None]).max(axis=0)
             polar[rings] = np.minimum(residuals, MAX_RESIDUAL)
@@ -181,7 +182,7 @@ class DetailTemplate:
 
     def compare(self, measures: RingMeasures) -> FloatArray:
         """Returns the largest residuals on each ring of the picture that `measures` describe, shape (2, steps, rings)."""
-        residuals: FloatArray = measures.extremes / (self.limits * np.maximum(measures.texture, self.texture))
+        residuals: FloatArray = measures.extremes / (self.limits * _choose_texture(measures.texture, self.texture))
         return residuals
 
     def save(self, folder: Path) -> str:
@@ -307,9 +308,15 @@ def learn_detail_template(measures: Sequence[RingMeasures], grid: PolarGrid, rad
     The function takes measures instead of pictures, because many large pictures would not fit into memory.
     """
     usual = np.median([measure.texture for measure in measures], axis=0)
-    extremes = np.stack([measure.extremes / np.maximum(measure.texture, usual) for measure in measures])
+    extremes = np.stack([measure.extremes / _choose_texture(measure.texture, usual) for measure in measures])
     limits = gaussian_filter1d(np.quantile(extremes, 1 - LIMIT_SHARE, axis=0), LIMIT_SMOOTHING_RINGS, axis=-1)
     return DetailTemplate(grid, usual.astype(np.float32), np.maximum(limits, MIN_LIMIT).astype(np.float32), radius_px)
+
+
+def _choose_texture(texture: FloatArray, usual: FloatArray) -> FloatArray:
+    """Returns the larger texture of each ring, that of the picture or the usual one. It is at least MIN_TEXTURE."""
+    result: FloatArray = np.maximum(np.maximum(texture, usual), MIN_TEXTURE)
+    return result
 
 
 def cross_fit_detail_scores(

@@ -399,7 +399,10 @@ def _expect_usable_scores(scores: npt.NDArray[np.float64]) -> None:
             f"A cut-off needs the scores of at least {MIN_GOOD_PICTURES} good pictures, but there are {len(scores)}. Add good pictures."
         )
     if not np.isfinite(scores).all() or scores[0] < 0:
-        raise ModelError("A score of a good picture is negative or not a number, so no cut-off can be chosen. Train the scorer again.")
+        raise ModelError(
+            "A score of a good picture is negative or not a number, so no cut-off can be chosen. Look for unusual pictures among the good "
+            "ones, such as overexposed or black ones, and replace them."
+        )
     if scores[-1] - scores[0] <= 1e-9 * scores[-1] or scores[-1] == 0:
         raise ModelError(
             f"All {len(scores)} good pictures have the same score, {scores[0]:g}, so no useful cut-off exists. Give pictures of different "

@@ -45,6 +45,9 @@ MIN_LIMIT = 3.0
 # A very smooth ring has nearly no texture, so dust on it would count as a defect. Therefore, this share of the usual texture of good parts
 # is added to the texture of each ring.
 USUAL_TEXTURE_SHARE = 0.5
+# A smaller texture is replaced by this texture: a tenth of a grey level in a picture that uses all 256 levels. A ring that is overexposed
+# in every picture has the texture 0, by which nothing can be divided. The darkest rings of rendered castings have a texture of 0.0005.
+MIN_TEXTURE = 4e-4
 # A smaller contrast of a part is replaced by this contrast, in grey levels. Otherwise, the noise of a nearly black picture would be
 # amplified.
 MIN_CONTRAST = 40.0
@@ -75,7 +78,7 @@ class GoldenTemplate(ResidualScorer):
         A value above 1 exceeds the limit. `part` is the outline that was found in `picture`.
         """
         differences = _compare_with_neighbours(picture, part, self.grid)
-        texture = measure_texture(differences) + USUAL_TEXTURE_SHARE * self.texture
+        texture = _add_usual_texture(measure_texture(differences), self.texture)
         bright, dark = 1 / (self.limits * texture)
         residuals = np.maximum(differences * bright[..., None], differences * -dark[..., None])
         largest: FloatArray = residuals.max(axis=0)
@@ -125,10 +128,14 @@ def learn_golden_template(pixels: PixelArray, find: PartFinder = find_part) -> G
         brightest.append(differences.max(axis=-1))
         darkest.append(-differences.min(axis=-1))
     usual = np.median(textures, axis=0)
-    scale = np.stack(textures) + USUAL_TEXTURE_SHARE * usual
-    extremes = np.stack((brightest, darkest)) / scale
+    extremes = np.stack((brightest, darkest)) / _add_usual_texture(np.stack(textures), usual)
     limits = gaussian_filter1d(np.quantile(extremes, 1 - LIMIT_SHARE, axis=1), LIMIT_SMOOTHING_RINGS, axis=-1)
     return GoldenTemplate(grid, usual.astype(np.float32), np.maximum(limits, MIN_LIMIT).astype(np.float32), pixels.shape[1], find)
+
+
+def _add_usual_texture(texture: FloatArray, usual: FloatArray) -> FloatArray:
+    result: FloatArray = np.maximum(texture + USUAL_TEXTURE_SHARE * usual, MIN_TEXTURE)
+    return result
 
 
 def _compare_with_neighbours(picture: PixelArray, part: FoundPart, grid: PolarGrid) -> FloatArray:

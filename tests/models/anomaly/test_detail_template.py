@@ -18,8 +18,11 @@ from scipy.ndimage import gaussian_filter  # type: ignore[import-untyped]  # no 
 
 from models.anomaly.detail_template import (
     FORMAT,
+    INNER_RADIUS,
+    OUTER_RADIUS,
     SPREAD,
     DetailTemplate,
+    RingMeasures,
     choose_detail_grid,
     cross_fit_detail_scores,
     learn_detail_template,
@@ -29,7 +32,7 @@ from models.anomaly.detail_template import (
 from models.anomaly.polar import PolarGrid, circle_to_ellipse
 from models.anomaly.rim import refine_outline
 from models.anomaly.scorer import NO_PART_SCORE, AlarmShare, choose_cut_off, load_arrays, save_arrays
-from models.anomaly.template import compare_places, measure_texture
+from models.anomaly.template import SMOOTHING_STEPS, compare_places, measure_texture
 from models.pictures.part_finder import find_part
 from models.synthetic.impeller import CameraView
 from models.synthetic.large_casting import SMALL_KINDS, LargeCasting, SmallDefect, render_large_casting
@@ -103,6 +106,24 @@ def test_strips_change_the_memory_and_not_the_result() -> None:
     assert whole is not None
     assert np.allclose(strips.extremes, whole.extremes, rtol=1e-3, atol=1e-4)
     assert memory[0] < 0.3 * memory[1]
+
+
+def test_a_ring_that_is_overexposed_in_every_picture_has_finite_scores() -> None:
+    """Such a ring has no texture and no differences, and 0 must not be divided by 0."""
+    random, shape = np.random.default_rng(1), (2, len(SMOOTHING_STEPS), 40)
+    grid = PolarGrid(40, 160, INNER_RADIUS, OUTER_RADIUS)
+    measures = []
+    for _ in range(20):
+        texture, extremes = random.uniform(0.01, 0.02, shape[1:]), random.uniform(0.02, 0.1, shape)
+        texture[:, 10:20], extremes[:, :, 10:20] = 0, 0
+        measures.append(RingMeasures(texture.astype(np.float32), extremes.astype(np.float32), np.zeros(shape, np.int32)))
+    scores = cross_fit_detail_scores(measures, np.arange(20, dtype=np.int32), grid, 300)
+    template = learn_detail_template(measures, grid, 300)
+    assert np.isfinite(scores).all()
+    assert np.isfinite(template.limits).all()
+    stained = replace(measures[0], extremes=measures[0].extremes + np.float32(0.1))
+    assert np.isfinite(template.compare(stained)).all()
+    assert template.compare(stained).max() > 5 * scores.max()
 
 
 def test_the_noise_of_the_places_beside_a_small_defect_hides_less_of_the_defect() -> None:

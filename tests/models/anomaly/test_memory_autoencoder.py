@@ -15,8 +15,10 @@ from models.anomaly.memory_autoencoder import (
     AutoencoderRecipe,
     MemoryAutoencoder,
     compute_frechet_distances,
+    compute_residuals,
     compute_ring_moments,
     compute_rings,
+    describe_good_residuals,
     learn_memory_autoencoder,
     normalise_light,
     place_residuals,
@@ -154,6 +156,17 @@ def test_the_rim_of_a_registered_part_is_a_circle_and_its_map_comes_back_to_its_
 def test_a_brighter_lamp_changes_nothing_after_the_light_is_normalised() -> None:
     grey = np.random.default_rng(1).integers(20, 120, (1, 48, 48)).astype(np.uint8)
     np.testing.assert_allclose(normalise_light(grey), normalise_light(grey * 2), atol=0.01)
+
+
+@pytest.mark.real
+def test_pictures_that_are_all_equal_or_of_one_grey_level_give_finite_scores(scorer: MemoryAutoencoder) -> None:
+    side_px = scorer.recipe.side_px
+    parts = np.stack([register_part(picture, PART, side_px) for picture in draw_parts(2, 5)])
+    for level in (0, 120, 255):
+        flat = np.full((4, side_px, side_px), level, np.uint8)
+        statistics = describe_good_residuals(compute_residuals(scorer.network, flat))
+        scores, maps = replace(scorer, statistics=statistics).score_registered(np.concatenate((flat, parts)))
+        assert all(np.isfinite(values).all() for values in (*scores.values(), maps))
 
 
 def test_the_frechet_distance_of_equal_laws_is_zero_and_of_shifted_ones_their_squared_shift() -> None:

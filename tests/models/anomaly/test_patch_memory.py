@@ -25,7 +25,7 @@ from models.pictures.part_finder import find_part
 from models.registry import locate_version
 from models.synthetic import RenderedCasting, render_series
 from streams.errors import ModelError
-from tests.models.anomaly.test_template import SIDE_PX, resample
+from tests.models.anomaly.test_template import SIDE_PX, overexpose_ring, resample
 
 pytestmark = pytest.mark.real
 
@@ -67,6 +67,13 @@ def test_the_features_are_those_of_the_trained_alexnet() -> None:
 def test_twenty_good_castings_tell_defective_castings_from_good_ones() -> None:
     good, bad = memory().score(pictures(True)[20:]).scores, memory().score(pictures(False)).scores
     assert roc_auc_score([0] * len(good) + [1] * len(bad), [*good, *bad]) > 0.9
+
+
+def test_equal_or_overexposed_pictures_give_finite_scores() -> None:
+    good = pictures(True)
+    for learned in (np.repeat(good[:1], 4, axis=0), overexpose_ring(good[:8])):
+        scores = learn_patch_memory(learned, convolution()).score(np.concatenate((learned[:2], good[8:10]))).scores
+        assert np.isfinite(scores).all()
 
 
 def test_the_largest_residual_lies_on_the_defect() -> None:

@@ -77,6 +77,31 @@ def test_residuals_are_absolute() -> None:
     assert np.median(bad) > 3 * np.median(good)
 
 
+def overexpose_ring(pixels: Pixels) -> Pixels:
+    """The pictures with a white ring, as a lamp clips it in every picture of a line."""
+    result = pixels.copy()
+    for picture in result:
+        part = find_part(picture)
+        assert part is not None
+        rows, columns = np.mgrid[: len(picture), : len(picture)]
+        x, y, (cos, sin) = columns - part.centre_x_px, rows - part.centre_y_px, (np.cos(part.angle_rad), np.sin(part.angle_rad))
+        distance = np.hypot((x * cos + y * sin) / part.semi_major_px, (y * cos - x * sin) / part.semi_minor_px)
+        picture[(distance > 0.45) & (distance < 0.8)] = 255
+    return result
+
+
+@pytest.mark.real
+def test_a_ring_that_is_overexposed_in_every_picture_has_finite_scores() -> None:
+    good, bad = overexpose_ring(pictures(True)[:40]), overexpose_ring(pictures(True)[40:50])
+    bad[:, 86:106, 38:44] = 60
+    learned = learn_golden_template(good[:20])
+    assert (learned.texture == 0).any()
+    scores = learned.score(good[20:]).scores
+    assert np.isfinite(learned.limits).all()
+    assert np.isfinite(choose_cut_off(scores, AlarmShare(0.1)).score)
+    assert np.median(learned.score(bad).scores) > 3 * np.median(scores)
+
+
 @pytest.mark.real
 def test_light_and_place_of_the_part_do_not_matter() -> None:
     good = pictures(True)[20:30]
