@@ -163,4 +163,5 @@ def _read_pictures(version: Version, data: Sequence[Path], max_pictures: int) ->
         return load_golden_set(version).pixels
     entries = find_pictures(data)
     chosen = np.sort(np.random.default_rng(1).permutation(len(entries))[:max_pictures])
-    return read_pictures([entries[index] for index in chosen], version.manifest.preprocessing.side_px).pixels
+    preprocessing = version.manifest.preprocessing
+    return read_pictures([entries[index] for index in chosen], preprocessing.side_px, depth_bits=preprocessing.depth_bits).pixels

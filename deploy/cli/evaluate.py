@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from deploy.cli.labelled_data import DEPTH_BITS_OF_VERSION, choose_depth_bits
 from streams.settings import load_settings
 
 if TYPE_CHECKING:
@@ -32,11 +33,7 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, file_okay=False),
     help="Write a report to this folder: report.html, report.json and PNG files. It includes robustness tests and pictures of the errors.",
 )
-@click.option(
-    "--depth-bits",
-    type=click.IntRange(8, 16),
-    help="Number of bits that the camera uses in files with more than 8 bits a pixel. Example: 12 if a 12-bit camera writes 16-bit files.",
-)
+@DEPTH_BITS_OF_VERSION
 @click.option("--runtime", default="tensorflow", show_default=True, help="Runtime that computes the networks, for example openvino.")
 @click.option(
     "--cascade",
@@ -112,6 +109,7 @@ def command(
 
     detail_time_s = load_settings(file).inspector.detail_time_s
     version = locate_version(model)
+    depth_bits = choose_depth_bits(depth_bits, version.manifest)
     files = find_pictures(data)
     side_px, classes = version.manifest.preprocessing.side_px, version.manifest.picture_classes
     with Progress(console=Console(stderr=True), transient=True) as bars:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from deploy.cli.labelled_data import DEPTH_BITS, echo_unreadable
 from deploy.cli.train import make_options
 from deploy.cli.train_segmentation import KIND_HELP, MASKS_HELP, parse_kinds
 from models.training.options import TrainingOptions
@@ -22,13 +23,20 @@ if TYPE_CHECKING:
     from models.training.labelled_pictures import LabelledPictures
     from models.training.progress_bars import ProgressBars
 
-DATA = click.option(
+_DATA = click.option(
     "--data",
     type=click.Path(path_type=Path),
     multiple=True,
     required=True,
     help="Folder with a subfolder of pictures for each class, or CSV list with the columns path and class. You can repeat the option.",
 )
+
+
+def DATA(function: Callable[..., Any]) -> Callable[..., Any]:  # a decorator, like OUT and SEEDS
+    """Adds the options --data and --depth-bits to a command."""
+    return _DATA(DEPTH_BITS(function))
+
+
 OUT = click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
@@ -147,8 +155,8 @@ def layers(
     options = make_options(chosen)
 
     def run(bars: ProgressBars) -> ResultTable:
-        pictures = _read(data, options.side_px, bars)
-        test_pictures = _read(test, options.side_px, bars, pictures.classes) if test else None
+        pictures = _read(data, options.side_px, bars, options.depth_bits)
+        test_pictures = _read(test, options.side_px, bars, options.depth_bits, pictures.classes) if test else None
         return LayersExperiment(options, layers, seeds, out).run(pictures, test_pictures, bars)
 
     return _run_and_show(out, run)
@@ -181,7 +189,7 @@ def voters(data: tuple[Path, ...], out: Path, seeds: tuple[int, ...], **chosen: 
     options = make_options(chosen)
 
     def run(bars: ProgressBars) -> ResultTable:
-        pictures = _read(data, options.side_px, bars)
+        pictures = _read(data, options.side_px, bars, options.depth_bits)
         comparison = Comparison(options, out, "voters", with_svm=True)
         return make_classifier_table(comparison.run(pictures, split_by_seeds(pictures, options, seeds), bars))
 
@@ -210,7 +218,7 @@ def folds(data: tuple[Path, ...], out: Path, folds: int, **chosen: Any) -> int:
     options = make_options(chosen)
 
     def run(bars: ProgressBars) -> ResultTable:
-        pictures = _read(data, options.side_px, bars)
+        pictures = _read(data, options.side_px, bars, options.depth_bits)
         comparison = Comparison(options, out, f"{folds} folds", with_svm=False)
         return make_fold_table(comparison.run(pictures, split_into_folds(pictures, options, folds), bars))
 
@@ -234,7 +242,14 @@ def folds(data: tuple[Path, ...], out: Path, folds: int, **chosen: Any) -> int:
 )
 @click.option("--good", type=click.IntRange(2), help="Learn from this many good pictures, drawn at random.  [default: all]")
 def autoencoder(
-    data: tuple[Path, ...], out: Path, seeds: tuple[int, ...], side_px: int, steps: int, prototypes: int, good: int | None
+    data: tuple[Path, ...],
+    depth_bits: int | None,
+    out: Path,
+    seeds: tuple[int, ...],
+    side_px: int,
+    steps: int,
+    prototypes: int,
+    good: int | None,
 ) -> int:
     """Compare four variants of the autoencoder: complete, without its memory, without its adversary, and without both.
 
@@ -249,7 +264,7 @@ def autoencoder(
     recipe = AutoencoderRecipe(steps=steps, prototypes=prototypes)
 
     def run(bars: ProgressBars) -> ResultTable:
-        pictures = _read(data, side_px, bars)
+        pictures = _read(data, side_px, bars, depth_bits)
         return AutoencoderExperiment(recipe, seeds, ExperimentFolder(out), good).run(pictures, bars)
 
     return _run_and_show(out, run)
@@ -274,7 +289,9 @@ def autoencoder(
     help="Also test the scorer `patch memory`, alone and together with the scorer `golden template`. The patch memory uses the first layer "
     "of the AlexNet in VERSION. VERSION must have learned from other castings than those in --data.",
 )
-def good_only(data: tuple[Path, ...], out: Path, side_px: int, per_group: int, seed: int, features_name: str | None) -> int:
+def good_only(
+    data: tuple[Path, ...], depth_bits: int | None, out: Path, side_px: int, per_group: int, seed: int, features_name: str | None
+) -> int:
     """Cross-validate the scorers, which are models that learn from pictures of good parts alone.
 
     Each scorer is trained in three ways: with all good pictures, with a few good pictures, and with good pictures mixed with some
@@ -294,7 +311,7 @@ def good_only(data: tuple[Path, ...], out: Path, side_px: int, per_group: int, s
         scorers[PatchMemory.name] = partial(learn_patch_memory, convolution=convolution, find=find)
 
     def run(bars: ProgressBars) -> ResultTable:
-        pictures = _read(data, side_px, bars)
+        pictures = _read(data, side_px, bars, depth_bits)
         return make_good_only_table(
             compare_good_only_scorers(pictures, scorers, per_group, seed=seed, on_progress=bars.on_cell_progress), pictures
         )
@@ -344,6 +361,7 @@ def good_only(data: tuple[Path, ...], out: Path, side_px: int, per_group: int, s
     help="Number of batches in the training of a segmentation head, which is a network that marks defects.",
 )
 @click.option("--side", "side_px", default=160, show_default=True, type=click.IntRange(64, 512), help="Side of the pictures, in pixels.")
+@DEPTH_BITS
 @click.option(
     "--autoencoder-steps",
     default=0,
@@ -364,6 +382,7 @@ def heat_maps(
     folds: int,
     steps: int,
     side_px: int,
+    depth_bits: int | None,
     autoencoder_steps: int,
 ) -> int:
     """Compare four kinds of heat maps on pictures with masks: segmentation head, golden template, autoencoder and Grad-CAM.
@@ -398,9 +417,12 @@ def heat_maps(
     )
 
     def run(bars: ProgressBars) -> ResultTable:
-        return experiment.run(
-            *read_heat_map_pictures(data, masks_folder, boxes, good, side_px, kinds, part_values, bars.on_picture_read), bars
+        pictures, marks, has_mask = read_heat_map_pictures(
+            data, masks_folder, boxes, good, side_px, kinds, part_values, depth_bits, bars.on_picture_read
         )
+        for sentence in pictures.left_out:
+            click.echo(sentence, err=True)
+        return experiment.run(pictures, marks, has_mask, bars)
 
     return _run_and_show(out, run)
 
@@ -421,7 +443,7 @@ def light(data: tuple[Path, ...], out: Path, seeds: tuple[int, ...], **chosen: A
     options = make_options({**chosen, "lenet_epochs": chosen["epochs"], "lenet_side_px": chosen["side_px"]})
 
     def run(bars: ProgressBars) -> ResultTable:
-        return LightExperiment(options, seeds, out).run(_read(data, options.side_px, bars), bars)
+        return LightExperiment(options, seeds, out).run(_read(data, options.side_px, bars, options.depth_bits), bars)
 
     return _run_and_show(out, run)
 
@@ -464,12 +486,13 @@ def _silence_tensorflow() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
-def _read(data: tuple[Path, ...], side_px: int, bars: ProgressBars, classes: tuple[str, ...] | None = None) -> LabelledPictures:
+def _read(
+    data: tuple[Path, ...], side_px: int, bars: ProgressBars, depth_bits: int | None, classes: tuple[str, ...] | None = None
+) -> LabelledPictures:
     from models.training.labelled_pictures import find_pictures, read_pictures
 
-    pictures = read_pictures(find_pictures(data), side_px, classes, on_read=bars.on_picture_read)
-    for file in pictures.unreadable:
-        click.echo(f"left out: {file.path}: {file.message}", err=True)
+    pictures = read_pictures(find_pictures(data), side_px, classes, depth_bits=depth_bits, on_read=bars.on_picture_read)
+    echo_unreadable(pictures)
     pictures.expect_two_classes()
     pictures.expect_enough(2)
     return pictures
@@ -524,7 +547,8 @@ def learning_curve(data: tuple[Path, ...], out: Path, as_json: bool, **chosen: A
     options = make_options({"side_px": chosen["lenet_side_px"], **chosen})
     try:
         with ProgressBars() as bars:
-            pictures = read_pictures(find_pictures(data), options.side_px, on_read=bars.on_picture_read)
+            pictures = read_pictures(find_pictures(data), options.side_px, depth_bits=options.depth_bits, on_read=bars.on_picture_read)
+            echo_unreadable(pictures)
             curve = compute_learning_curve(pictures, options, out, bars)
     except KeyboardInterrupt:
         click.echo("interrupted: the same command continues with the trainings that are missing", err=True)

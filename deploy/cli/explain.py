@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from deploy.cli.labelled_data import DEPTH_BITS_OF_VERSION, choose_depth_bits
 from streams.errors import CastlineError, ModelError, PictureError, SettingsError
 
 
@@ -19,11 +20,7 @@ from streams.errors import CastlineError, ModelError, PictureError, SettingsErro
     "--model",
     help="Folder of a model version, or the name of a version that comes with Castline.  [default: the version that the settings name]",
 )
-@click.option(
-    "--depth-bits",
-    type=click.IntRange(8, 16),
-    help="Number of bits that the camera uses in a file with more than 8 bits a pixel. Example: 12 for a 12-bit camera.",
-)
+@DEPTH_BITS_OF_VERSION
 @click.option("--runtime", default="tensorflow", show_default=True, help="Runtime that computes the networks, for example openvino.")
 @click.pass_obj
 def command(file: Path | None, picture: Path, out: Path, model: str | None, depth_bits: int | None, runtime: str) -> int:
@@ -54,6 +51,7 @@ def command(file: Path | None, picture: Path, out: Path, model: str | None, dept
         version = locate_version(model) if model else open_plant_registry(settings).open_version(settings.model.version)
     except ModelError as error:
         raise ModelError(f"{error} Choose a version with --model.") from error
+    depth_bits = choose_depth_bits(depth_bits, version.manifest)
     limits, side_px = PictureLimits.from_settings(settings.pictures), version.manifest.preprocessing.side_px
     try:
         decoded = decode_picture(content, side_px, limits, depth_bits, keep_original=version.manifest.details is not None)

@@ -16,6 +16,7 @@ from typing import Any
 import click
 import numpy as np
 
+from deploy.cli.labelled_data import DEPTH_BITS_OF_VERSION, choose_depth_bits, echo_unreadable
 from deploy.cli.replay import TimeParameter
 from models.inference.line_outlook import PARTS_PER_HOUR as DEFAULT_PARTS_PER_HOUR
 from models.inference.line_outlook import LineComparison, Outlook, compare_settings, find_share, make_present_outlook
@@ -331,6 +332,7 @@ def estimate(file: Path | None, line: str, newest: int, parts_per_hour: float, a
     metavar="MISS FALSE-ALARM REVIEW",
     help="Costs of a miss, a false alarm and a review: three numbers in the same currency.",
 )
+@DEPTH_BITS_OF_VERSION
 @click.option("--parts", type=click.IntRange(1000, 10_000_000), default=100_000, show_default=True, help="Number of parts to simulate.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Seed of the random numbers.")
 @AS_JSON
@@ -343,6 +345,7 @@ def simulate(
     defect_share: float,
     miss_risk: float | None,
     costs: tuple[float, float, float],
+    depth_bits: int | None,
     parts: int,
     seed: int,
     as_json: bool,
@@ -375,7 +378,9 @@ def simulate(
     )
     files = find_validation_pictures(split) if split else find_pictures(data)
     ensemble = open_ensemble(version, detail_time_s=load_settings(file).inspector.detail_time_s)
-    pictures = read_pictures(files, ensemble.side_px, version.manifest.picture_classes, details=ensemble.details)
+    depth_bits = choose_depth_bits(depth_bits, version.manifest)
+    pictures = read_pictures(files, ensemble.side_px, version.manifest.picture_classes, depth_bits=depth_bits, details=ensemble.details)
+    echo_unreadable(pictures)
     report = evaluate_version(ensemble, pictures)
     groups = group_near_duplicates(pictures.pixels, pictures.checksums)
     rows = {

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from deploy.cli import models_choice
+from deploy.cli.labelled_data import DEPTH_BITS_OF_VERSION, choose_depth_bits, echo_unreadable
 from models.registry import (
     BUNDLED_VERSIONS,
     LocalRegistry,
@@ -25,6 +27,9 @@ from streams.errors import ModelError, SettingsError
 from streams.printable import make_printable
 from streams.settings import load_settings
 from streams.signatures import sign_manifest
+
+if TYPE_CHECKING:
+    from models.evaluation.evaluation_report import EvaluationReport
 
 ROOT = click.option(
     "--root",
@@ -237,7 +242,8 @@ def make_demo(out: Path) -> int:
 @command.command("reference")
 @click.argument("version")
 @click.option("--data", type=click.Path(path_type=Path), multiple=True, required=True, help=DATA_HELP)
-def reference(version: str, data: tuple[Path, ...]) -> None:
+@DEPTH_BITS_OF_VERSION
+def reference(version: str, data: tuple[Path, ...], depth_bits: int | None) -> None:
     """Add a drift reference to VERSION. Only old versions need this command, because every training now records a drift reference.
 
     Inspectors compare new pictures with the drift reference. Give labelled pictures that were not used to train VERSION.
@@ -254,7 +260,10 @@ def reference(version: str, data: tuple[Path, ...]) -> None:
         raise ModelError(
             f"Version {located.name} has no networks. Its drift reference was recorded when it was made, so nothing needs to be done."
         )
-    pictures = read_pictures(find_pictures(data), located.manifest.preprocessing.side_px, located.manifest.picture_classes)
+    manifest = located.manifest
+    depth_bits = choose_depth_bits(depth_bits, manifest)
+    pictures = read_pictures(find_pictures(data), manifest.preprocessing.side_px, manifest.picture_classes, depth_bits=depth_bits)
+    echo_unreadable(pictures)
     report = evaluate_version(open_ensemble(located), pictures)
     groups = group_near_duplicates(pictures.pixels, pictures.checksums)
     add_drift_reference(located, make_drift_reference(pictures.pixels, report.probability, report.is_defect, groups))
@@ -281,8 +290,9 @@ def reference(version: str, data: tuple[Path, ...]) -> None:
     help="Folder for the result, runtimes.json. The Models page shows the result if the folder is named VERSION.report and lies beside "
     "VERSION.",
 )
+@DEPTH_BITS_OF_VERSION
 @AS_JSON
-def optimise(version: str, data: tuple[Path, ...], report_folder: Path | None, as_json: bool) -> None:
+def optimise(version: str, data: tuple[Path, ...], report_folder: Path | None, depth_bits: int | None, as_json: bool) -> None:
     """Find the fastest runtime for VERSION on this kind of machine. Inspectors with the setting `model.runtime = "auto"` use it.
 
     VERSION holds a few dozen pictures with recorded answers, the golden set. A runtime that gives other answers is refused.
@@ -300,7 +310,12 @@ def optimise(version: str, data: tuple[Path, ...], report_folder: Path | None, a
     located = locate_version(version)
     if not located.manifest.voters:
         raise ModelError(f"Version {located.name} has no networks, so there is no runtime to choose. Nothing needs to be done.")
-    pixels = read_pictures(find_pictures(data), located.manifest.preprocessing.side_px).pixels if data else None
+    pixels = None
+    if data:
+        depth_bits = choose_depth_bits(depth_bits, located.manifest)
+        pictures = read_pictures(find_pictures(data), located.manifest.preprocessing.side_px, depth_bits=depth_bits)
+        echo_unreadable(pictures)
+        pixels = pictures.pixels
     selection = select_runtime(located, usable, (1, 8, 32), open_runtime, pixels=pixels)
     if report_folder is not None:
         write_runtime_report(report_folder, located, selection, 0 if pixels is None else len(pixels))
@@ -320,9 +335,10 @@ def optimise(version: str, data: tuple[Path, ...], report_folder: Path | None, a
 @click.argument("first")
 @click.argument("second")
 @click.option("--data", type=click.Path(path_type=Path), multiple=True, required=True, help=DATA_HELP)
+@DEPTH_BITS_OF_VERSION
 @AS_JSON
 @click.pass_obj
-def compare(file: Path | None, first: str, second: str, data: tuple[Path, ...], as_json: bool) -> None:
+def compare(file: Path | None, first: str, second: str, data: tuple[Path, ...], depth_bits: int | None, as_json: bool) -> None:
     """Judge labelled pictures with two versions, and list where the labels differ."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import json
@@ -333,11 +349,14 @@ def compare(file: Path | None, first: str, second: str, data: tuple[Path, ...], 
 
     detail_time_s = load_settings(file).inspector.detail_time_s
     names, files = (first, second), find_pictures(data)
-    reports = []
+    reports: list[EvaluationReport] = []
     for name in names:
         version = locate_version(name)
         ensemble = open_ensemble(version, detail_time_s=detail_time_s)
-        pictures = read_pictures(files, ensemble.side_px, version.manifest.picture_classes, details=ensemble.details)
+        depth = choose_depth_bits(depth_bits, version.manifest)
+        pictures = read_pictures(files, ensemble.side_px, version.manifest.picture_classes, depth_bits=depth, details=ensemble.details)
+        if not reports or pictures.unreadable != reports[-1].pictures.unreadable:
+            echo_unreadable(pictures)
         reports.append(evaluate_version(ensemble, pictures))
     differences = list_differences(*reports)
     if as_json:

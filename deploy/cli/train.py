@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from deploy.cli.labelled_data import DEPTH_BITS
 from models.training.options import TrainingOptions
 
 if TYPE_CHECKING:
@@ -63,11 +64,7 @@ _GOOD_ONLY_OPTIONS = (
     help="The training of a network stops early after this many epochs without a lower validation loss. 0: it does not stop early.",
 )
 @click.option("--side", "side_px", type=int, help="Side of the resampled pictures, in pixels. AlexNet takes pictures of this size.")
-@click.option(
-    "--depth-bits",
-    type=int,
-    help="Number of bits that the camera uses in files with more than 8 bits a pixel. Example: 12 if a 12-bit camera writes 16-bit files.",
-)
+@DEPTH_BITS
 @click.option("--lenet-side", "lenet_side_px", type=int, help="Side of the pictures that LeNet takes, in pixels.")
 @click.option("--lenet-width", type=int, help="Factor for the number of feature maps in LeNet's convolutions (6 and 16 in the paper).")
 @click.option("--dense-width", type=int, help="Units of each fully connected layer of AlexNet.")

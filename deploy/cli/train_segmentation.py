@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from deploy.cli.labelled_data import DEPTH_BITS_OF_VERSION, choose_depth_bits
 from deploy.cli.train import shorten_paths
 
 KIND_HELP = (
@@ -99,9 +100,7 @@ def parse_kinds(context: click.Context, parameter: click.Parameter, values: tupl
     help="Share of the pictures that are used for validation instead of training. The manifest has the results. 0: no validation.",
 )
 @click.option("--seed", default=1, show_default=True, type=click.IntRange(0), help="Seed of all random choices.")
-@click.option(
-    "--depth-bits", type=click.IntRange(8, 16), help="Number of bits that the camera uses in files with more than 8 bits a pixel."
-)
+@DEPTH_BITS_OF_VERSION
 def command(
     version: str,
     out: Path,
@@ -149,6 +148,7 @@ def command(
 
     located, out = locate_version(version), out.absolute()
     manifest = located.manifest
+    depth_bits = choose_depth_bits(depth_bits, manifest)
     ok_class, side_px = manifest.classes[manifest.ok_class], find_head_side(manifest.preprocessing.side_px)
     start = None if start_name == "none" else locate_version(start_name)
     files = [file for path in boxes for file in list_boxed_files(path, ok_class)]

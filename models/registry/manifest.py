@@ -49,6 +49,13 @@ class Preprocessing(_ManifestModel):
     """Describes the input of the version: grey levels 0..255 of square pictures with the side `side_px`."""
 
     side_px: int = Field(ge=16, le=1024)
+    depth_bits: int | None = Field(
+        default=None,
+        ge=8,
+        le=16,
+        description="The option --depth-bits of the training: the number of bits that the camera uses in files with more than 8 bits a "
+        "pixel. It is null if the option was not given, and absent in older versions.",
+    )
 
 
 class Voter(_ManifestModel):

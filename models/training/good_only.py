@@ -166,7 +166,7 @@ class GoodOnlyRun:
                     "created": datetime.now(UTC),
                     "classes": CLASSES,
                     "ok_class": OK_CLASS,
-                    "preprocessing": {"side_px": self.side_px},
+                    "preprocessing": {"side_px": self.side_px, "depth_bits": self.depth_bits},
                     "voters": (),
                     "scorers": (entry,),
                     "details": details.save(folder) if details else None,

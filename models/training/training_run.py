@@ -11,6 +11,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -109,12 +110,12 @@ class TrainingRun:
         self.options.expect_useful_objective()
         self._expect_own_folder(resume)
         keras.utils.set_random_seed(self.options.seed)
-        start = locate_version(self.options.start) if self.options.start else None
-        pictures = self._read_pictures(start, callback)
+        start = self._start
+        pictures = self._read_pictures(callback)
         groups = group_near_duplicates(pictures.pixels, pictures.checksums, self.options.near_bits, self.options.near_rings)
         validates = self._split(pictures, groups, callback)
         voters = start.manifest.voters if start else self.options.voters()
-        networks, was_interrupted = self._train_networks(voters, start, pictures, validates, callback)
+        networks, was_interrupted = self._train_networks(voters, pictures, validates, callback)
         version, combination = self._write_version(voters, networks, pictures, groups, validates)
         if not was_interrupted:
             for path in self.training_dir.glob("*.state.npz"):
@@ -146,16 +147,27 @@ class TrainingRun:
         elif (self.root / self.version).exists():
             raise ModelError(f"The version {self.root / self.version} exists, and versions are never changed. Choose another --out.")
 
-    def _read_pictures(self, start: Version | None, callback: TrainingCallback) -> LabelledPictures:
+    def _read_pictures(self, callback: TrainingCallback) -> LabelledPictures:
+        start = self._start
         side_px = start.manifest.preprocessing.side_px if start else self.options.side_px
         classes = start.manifest.classes if start else None
         pictures = read_pictures(
-            find_pictures(self.sources), side_px, classes, depth_bits=self.options.depth_bits, on_read=callback.on_picture_read
+            find_pictures(self.sources), side_px, classes, depth_bits=self._depth_bits, on_read=callback.on_picture_read
         )
         pictures.expect_two_classes()
         # `ok_class` raises ModelError if the good class is unclear. It is read now, before hours of training.
         _ = pictures.ok_class
         return pictures
+
+    @cached_property
+    def _start(self) -> Version | None:
+        """The version from which the training starts (fine-tuning)."""
+        return locate_version(self.options.start) if self.options.start else None
+
+    @property
+    def _depth_bits(self) -> int | None:
+        given, start = self.options.depth_bits, self._start
+        return given if given is not None or start is None else start.manifest.preprocessing.depth_bits
 
     def _split(self, pictures: LabelledPictures, groups: npt.NDArray[np.int32], callback: TrainingCallback) -> npt.NDArray[np.bool_]:
         """Returns a mask of the validation pictures. Also writes split.csv (the split) and cleaning.json (a report on the pictures)."""
@@ -201,12 +213,12 @@ class TrainingRun:
     def _train_networks(
         self,
         voters: Sequence[Voter],
-        start: Version | None,
         pictures: LabelledPictures,
         validates: npt.NDArray[np.bool_],
         callback: TrainingCallback,
     ) -> tuple[list[keras.Model], bool]:
         """Returns the trained networks, and whether the training was interrupted."""
+        start = self._start
         precision = fastest_precision() if self.options.precision == "auto" else self.options.precision
         networks = (
             load_networks(start, precision) if start else [build_network(voter, len(pictures.classes), precision) for voter in voters]
@@ -240,7 +252,7 @@ class TrainingRun:
 
     def _has_start_seen_only_rendered(self) -> bool:
         """Returns whether the start version was trained only on rendered pictures. Without a start version, returns True."""
-        return not self.options.start or locate_version(self.options.start).manifest.has_seen_only_rendered
+        return self._start is None or self._start.manifest.has_seen_only_rendered
 
     def _write_version(
         self,
@@ -283,7 +295,7 @@ class TrainingRun:
                     "created": datetime.now(UTC),
                     "classes": pictures.classes,
                     "ok_class": pictures.ok_class,
-                    "preprocessing": {"side_px": pictures.pixels.shape[1]},
+                    "preprocessing": {"side_px": pictures.pixels.shape[1], "depth_bits": self._depth_bits},
                     "voters": [
                         voter.model_copy(update={"weight": float(weight), "temperature": float(temperature)})
                         for voter, weight, temperature in zip(voters, vote.weights, vote.temperatures, strict=True)
@@ -336,7 +348,7 @@ class TrainingRun:
         paths, side_px = [pictures.files[index].path for index in good], pictures.pixels.shape[1]
         try:
             objective = split_alarm_share(self.options.choose_objective(), 2 if self.options.scorer else 1)
-            return learn_details(paths, groups[good], side_px, objective, self.options.depth_bits)
+            return learn_details(paths, groups[good], side_px, objective, self._depth_bits)
         except ModelError as error:
             log.warning("The version does not search for small defects. %s", error)
             return None

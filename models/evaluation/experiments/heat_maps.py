@@ -131,6 +131,7 @@ def read_heat_map_pictures(
     side_px: int,
     kinds: Mapping[int, str],
     part_values: Sequence[int],
+    depth_bits: int | None,
     on_read: Callable[[int, int], object],
 ) -> tuple[MarkedPictures, npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     """Reads the input of `HeatMapExperiment.run`: the pictures, their masks (reduced to a grid), and which pictures have a mask file.
@@ -146,8 +147,8 @@ def read_heat_map_pictures(
     masked = list_masked_files(labelled, masks_folder, names[0])
     files = [*masked, *(file for path in boxes for file in list_boxed_files(path, names[0]))]
     files += list_good_files(find_pictures(good), names[0]) if good else []
-    pictures = read_marked_pictures(files, side_px, kinds, part_values, on_read=on_read)
-    on_grid = read_marked_pictures(files, GRID_SIDE_PX, kinds, part_values)
+    pictures = read_marked_pictures(files, side_px, kinds, part_values, depth_bits, on_read)
+    on_grid = read_marked_pictures(files, GRID_SIDE_PX, kinds, part_values, depth_bits)
     with_mask = {file.path for file in masked if file.mask_path is not None}
     return pictures, on_grid.marks > 0, np.array([path in with_mask for path in pictures.paths])
 

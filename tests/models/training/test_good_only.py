@@ -231,6 +231,8 @@ def test_a_depth_that_does_not_fit_the_camera_is_refused(tmp_path: Path) -> None
     with pytest.raises(ModelError, match=r"None of the 10 files .* depth_bits = 10 of the line allows 1023"):
         GoodOnlyRun(folder, tmp_path / "versions", "bad", AlarmShare(0.05), SIDE_PX, depth_bits=10).run(Log())
     assert not (tmp_path / "versions").exists()
+    made = GoodOnlyRun(folder, tmp_path / "versions", "good", AlarmShare(0.05), SIDE_PX, depth_bits=12).run(Log())
+    assert made.version.manifest.preprocessing.depth_bits == 12
 
 
 def test_a_few_other_parts_and_sizes_are_left_out_by_name(tmp_path: Path) -> None:
