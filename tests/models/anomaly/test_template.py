@@ -98,7 +98,7 @@ def test_a_ring_that_is_overexposed_in_every_picture_has_finite_scores() -> None
     assert (learned.texture == 0).any()
     scores = learned.score(good[20:]).scores
     assert np.isfinite(learned.limits).all()
-    assert np.isfinite(choose_cut_off(scores, AlarmShare(0.1)).score)
+    assert np.isfinite(choose_cut_off(scores, np.arange(len(scores)), AlarmShare(0.1)).score)
     assert np.median(learned.score(bad).scores) > 3 * np.median(scores)
 
 
