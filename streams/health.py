@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import socket
 import threading
@@ -28,10 +29,14 @@ from streams.server_limits import HEADER_TIME_S, Connection, ConnectionLimits
 from streams.settings import ServiceSettings
 from streams.supervision import SupervisedThread, list_thread_faults
 
+log = logging.getLogger(__name__)
+
 _MAX_CONNECTIONS = 64
 _MAX_CONNECTIONS_PER_ADDRESS = 16
 # If making the page /metrics takes 1 s, the page is made again only after 9 s. So making the page takes at most a tenth of the time.
 _PAUSE_SHARE = 9
+# If the disk refuses the file with the address of the pages, the file is written again after this many seconds.
+_PUBLISH_AGAIN_S = 5.0
 # If a process waits for a person, the answer of its page /readyz has this header with the value "person".
 WAITS_FOR_HEADER = "X-Castline-Waits-For"
 # The name of the header of /metrics that says how many seconds ago the page was made.
@@ -319,14 +324,45 @@ class HealthServer:
         self._target_file = service.run_dir / "targets" / f"{instance}.json"
         self._labels = {"role": health.role, "instance_name": instance, "plant": service.site, "machine": service.machine_name}
         self._thread = SupervisedThread("health", self._server.serve_forever)
+        self._target_fault = ""
+        self._closing = threading.Event()
+        self._publisher = SupervisedThread("target", self._publish_when_possible, self._closing)
+        health.add_complaint_check(lambda: self._target_fault)
 
     def __enter__(self) -> Self:
         self._thread.start()
-        target = {"targets": [self.address], "labels": {**self._labels, "pid": str(os.getpid())}}
-        publish_atomically(self._target_file, json.dumps([target]))
+        self._publish()
+        if self._target_fault:
+            log.error(self._target_fault)
+            self._publisher.start()
         return self
 
+    def _publish(self) -> None:
+        """Writes the file with the address of the pages. If the disk refuses the file, sets `_target_fault` to the reason."""
+        target = json.dumps([{"targets": [self.address], "labels": {**self._labels, "pid": str(os.getpid())}}])
+        try:
+            publish_atomically(self._target_file, target)
+            self._target_fault = ""
+        except OSError as error:
+            self._target_fault = (
+                f"The address of the health pages, {self.address}, cannot be written to {self._target_file}: {error.strerror}. "
+                "Free space on its disk."
+            )
+            # On a full disk, a file of an earlier process still has room for the new address.
+            with suppress(OSError), self._target_file.open("r+") as file:
+                file.write(target)
+                file.truncate()
+                file.flush()
+                self._target_fault = ""
+
+    def _publish_when_possible(self) -> None:
+        while self._target_fault and not self._closing.wait(_PUBLISH_AGAIN_S):
+            self._publish()
+
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._target_file.unlink(missing_ok=True)
+        self._closing.set()
+        self._publisher.join()
+        with suppress(OSError):
+            self._target_file.unlink()
         self._server.shutdown()
         self._server.server_close()

@@ -5,6 +5,7 @@ The gateway and the sorter keep such queues.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import sqlite3
 from pathlib import Path
@@ -12,17 +13,33 @@ from typing import IO
 
 from streams.errors import SettingsError
 
+# Errors of the operating system, and result codes of SQLite, that come from the disk. A setting is not wrong then, and the error can end.
+_DISK_FAULTS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS})
+_SQLITE_DISK_FAULTS = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN})
+
+
+class DiskFaultError(Exception):
+    """A queue cannot be opened now, because its disk is full, can only be read, or fails."""
+
+
+def is_disk_fault(error: sqlite3.Error) -> bool:
+    """Returns whether the disk, and not the content of the file, is the reason of `error`."""
+    # The lower eight bits are SQLite's primary result code.
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _SQLITE_DISK_FAULTS
+
 
 def lock_queue(folder: Path, line: str, setting: str, owner: str) -> IO[str]:
     """Creates `folder` and locks the queue of `line` for this process. Closing the returned file removes the lock.
 
     Raises SettingsError if another process holds the lock, or if the folder is not writable. The message names `setting` and the role
-    `owner`, such as `sorter`.
+    `owner`, such as `sorter`. Raises DiskFaultError if the disk is full or fails.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock_file = (folder / f"{line}.lock").open("w")
     except OSError as error:
+        if error.errno in _DISK_FAULTS:
+            raise DiskFaultError(f"{folder}: {error.strerror}") from None
         raise SettingsError(f"{setting}: expected a folder to write to, found {folder}: {error.strerror}") from None
     try:
         fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -50,7 +67,9 @@ def connect_queue(path: Path, schema: str, layout_version: int, page_bytes: int 
                 f"the file has layout version {version}, but this release of Castline reads only layout version {layout_version}"
             )
         connection.executescript(schema)
-        connection.execute(f"PRAGMA user_version = {layout_version}")
+        # On a full disk, an existing file can be opened only if nothing is written.
+        if version != layout_version:
+            connection.execute(f"PRAGMA user_version = {layout_version}")
     except BaseException:
         connection.close()
         raise

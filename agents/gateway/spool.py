@@ -23,7 +23,7 @@ from streams.atomic_file import flush_to_disk
 from streams.errors import SettingsError, SpoolFullError
 from streams.identity import PartId, format_time, parse_time
 from streams.operating_system import SYSTEM, OperatingSystem
-from streams.queue_file import connect_queue, lock_queue
+from streams.queue_file import DiskFaultError, connect_queue, is_disk_fault, lock_queue
 from streams.supervision import SupervisedThread
 
 # Disk space that a picture needs besides its bytes: other columns, unused ends of pages, and its receipt.
@@ -158,7 +158,10 @@ class Spool:
         self._lock = threading.RLock()
         self._path = folder / f"{line}.sqlite"
         self._write_ahead_path = folder / f"{line}.sqlite-wal"
-        self._lock_file = lock_queue(folder, line, "gateway.spool_dir", "gateway")
+        try:
+            self._lock_file = lock_queue(folder, line, "gateway.spool_dir", "gateway")
+        except DiskFaultError as error:
+            raise SettingsError(f"gateway.spool_dir: {error}. Free space on this disk.") from None
         try:
             self._writer = self._connect()
             self._reader = self._connect()
@@ -175,6 +178,10 @@ class Spool:
             self._waiting_count, self._parked_count = int(count), 0
         except sqlite3.DatabaseError as error:
             self._lock_file.close()
+            if is_disk_fault(error):
+                raise SettingsError(
+                    f"gateway.spool_dir: the spool of {line} in {self._path} cannot be opened ({error}). Free space on its disk."
+                ) from None
             raise SettingsError(
                 f"gateway.spool_dir: the spool of {line} in {self._path} cannot be used ({error}); "
                 "move the file to another folder and keep it, because it may hold unsent pictures; the gateway then makes a new file"

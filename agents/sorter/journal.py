@@ -9,15 +9,16 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import IO
 
 from streams.errors import SettingsError
 from streams.identity import format_time, parse_time
-from streams.queue_file import connect_queue, lock_queue
+from streams.queue_file import DiskFaultError, connect_queue, is_disk_fault, lock_queue
 from streams.records import Sorting
 
 log = logging.getLogger(__name__)
@@ -26,6 +27,8 @@ _SETTING = "sorter.journal_dir"
 _LAYOUT_VERSION = 1
 # The largest number of counted parts that are kept for a restart of the sorter. At 10 parts a second, they cover three minutes.
 _MAX_COUNTED = 2048
+# If the file could not be opened, the journal tries again only after this time.
+_OPEN_AGAIN_S = 5.0
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS sortings (seq INTEGER PRIMARY KEY AUTOINCREMENT, value BLOB NOT NULL);
@@ -63,26 +66,60 @@ class JournalEntry:
 class SortingJournal:
     """The journal of one production line. Only one process at a time can open the journal. Thread-safe."""
 
-    def __init__(self, folder: Path, line: str) -> None:
+    def __init__(self, folder: Path, line: str, clock: Callable[[], float] = time.monotonic) -> None:
         """Opens or creates the file of `line` in `folder`. A damaged file is set aside, and a new one is created.
 
-        Raises SettingsError if another process uses the file, or if the folder cannot be written to.
+        If the disk is full or fails, `fault` says so, and the journal is empty and refuses records. `append` then tries to open the file
+        again, at most once in five seconds.
+
+        Raises SettingsError if another process uses the file, or if the folder cannot be used.
         """
+        self._folder = folder
+        self._line_name = line
+        self._clock = clock
         self._path = folder / f"{line}.sqlite"
         self._lock = threading.Lock()
-        self._lock_file = lock_queue(folder, line, _SETTING, "sorter")
+        self._lock_file: IO[str] | None = None
+        self._open_again_at_s = 0.0
+        self.fault = ""
+        # Until the file is open, the connections lead to empty tables in memory.
+        self._connection = _connect_to_memory()
+        self._remover = _connect_to_memory()
         try:
-            self._connection = self._open()
-            # This connection deletes records without waiting for the disk. If a power cut undoes a deletion, the sorter sends the record a
-            # second time, which does no harm.
-            self._remover = connect_queue(self._path, _SCHEMA, _LAYOUT_VERSION)
-            self._remover.execute("PRAGMA synchronous = NORMAL")
+            self._try_to_open()
+        except SettingsError:
+            self.close()
+            raise
+
+    def _try_to_open(self) -> None:
+        """Opens the file. If the disk is full or fails, sets `fault`."""
+        try:
+            self._lock_file = self._lock_file or lock_queue(self._folder, self._line_name, _SETTING, "sorter")
+            connection = self._open()
+            try:
+                # The remover deletes records without waiting for the disk. If a power cut undoes a deletion, the sorter sends the record a
+                # second time, which does no harm.
+                remover = connect_queue(self._path, _SCHEMA, _LAYOUT_VERSION)
+            except sqlite3.Error:
+                connection.close()
+                raise
+            remover.execute("PRAGMA synchronous = NORMAL")
+        except DiskFaultError as error:
+            self._set_fault(error)
         except sqlite3.Error as error:
-            self._lock_file.close()
-            raise SettingsError(
-                f"{_SETTING}: the journal of {line} in {self._path} cannot be used ({error}). "
-                "Free space on its disk, or choose another folder."
-            ) from None
+            if not is_disk_fault(error):
+                raise SettingsError(
+                    f"{_SETTING}: the journal of {self._line_name} in {self._path} cannot be used ({error}). Choose another folder."
+                ) from None
+            self._set_fault(error)
+        else:
+            self._connection.close()
+            self._remover.close()
+            self._connection, self._remover, self.fault = connection, remover, ""
+
+    def _set_fault(self, error: Exception) -> None:
+        self.fault = f"The journal {self._path} cannot be opened ({error}). Free space on its disk."
+        self._open_again_at_s = self._clock() + _OPEN_AGAIN_S
 
     def _open(self) -> sqlite3.Connection:
         try:
@@ -91,9 +128,9 @@ class SortingJournal:
             if result == "ok":
                 return connection
             connection.close()
-        except sqlite3.OperationalError:
-            raise
         except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.OperationalError) or is_disk_fault(error):
+                raise
             result = str(error)
         damaged = self._path.with_suffix(f".damaged-{int(time.time())}")
         log.error("The journal %s is damaged (%s). Its file is renamed to %s, and a new journal begins.", self._path, result, damaged.name)
@@ -119,6 +156,10 @@ class SortingJournal:
         Raises JournalError if the journal cannot be written.
         """
         with self._lock:
+            if self.fault and self._clock() >= self._open_again_at_s:
+                self._try_to_open()
+            if self.fault:
+                raise JournalError(self.fault)
             try:
                 self._connection.execute("BEGIN IMMEDIATE")
                 self._insert(sortings, counted, run)
@@ -201,4 +242,11 @@ class SortingJournal:
         with self._lock:
             self._remover.close()
             self._connection.close()
-            self._lock_file.close()
+            if self._lock_file is not None:
+                self._lock_file.close()
+
+
+def _connect_to_memory() -> sqlite3.Connection:
+    connection = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
+    connection.executescript(_SCHEMA)
+    return connection

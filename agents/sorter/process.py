@@ -134,7 +134,11 @@ async def _make_group(
         reports.send_again(await loop.run_in_executor(None, journal.unreported_parts))
     producer = RecordProducer(app, settings, ROLE, health.set_problem)
     topic = TopicNames(settings.topics.prefix).sorted(line)
-    sender = JournalSender(journal, producer, topic, ROLE, partial(health.set_problem, topic="journal"))
+    report_journal_problem = partial(health.set_problem, topic="journal")
+    if journal.fault:
+        log.error("%s: %s The sorter sends its records directly to Kafka.", line, journal.fault)
+        report_journal_problem(journal.fault)
+    sender = JournalSender(journal, producer, topic, ROLE, report_journal_problem)
     sorter = Sorter(settings, line, gate, lane, producer, sender, reports if is_triggered_by_board else None, part_states)
     commands.teaching.on_gate_changed = sorter.use_gate
     watching = asyncio.create_task(run_supervised(f"lane-{line}", partial(_watch_lane, lane, link.settings.port, health)))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import click
 
 from deploy.cli.role_start import start_role
 from deploy.kafka.broker import EmbeddedBroker
-from deploy.kafka.disk_guard import DiskGuard
+from deploy.kafka.disk_guard import DiskGuard, release_reserve
 from deploy.kafka.java import kafka_jars
 from deploy.kafka.startup_archive import make_archive
 from streams.errors import BrokerError
@@ -38,6 +39,9 @@ def command(file: Path | None, fetch_only: bool) -> int:
         _prepare_archive()
         return 0
     settings = start_role(file, "broker")
+    with suppress(OSError):
+        # The health pages write a file. On a full disk, they need the room of the reserve file. `has_room_to_start` tells of errors.
+        release_reserve(settings.broker.data_dir)
     with worker_process(settings, "broker", 0) as process:
         return _run(settings, process)
 

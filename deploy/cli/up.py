@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -36,6 +36,7 @@ def command(file: Path | None, inspectors: int, no_station: bool, log_file: Path
 
     The exit status is 3 if the settings, the model version or the broker's data are wrong.
     """
+    from deploy.kafka.disk_guard import release_reserve
     from deploy.supervisor import Journal, RestartPolicy, StopRequests, Supervisor
     from deploy.supervisor.plant_roles import plant_roles
     from streams.health import InstanceSlot
@@ -44,6 +45,9 @@ def command(file: Path | None, inspectors: int, no_station: bool, log_file: Path
     settings = load_settings(file)
     refuse_exposed_files(settings)
     _check_plant(settings)
+    if settings.kafka.bootstrap == "embedded":
+        with suppress(OSError):
+            release_reserve(settings.broker.data_dir)
     slot = InstanceSlot(settings.service.run_dir, "up")
     if slot.number > 1:
         raise SettingsError(

@@ -132,6 +132,24 @@ def list_segments(folder: Path, prefix: str) -> frozenset[str]:
     return frozenset(str(path).removesuffix(".deleted") for end in ("log", "log.deleted") for path in folder.glob(f"{topics}/*.{end}"))
 
 
+def release_reserve(data_dir: Path) -> None:
+    """Deletes the reserve file of the broker whose data folder is `data_dir`, if the disk has too little free space to start Kafka.
+
+    By default, all roles use the same disk. So a program of Castline calls this function before it writes its first file. Raises OSError
+    if the file cannot be deleted.
+    """
+    reserve = data_dir / RESERVE_FILE
+    if not reserve.exists():
+        return
+    free, disk = read_free_bytes(data_dir)
+    marks = compute_watermarks(disk)
+    if free < marks.start:
+        reserve.unlink()
+        log.warning(
+            "The disk of %s is nearly full. The reserve file of the broker is deleted, which frees %d bytes.", data_dir, marks.reserve
+        )
+
+
 class DiskGuard:
     """Watches the disk of the embedded broker's data folder. Call `check` once a second while the broker runs.
 
@@ -162,17 +180,10 @@ class DiskGuard:
         Raises BrokerError if the data folder cannot be used.
         """
         try:
+            release_reserve(self._folder)
             self._folder.mkdir(parents=True, exist_ok=True)
             free, disk = read_free_bytes(self._folder)
             marks = compute_watermarks(disk)
-            if free < marks.start and self._reserve.exists():
-                self._reserve.unlink()
-                log.warning(
-                    "The disk of %s is nearly full, so the broker deletes its reserve file, which frees %d bytes.",
-                    self._folder,
-                    marks.reserve,
-                )
-                free, _ = read_free_bytes(self._folder)
         except OSError as error:
             raise BrokerError(
                 f"Cannot write to broker.data_dir {self._folder}: {error.strerror}. Choose another broker.data_dir."
