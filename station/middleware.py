@@ -76,8 +76,8 @@ class RequestQueueMiddleware:
     """Limits how many requests run at the same time, and how many more wait in a queue. Each client has limits, too.
 
     If a queue is full, or a request waits longer than `max_wait_s`, the answer is status 503 with the header Retry-After. A request with a
-    body counts as running only when its body is complete, so that a slow upload does not delay other requests. An event stream counts until
-    its response begins.
+    body counts as running only when its body is complete, so that a slow upload does not delay other requests. GET and HEAD count at once.
+    An event stream counts until its response begins.
     """
 
     def __init__(
@@ -212,6 +212,9 @@ class _QueuedRequest:
 
 
 def _has_body(scope: AsgiScope) -> bool:
+    # The body of a GET request means nothing. With a header Content-Length, a GET request would otherwise be answered beside the queue.
+    if scope.get("method") in ("GET", "HEAD"):
+        return False
     return any(name == b"transfer-encoding" or (name == b"content-length" and value != b"0") for name, value in scope["headers"])
 
 

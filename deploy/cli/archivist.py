@@ -83,7 +83,9 @@ async def _run(process: WorkerProcess) -> int:
     archivist = Archivist(settings, part_writer, RecordProducer(app, settings, ROLE, health.set_problem), health.set_problem)
     picture_reader = PartPictureReader(settings)
     store = ObjectStore(settings.store.url, settings.pictures.max_bytes)
-    archiver = PictureArchiver(store, picture_reader, settings.archivist, settings.topics)
+    upload_line = settings.station.upload_line
+    has_uploads = any(line.name == upload_line for line in settings.lines)
+    archiver = PictureArchiver(store, picture_reader, settings.archivist, settings.topics, upload_line if has_uploads else "")
     retention = RetentionWorker(archiver, settings.archivist.sweep_s, lambda fault: health.set_problem(fault, "pictures"))
     health.add_complaint_check(retention.find_doubt)
     watch = PlantWatch(settings, ROLE, export_state)

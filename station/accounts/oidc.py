@@ -39,6 +39,10 @@ _BACKEND = "django.contrib.auth.backends.ModelBackend"
 _NEXT = "oidc_next"
 # Authlib's name of the provider. The session keeps each log-in that has begun under the key `_state_<name>_<state>`.
 _CLIENT = "castline"
+_STATE_PREFIX = f"_state_{_CLIENT}_"
+# Largest number of log-ins that one session can have begun, such as one in each tab of a browser.
+_MAX_BEGUN = 8
+_MAX_NEXT = 2000
 _REQUEST_TIMEOUT_S = 5.0
 # Largest allowed difference between the clocks of the provider and of the station.
 _CLOCK_LEEWAY_S = 60
@@ -85,8 +89,21 @@ def begin(request: HttpRequest) -> HttpResponse:
         log.warning("The OpenID Connect provider %s cannot be used: %s", settings.issuer, error)
         sentence = f"The provider of {settings.title} does not answer. Try again later, or log in with a password."
         return render_error_page(request, 503, "No log-in", sentence)
-    request.session[_NEXT] = request.POST.get("next", "")
+    _forget_oldest_log_ins(request)
+    # Strangers can send this form. Only an address that will be used is stored, so that they cannot fill the database.
+    address = request.POST.get("next", "")
+    request.session[_NEXT] = address if len(address) <= _MAX_NEXT and _is_safe(request, address) else ""
     return response
+
+
+def _forget_oldest_log_ins(request: HttpRequest) -> None:
+    begun = [key for key in list(request.session.keys()) if key.startswith(_STATE_PREFIX)]
+    for key in begun[:-_MAX_BEGUN]:
+        del request.session[key]
+
+
+def _is_safe(request: HttpRequest, address: str) -> bool:
+    return url_has_allowed_host_and_scheme(address, {request.get_host()}, require_https=request.is_secure())
 
 
 @require_GET
@@ -107,8 +124,7 @@ def finish(request: HttpRequest) -> HttpResponse:
     request.session.set_expiry(None)
     login(request, user, _BACKEND)
     AuditEntry.record(user, "logged in", user.get_username(), by="OpenID Connect")
-    is_safe = url_has_allowed_host_and_scheme(address, {request.get_host()}, require_https=request.is_secure())
-    return redirect(address if is_safe else resolve_url("wall"))
+    return redirect(address if _is_safe(request, address) else resolve_url("wall"))
 
 
 def _has_begun(request: HttpRequest) -> bool:
@@ -117,7 +133,7 @@ def _has_begun(request: HttpRequest) -> bool:
     Checked before anything is written or sent. Otherwise strangers could fill the audit log and send requests to the provider.
     """
     state = request.GET.get("state")
-    return bool(state) and f"_state_{_CLIENT}_{state}" in request.session
+    return bool(state) and f"{_STATE_PREFIX}{state}" in request.session
 
 
 def _get_settings() -> OidcSettings:

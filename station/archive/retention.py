@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 from django.db import DatabaseError, InterfaceError, connection, transaction
-from django.db.models import Sum
+from django.db.models import Max, QuerySet, Sum
 from django.db.models.functions import Coalesce
 
 from station.archive.database import lock_parts
@@ -93,11 +93,15 @@ class PictureArchiver:
     Raises OSError or DatabaseError if the store or the database does not answer.
     """
 
-    def __init__(self, store: ObjectStore, source: PictureSource, limits: ArchivistSettings, topics: TopicSettings) -> None:
+    def __init__(
+        self, store: ObjectStore, source: PictureSource, limits: ArchivistSettings, topics: TopicSettings, upload_line: str = ""
+    ) -> None:
+        """`upload_line` is the line of the uploads, or "" if the plant accepts no uploads."""
         self._store = store
         self._source = source
         self._limits = limits
         self._topics = topics
+        self._upload_line = upload_line
         self._next_folder = 0
         # Parts whose picture could not be read, and how often. They are tried again only if no other picture must be archived.
         self._tries: dict[int, _Tries] = {}
@@ -180,6 +184,7 @@ class PictureArchiver:
     def sweep(self, now: datetime, is_clock_trusted: bool = True) -> None:
         """Deletes the oldest pictures if all pictures together take too much space.
 
+        Uploads and castings each have a limit of their own, so that nobody can displace the pictures of castings by uploads.
         If `is_clock_trusted` is True, also deletes old parts, old pictures, and old pictures that belong to no part.
         """
         if is_clock_trusted:
@@ -206,21 +211,34 @@ class PictureArchiver:
             self._delete_pictures(old)
 
     def _delete_excess_pictures(self) -> None:
-        """Deletes the oldest pictures until all pictures together are within the limit. A picture that two parts share counts twice."""
+        """Deletes the oldest pictures of the uploads, and those of the castings, until both are within their limits."""
         with_picture = Part.objects.exclude(picture="")
-        total = with_picture.aggregate(bytes=Coalesce(Sum("picture_bytes"), 0))["bytes"]
-        while total > self._limits.keep_bytes:
-            oldest, excess = [], total - self._limits.keep_bytes
-            for part in with_picture.order_by("seen_at")[:_DELETED_PER_STEP]:
-                if excess <= 0:
+        uploads = with_picture.filter(line=self._upload_line)
+        limit = int(self._limits.keep_bytes * self._limits.upload_share) if self._upload_line else 0
+        upload_bytes = self._delete_oldest(uploads, lambda: _sum_distinct_bytes(uploads), limit)
+        # An index answers the sum of all pictures. The sum of the castings alone would read each row of the table. A picture that two
+        # castings share counts twice.
+        casting_bytes = self._delete_oldest(
+            with_picture.exclude(line=self._upload_line),
+            lambda: _sum_bytes(with_picture) - _sum_bytes(uploads),
+            self._limits.keep_bytes - limit,
+        )
+        metrics.archive_kept_bytes.set(upload_bytes + casting_bytes)
+
+    def _delete_oldest(self, pictures: QuerySet[Part], count_bytes: Callable[[], int], limit: int) -> int:
+        """Deletes the oldest of `pictures` until `count_bytes` returns at most `limit`. Returns the bytes that stay."""
+        while (total := count_bytes()) > limit:
+            oldest: list[Part] = []
+            sizes: dict[str, int] = {}
+            for part in pictures.order_by("seen_at")[:_DELETED_PER_STEP]:
+                if total - sum(sizes.values()) <= limit:
                     break
                 oldest.append(part)
-                excess -= part.picture_bytes or 0
+                sizes[part.picture] = part.picture_bytes or 0
             if not oldest:
                 break
             self._delete_pictures(oldest)
-            total -= sum(part.picture_bytes or 0 for part in oldest)
-        metrics.archive_kept_bytes.set(total)
+        return total
 
     def _delete_pictures(self, parts: list[Part]) -> None:
         # Change the rows before deleting the pictures. After a crash in between, no row then refers to a deleted picture.
@@ -255,6 +273,16 @@ def _save_archived(parts: list[Part]) -> None:
         for part in parts:
             marked = Part.objects.filter(pk=part.pk, keep_picture=True)
             marked.update(picture=part.picture, picture_bytes=part.picture_bytes, keep_picture=False)
+
+
+def _sum_bytes(parts: QuerySet[Part]) -> int:
+    return int(parts.aggregate(bytes=Coalesce(Sum("picture_bytes"), 0))["bytes"])
+
+
+def _sum_distinct_bytes(parts: QuerySet[Part]) -> int:
+    """Returns the size of the pictures of `parts`. A picture that several of the parts share counts once."""
+    sizes = parts.order_by().values("picture").annotate(size=Max("picture_bytes"))
+    return int(sizes.aggregate(bytes=Coalesce(Sum("size"), 0))["bytes"])
 
 
 def _used_addresses(column: str, addresses: set[str]) -> set[str]:

@@ -188,7 +188,7 @@ def part_picture(request: HttpRequest, line: str, run: int, part: int) -> HttpRe
     """Sends the picture of a part. With `?side=` 160, 240 or 480, the picture is at most that many pixels wide and high."""
     location = _locate_picture(request, line, run, part)
     side = request.GET.get("side", "")
-    side_px = int(side) if side.isdecimal() and int(side) in _THUMBNAIL_SIDES_PX else None
+    side_px = next((allowed_px for allowed_px in _THUMBNAIL_SIDES_PX if str(allowed_px) == side), None)
     try:
         picture = get_picture_reader().read_for_browser(location, side_px)
     except (PictureError, KafkaUnavailableError) as error:

@@ -137,10 +137,10 @@ def _parse_number(text: str, label: str, least: float | None = None, above: floa
     try:
         value = float(text.replace(",", "."))
     except ValueError:
-        raise LineSettingsRefusedError([f"{label}: {text!r} is not a number. Enter a number, or leave the field empty."]) from None
+        raise LineSettingsRefusedError([f"{label}: {text[:40]!r} is not a number. Enter a number, or leave the field empty."]) from None
     if not ((least is None or value >= least) and (above is None or value > above) and value <= most):
         raise LineSettingsRefusedError(
-            [f"{label}: {text} is not possible. Enter a number {range_text} to {most:g}, or leave the field empty."]
+            [f"{label}: {text[:40]} is not possible. Enter a number {range_text} to {most:g}, or leave the field empty."]
         )
     return value
 

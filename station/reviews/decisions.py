@@ -91,7 +91,7 @@ def _parse_list(text: str) -> list[dict[str, Any]]:
         )
     try:
         values = json.loads(text or "[]")
-    except (json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):  # Python refuses a number of more than 4,300 digits with a plain ValueError.
         values = None
     if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
         raise InvalidBoxesError("The boxes could not be read. Reload the page and draw them again.")

@@ -32,6 +32,7 @@ from streams.object_store import ObjectStore
 MAX_CONCURRENT_REQUESTS = 32
 MAX_ACCOUNT_REQUESTS = 8
 _MAX_REMEMBERED_ACCOUNTS = 1000
+_MINUTE_S, _DAY_S = 60.0, 86_400.0
 _STATUS_BY_REASON = {"too-large": 413, "too-many-pixels": 413, "not-an-image": 415}
 
 
@@ -48,33 +49,34 @@ class UploadRefusedError(CastlineError):
 
 
 class RateLimiter:
-    """Limits each account to `per_minute` pictures or pixels a minute, by the token bucket algorithm. Thread-safe.
+    """Limits each account to `limit` pictures, pixels or bytes in `period_s` seconds, by the token bucket algorithm. Thread-safe.
 
     `clock` returns the time in seconds and must never go back.
     """
 
-    def __init__(self, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._per_minute = per_minute
+    def __init__(self, limit: int, clock: Callable[[], float] = time.monotonic, period_s: float = _MINUTE_S) -> None:
+        self._limit = limit
         self._clock = clock
-        # For each account: the number of pictures or pixels that it can still send, and the time at which this number was computed.
+        self._period_s = period_s
+        # For each account: how much it can still send, and the time at which this number was computed.
         self._buckets: dict[int, tuple[float, float]] = {}
         self._lock = threading.Lock()
 
     def acquire(self, account: int, count: int = 1) -> float:
-        """Returns 0 if the account is allowed to send `count` pictures or pixels now, and counts them against its limit.
+        """Returns 0 if the account is allowed to send `count` pictures, pixels or bytes now, and counts them against its limit.
 
         Otherwise returns the number of seconds until the account can try again.
         """
         now = self._clock()
         with self._lock:
-            tokens, filled_at = self._buckets.get(account, (float(self._per_minute), now))
-            tokens = min(self._per_minute, tokens + (now - filled_at) * self._per_minute / 60)
+            tokens, filled_at = self._buckets.get(account, (float(self._limit), now))
+            tokens = min(self._limit, tokens + (now - filled_at) * self._limit / self._period_s)
             if tokens < count:
                 self._buckets[account] = (tokens, now)
-                return (min(count, self._per_minute) - tokens) * 60 / self._per_minute
+                return (min(count, self._limit) - tokens) * self._period_s / self._limit
             self._buckets[account] = (tokens - count, now)
             if len(self._buckets) > _MAX_REMEMBERED_ACCOUNTS:
-                self._buckets = {key: bucket for key, bucket in self._buckets.items() if now - bucket[1] < 60}
+                self._buckets = {key: bucket for key, bucket in self._buckets.items() if now - bucket[1] < self._period_s}
             return 0.0
 
 
@@ -91,6 +93,26 @@ def get_rate_limiter() -> RateLimiter:
 def _get_pixel_limiter() -> RateLimiter:
     settings = current_settings()
     return RateLimiter(max(settings.station.upload_megapixels_per_minute * 1_000_000, settings.pictures.upload_pixels))
+
+
+@cache
+def get_byte_limiters() -> tuple[tuple[RateLimiter, str], ...]:
+    """Returns the rate limiters of the bytes, each with its limit as text."""
+    settings = current_settings()
+    per_minute, per_day = settings.station.upload_megabytes_per_minute, settings.station.upload_megabytes_per_day
+    largest = settings.pictures.max_bytes
+    return (
+        (RateLimiter(max(per_minute * 1_000_000, largest)), f"{per_minute} megabytes a minute"),
+        (RateLimiter(max(per_day * 1_000_000, largest), period_s=_DAY_S), f"{per_day} megabytes a day"),
+    )
+
+
+def _check_bytes(user: User, size: int) -> None:
+    """Counts the bytes of a picture against the limits of the account. Raises UploadRefusedError (429) if a limit is reached."""
+    for limiter, limit in get_byte_limiters():
+        if wait_s := limiter.acquire(user.pk, size):
+            text = f"Too many bytes: at most {limit}. Try again in {wait_s:.0f} s, or send smaller pictures."
+            raise UploadRefusedError(429, text, max(1, wait_s))
 
 
 def _check_pixels(user: User, pixels: int) -> None:
@@ -150,6 +172,8 @@ def submit(user: User, name: str, picture: bytes, by_api: bool = False) -> Uploa
         text = f"This plant accepts no uploads. An administrator has to add a line called {line} to castline.toml."
         raise UploadRefusedError(503, text) from None
     check_size(len(picture))
+    # The bytes are counted before the picture is read, because reading a refused picture takes time, too.
+    _check_bytes(user, len(picture))
     try:
         header = read_picture_header(picture, PictureLimits.from_settings(settings.pictures.for_uploads()))
     except PictureError as error:

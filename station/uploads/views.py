@@ -150,7 +150,7 @@ _STATUS_MEANINGS = {
     "413": "the picture has too many bytes or too many pixels",
     "415": "the body is not a picture that can be judged",
     "422": "the picture is damaged, or a parameter is wrong",
-    "429": "too many pictures in a minute; the header Retry-After says how many seconds to wait",
+    "429": "too many pictures or bytes; the header Retry-After says how many seconds to wait",
     "503": "Kafka or the picture store does not answer, or the station is busy; the header Retry-After says how many seconds to wait",
 }
 

@@ -495,6 +495,13 @@ class ArchivistSettings(Section):
         ge=2**20,
         description="Largest size of all archived pictures together, in bytes. If it is exceeded, the oldest pictures are deleted.",
     )
+    upload_share: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="Share of `keep_bytes` that is reserved for the pictures of uploads, 0..1. If uploads take more, their oldest pictures "
+        "are deleted. Uploads therefore never displace the pictures of castings. Without a line of uploads, nothing is reserved.",
+    )
     keep_rows_days: float = Field(730, gt=0, le=36600, description="Age of a part, in days, at which it is deleted from the database.")
     sweep_s: float = Field(
         300,
@@ -685,6 +692,20 @@ class StationSettings(Section):
         le=1_000_000,
         description="Largest number of megapixels that one account may upload in a minute. The processor time depends on "
         "the pixels, not on the bytes. An account can always upload one picture of `pictures.upload_pixels` a minute.",
+    )
+    upload_megabytes_per_minute: int = Field(
+        240,
+        ge=1,
+        le=1_000_000,
+        description="Largest number of megabytes that one account may upload in a minute. Refused pictures count, too. "
+        "An account can always upload one picture of `pictures.max_bytes` a minute.",
+    )
+    upload_megabytes_per_day: int = Field(
+        5000,
+        ge=1,
+        le=100_000_000,
+        description="Largest number of megabytes that one account may upload in a day. Refused pictures count, too. "
+        "The station counts from its own start.",
     )
     time_zone: str = Field(
         "UTC",

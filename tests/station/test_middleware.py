@@ -6,6 +6,8 @@ import asyncio
 import json
 from typing import Any
 
+import pytest
+
 from station.middleware import BodyLimitMiddleware, RequestQueueMiddleware, find_client
 
 AsgiEvents = list[dict[str, Any]]
@@ -153,6 +155,29 @@ def test_a_request_with_a_body_waits_for_its_place_only_when_the_body_is_complet
         return answers
 
     assert asyncio.run(send_both()) == [("quick", 200), ("slow", 200)]
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_request_of_a_picture_takes_a_place_although_it_announces_a_body(method: str) -> None:
+    async def send_both() -> list[int]:
+        statuses: list[int] = []
+
+        async def application(scope: Any, receive: Any, send: Any) -> None:
+            await asyncio.sleep(0.3)
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+
+        async def send(event: Any) -> None:
+            statuses.extend([event["status"]] if event["type"] == "http.response.start" else [])
+
+        async def receive() -> dict[str, Any]:
+            raise AssertionError("the body of this request is not read")
+
+        queue = RequestQueueMiddleware(application, max_running=1, max_wait_s=0.05)
+        scope = {"type": "http", "path": "/", "method": method, "headers": [(b"content-length", b"1")]}
+        await asyncio.gather(*(queue(dict(scope), receive, send) for _ in range(2)))
+        return sorted(statuses)
+
+    assert asyncio.run(send_both()) == [200, 503]
 
 
 def test_the_client_behind_proxies_is_the_address_that_the_outermost_proxy_saw() -> None:

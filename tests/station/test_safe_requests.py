@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from django.contrib.auth.models import User
@@ -14,6 +15,7 @@ from django.test.utils import override_settings
 from django.urls import URLPattern, URLResolver, get_resolver
 from django.urls.resolvers import RoutePattern
 
+import station
 from station.accounts.models import ApiToken
 from station.pictures.part_picture_reader import get_picture_reader
 from station.studies.creation import StudyPlan, make_study
@@ -30,6 +32,12 @@ QUERIES = (
     "",
     "?line=line-1&action=choose&version=demo&part=line-1:7:1&label=ok&reserve=1&open=1.waiting&side=240&format=md&state=x&code=y",
 )
+
+
+# The names of all form fields, and of the parameters that only queries have.
+TEMPLATES = Path(station.__file__).parent / "templates"
+FIELDS = {name for file in TEMPLATES.rglob("*.html") for name in re.findall(r' name="([a-z_]+)"', file.read_text(encoding="utf-8"))}
+FIELDS |= {"side", "open", "format", "state", "before", "after"}
 
 
 def list_routes(resolver: URLResolver, before: str = "") -> Iterator[str]:
@@ -82,13 +90,24 @@ def values(part: MakePart, administrator: Client) -> Iterator[dict[str, str]]:
     get_picture_reader().close()
 
 
+@pytest.mark.parametrize("text", ["9" * 5000, "9" * 4000, "-1", "1e999", "nan", "\u0663" * 5000, "[" * 5000, "\0"])
+def test_no_text_in_a_query_or_form_is_an_error_of_the_station(administrator: Client, values: dict[str, str], text: str) -> None:
+    form = dict.fromkeys(FIELDS, text)
+    with override_settings(CASTLINE=SETTINGS):
+        for route in list_routes(get_resolver()):
+            address = "/" + re.sub(r"<(?:\w+:)?(\w+)>", lambda found: values[found[1]], route)
+            administrator.force_login(User.objects.get(username="administrator"), "django.contrib.auth.backends.ModelBackend")
+            for response in (administrator.get(address, form), administrator.post(address, form)):
+                assert response.status_code < 500 or response.status_code == 503, f"{address}: {response.status_code}"
+
+
 def test_no_get_request_changes_the_database(administrator: Client, values: dict[str, str]) -> None:
     # The first request of a session extends the session, and the next ones do so only ten minutes later.
     open_page(administrator, "/")
     opened = {}
     # With an issuer, the page that takes the answer of an OpenID Connect provider exists, too.
-    station = SETTINGS.station.model_copy(update={"oidc": OidcSettings(issuer="http://127.0.0.1:9")})
-    with override_settings(CASTLINE=SETTINGS.model_copy(update={"station": station})):
+    with_provider = SETTINGS.station.model_copy(update={"oidc": OidcSettings(issuer="http://127.0.0.1:9")})
+    with override_settings(CASTLINE=SETTINGS.model_copy(update={"station": with_provider})):
         for route in list_routes(get_resolver()):
             address = "/" + re.sub(r"<(?:\w+:)?(\w+)>", lambda found: values[found[1]], route)
             for query in QUERIES:

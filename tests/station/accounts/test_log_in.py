@@ -295,4 +295,6 @@ def test_the_client_address_is_the_one_that_the_outermost_trusted_proxy_saw() ->
     with override_settings(CASTLINE=SETTINGS.model_copy(update={"station": SETTINGS.station.model_copy(update=behind)})):
         assert client_address(request) == "192.0.2.9"
         direct = RequestFactory().get("/", REMOTE_ADDR="192.0.2.66", HTTP_X_FORWARDED_FOR="6.6.6.6, 192.0.2.9, 10.0.0.2")
+        zoned = RequestFactory().get("/", REMOTE_ADDR="10.0.0.1", HTTP_X_FORWARDED_FOR='fe80::1%"any text"')
+        assert client_address(zoned) == "10.0.0.1", "the zone of an address can be any text"
         assert client_address(direct) == "192.0.2.66", "a client that reaches the port directly cannot choose its address"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -233,6 +234,24 @@ def test_sessions_of_log_ins_that_were_never_finished_are_deleted(provider: Oidc
     Session.objects.update(expire_date=timezone.now())
     begin(Client())
     assert Session.objects.count() == 1
+
+
+# Random digits, because a session is compressed.
+DIGITS = random.Random(1).randbytes(350_000).hex()
+
+
+@pytest.mark.parametrize("address", ["/" + DIGITS, "https://evil.example/" + DIGITS[:1900], "/" + DIGITS[:2000]])
+def test_a_stranger_cannot_fill_the_database_with_the_address_of_the_next_page(provider: OidcProvider, address: str) -> None:
+    from django.contrib.sessions.models import Session
+
+    begin(Client(), next=address)
+    assert len(Session.objects.get().session_data) < 1000
+
+
+def test_a_stranger_cannot_fill_the_database_with_log_ins_of_one_session(visitor: Client, provider: OidcProvider) -> None:
+    addresses = [begin(visitor) for _ in range(20)]
+    assert sum(key.startswith("_state_") for key in list(visitor.session.keys())) == 8
+    assert visitor.get(provider.authorize(addresses[-2])).status_code == 302
 
 
 def test_the_roles_of_the_settings_exist(database: object) -> None:

@@ -51,8 +51,9 @@ def store(tmp_path: Path) -> ObjectStore:
 
 @pytest.fixture
 def make_archiver(store: ObjectStore, database: object) -> MakeArchiver:
-    def make(source: FakePictureSource | None = None, **limits: float) -> PictureArchiver:
-        return PictureArchiver(store, source or FakePictureSource(), ArchivistSettings.model_validate(limits), TopicSettings())
+    def make(source: FakePictureSource | None = None, upload_line: str = "", **limits: float) -> PictureArchiver:
+        settings = ArchivistSettings.model_validate(limits)
+        return PictureArchiver(store, source or FakePictureSource(), settings, TopicSettings(), upload_line)
 
     return make
 
@@ -175,6 +176,31 @@ def test_the_size_of_the_pictures_is_limited_while_the_clock_is_not_trusted(
         part(picture=store.put(make_picture(number)), picture_bytes=2**20)
     RetentionWorker(make_archiver(keep_bytes=2**20), 300, lambda _: None).sweep_once(NOW)
     assert stored_pictures(store, 1, 2) == [2]
+
+
+def test_uploads_never_displace_the_pictures_of_castings(make_archiver: MakeArchiver, store: ObjectStore, part: MakePart) -> None:
+    for number in range(1, 4):
+        part(picture=store.put(make_picture(number)), picture_bytes=2**20)
+    for number in range(4, 24):
+        part(line="uploads", picture=store.put(make_picture(number)), picture_bytes=2**20)
+    make_archiver(upload_line="uploads", keep_bytes=10 * 2**20, upload_share=0.2).sweep(EARLIEST)
+    assert stored_pictures(store, *range(1, 24)) == [1, 2, 3, 22, 23]
+
+
+def test_castings_never_displace_the_pictures_of_uploads(make_archiver: MakeArchiver, store: ObjectStore, part: MakePart) -> None:
+    part(line="uploads", picture=store.put(make_picture(1)), picture_bytes=2**20)
+    for number in range(2, 12):
+        part(picture=store.put(make_picture(number)), picture_bytes=2**20)
+    make_archiver(upload_line="uploads", keep_bytes=10 * 2**20, upload_share=0.2).sweep(EARLIEST)
+    assert stored_pictures(store, *range(1, 12)) == [1, *range(4, 12)]
+
+
+def test_a_picture_that_was_uploaded_often_counts_once(make_archiver: MakeArchiver, store: ObjectStore, part: MakePart) -> None:
+    part(line="uploads", picture=store.put(make_picture(1)), picture_bytes=2**20)
+    for _ in range(20):
+        part(line="uploads", picture=store.put(make_picture(2)), picture_bytes=2**20)
+    make_archiver(upload_line="uploads", keep_bytes=10 * 2**20, upload_share=0.2).sweep(EARLIEST)
+    assert stored_pictures(store, 1, 2) == [1, 2]
 
 
 def test_old_parts_are_deleted_with_their_pictures(make_archiver: MakeArchiver, store: ObjectStore, part: MakePart) -> None:

@@ -68,6 +68,7 @@ def test_the_last_decision_that_is_not_a_skip_counts() -> None:
         ("{", "could not be read"),
         ('{"left_px": 1}', "could not be read"),
         ("[1]", "could not be read"),
+        ('[{"left_px": ' + "9" * 5000 + "}]", "could not be read"),
         ("[" * 5000, "could not be read"),
         ('[{"left_px": 1}]', "Box 1 is not valid"),
         ('[{"left_px": -1, "top_px": 0, "width_px": 5, "height_px": 5}]', "Box 1 is not valid"),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from django.test import Client
 
 from station.accounts.models import ApiToken
-from station.uploads.submission import UploadRefusedError, check_rate, get_rate_limiter
+from station.uploads.submission import UploadRefusedError, check_rate, get_byte_limiters, get_rate_limiter
 from tests.station.conftest import MakeAccount
 
 
@@ -18,6 +19,7 @@ def fresh_rate_limiter() -> Iterator[None]:
     """Removes the rate limiter after a test, because the next test gives the same number to another account."""
     yield
     get_rate_limiter.cache_clear()
+    get_byte_limiters.cache_clear()
 
 
 def test_a_program_that_reached_its_limit_gets_429_and_the_time_to_wait(account: MakeAccount, visitor: Client) -> None:
@@ -32,6 +34,22 @@ def test_a_program_that_reached_its_limit_gets_429_and_the_time_to_wait(account:
     refused = next(response for response in responses if response.status_code == 429)
     assert int(refused["Retry-After"]) >= 1
     assert "at most 600 a minute" in refused.json()["error"]
+
+
+def test_a_program_cannot_send_more_megabytes_than_its_limit(account: MakeAccount, visitor: Client) -> None:
+    _, text = ApiToken.issue(account("anna", "reviewer"), "tests")
+    _, other = ApiToken.issue(account("berta", "reviewer"), "tests")
+    large = b"poem" * 2_000_000
+
+    def send(token: str) -> Any:
+        return visitor.post("/api/inspections", large, content_type="image/png", headers={"Authorization": f"Bearer {token}"})
+
+    # The limit of 240 megabytes a minute is refilled by four megabytes a second while this test runs.
+    refused = next(response for response in (send(text) for _ in range(60)) if response.status_code != 415)
+    assert refused.status_code == 429
+    assert int(refused["Retry-After"]) >= 1
+    assert "at most 240 megabytes a minute" in refused.json()["error"]
+    assert send(other).status_code == 415
 
 
 def test_an_account_without_the_right_is_refused_and_not_counted(account: MakeAccount, visitor: Client) -> None:

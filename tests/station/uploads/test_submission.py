@@ -19,6 +19,16 @@ def test_the_tokens_of_an_account_are_refilled_evenly() -> None:
     assert limiter.acquire(1) > 0
 
 
+def test_a_limit_a_day_is_refilled_within_a_day() -> None:
+    now = 0.0
+    limiter = RateLimiter(1000, lambda: now, period_s=86_400)
+    assert limiter.acquire(1, 1000) == 0.0
+    now = 60.0
+    assert limiter.acquire(1, 500) == pytest.approx(43_140)
+    now = 43_200.0
+    assert limiter.acquire(1, 500) == 0.0
+
+
 def test_an_upload_of_an_account_ends_with_its_block_and_stops_no_other_account() -> None:
     uploads = AccountCounter()
     with uploads.counted(1, 1) as first, uploads.counted(1, 1) as second, uploads.counted(2, 1) as other:
