@@ -52,6 +52,13 @@ class Record(BaseModel):
         """Returns the value of the Kafka record: this record as compact JSON in UTF-8."""
         return self.model_dump_json().encode()
 
+    def copy_with(self, **changes: object) -> Self:
+        """Returns a copy with other values of some fields. Raises pydantic.ValidationError if no reader would accept the copy.
+
+        Use this method for values that a person entered. The method `model_copy` of pydantic checks no value.
+        """
+        return type(self).model_validate({**dict(self), **changes})
+
     @classmethod
     def decode(cls, value: bytes) -> Self:
         """Returns the record that `value` holds as JSON. Raises pydantic.ValidationError if `value` is not such a record."""
@@ -382,6 +389,12 @@ class RegionPoint(BaseModel):
     y: Share = Field(description="Position from the upper edge, as a share of the picture's height, 0..1.")
 
 
+# The largest number of regions to inspect of a line, and of regions to ignore.
+MAX_REGIONS = 32
+# People cannot set a region with a smaller share of the picture's area. Such a region contains hardly a pixel.
+MIN_REGION_AREA = 0.0001
+
+
 class Region(BaseModel):
     """A polygon in a picture. A rectangle is a polygon with four corners."""
 
@@ -393,6 +406,12 @@ class Region(BaseModel):
         description="Corners in their order along the outline. The last corner is connected with the first one.",
     )
 
+    @property
+    def area(self) -> float:
+        """The area as a share of the picture's area, 0..1. It is 0 if all corners lie on a line."""
+        following = (*self.corners[1:], self.corners[0])
+        return abs(sum(one.x * other.y - other.x * one.y for one, other in zip(self.corners, following, strict=True))) / 2
+
 
 class LiveLineSettings(Record):
     """The settings of a line that people change while the line runs. Topic `castings.lines` (compacted), keyed by the line."""
@@ -402,12 +421,14 @@ class LiveLineSettings(Record):
     line: LineName = Field(description="Name of the line.")
     inspect_regions: tuple[Region, ...] = Field(
         (),
-        max_length=32,
+        max_length=MAX_REGIONS,
         description="Regions of the picture to inspect. If there are none, the whole picture is inspected. Anomaly scores and "
         "findings leave out all other places. The networks judge the whole picture, also outside the regions.",
     )
     ignore_regions: tuple[Region, ...] = Field(
-        (), max_length=32, description="Regions of the picture to ignore. They are ignored even where they overlap a region to inspect."
+        (),
+        max_length=MAX_REGIONS,
+        description="Regions of the picture to ignore. They are ignored even where they overlap a region to inspect.",
     )
     mm_per_px: float | None = Field(
         None, gt=0, le=1000, description="Scale of the line's pictures, in millimetres on the part for each pixel; null if it is not known."

@@ -15,6 +15,7 @@ from typing import Any
 
 import click
 import numpy as np
+from pydantic import ValidationError
 
 from deploy.cli.labelled_data import DEPTH_BITS_OF_VERSION, choose_depth_bits, echo_unreadable
 from deploy.cli.replay import TimeParameter
@@ -26,7 +27,7 @@ from streams.errors import ModelError, SettingsError
 from streams.identity import format_time
 from streams.live_line_settings import LiveSettingsByLine, publish_live_line_settings, read_live_line_settings
 from streams.model_choices import ModelChoices, read_model_choices
-from streams.records import LiveLineSettings, Region, RegionPoint
+from streams.records import MAX_REGIONS, MIN_REGION_AREA, LiveLineSettings, Region, RegionPoint
 from streams.settings import Settings, load_settings
 
 ROLE = "lines"
@@ -69,7 +70,7 @@ class RegionParameter(click.ParamType):
                 if left >= right or top >= bottom:
                     raise ValueError
                 corners = [(left, top), (right, top), (right, bottom), (left, bottom)]
-            return Region(corners=tuple(RegionPoint(x=x, y=y) for x, y in corners))
+            region = Region(corners=tuple(RegionPoint(x=x, y=y) for x, y in corners))
         except ValueError:
             self.fail(
                 f"{value!r} is not a region. Give LEFT,TOP,RIGHT,BOTTOM, such as 0.1,0.1,0.9,0.8, or at least three corners X,Y, such as "
@@ -77,6 +78,9 @@ class RegionParameter(click.ParamType):
                 param,
                 ctx,
             )
+        if region.area < MIN_REGION_AREA:
+            self.fail(f"{value!r} is too small. A region has at least {MIN_REGION_AREA:.2%} of the picture's area.", param, ctx)
+        return region
 
 
 @click.group("lines")
@@ -163,7 +167,11 @@ def set_line(
     changes = _collect_changes(given, clear)
     live, choices = read_live_line_settings(settings, ROLE), read_model_choices(settings, ROLE)
     before = live.find(name) or LiveLineSettings(line=name, set_by="", set_at=datetime.now(UTC))
-    record = before.model_copy(update={**changes, "set_by": settings.service.name_user(), "set_at": datetime.now(UTC)})
+    try:
+        record = before.copy_with(**changes, set_by=settings.service.name_user(), set_at=datetime.now(UTC))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise click.UsageError(f"No inspector would accept these settings: {first['loc'][0]}: {first['msg']}.") from error
     manifest = open_plant_registry(settings).read_manifest(choices.find(name).version)
     if changes.get("review_anomalies") and not (manifest.scorers or manifest.details):
         raise ModelError(
@@ -187,9 +195,17 @@ def set_line(
 
 
 def _collect_changes(given: Mapping[str, Any], clear: tuple[str, ...]) -> dict[str, Any]:
-    """Returns the new values by field. Raises click.UsageError if nothing changes, or if an option is both set and cleared."""
+    """Returns the new values by field. Raises click.UsageError if nothing changes, if an option is both set and cleared, or
+    if there are too many regions.
+    """
     fields = {"inspect": "inspect_regions", "ignore": "ignore_regions"}
     changes = {fields.get(name, name): value for name, value in given.items() if value not in (None, ())}
+    for name in ("inspect_regions", "ignore_regions"):
+        if len(changes.get(name, ())) > MAX_REGIONS:
+            raise click.UsageError(
+                f"There are {len(changes[name])} regions to {name.removesuffix('_regions')}, but at most {MAX_REGIONS} are possible. "
+                "Leave out some of them."
+            )
     for option in clear:
         name, unset = _FIELDS[option]
         if name in changes:

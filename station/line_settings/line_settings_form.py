@@ -11,12 +11,10 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from streams.identity import format_time
-from streams.records import LiveLineSettings, Region, RegionPoint
+from streams.records import MAX_REGIONS, MIN_REGION_AREA, LiveLineSettings, Region, RegionPoint
 
 # Largest length of the JSON text with the regions. The text of 32 regions with 64 corners each has about 60,000 characters.
 _MAX_REGION_CHARACTERS = 200_000
-_MAX_REGIONS = 32
-_MIN_AREA_SHARE = 0.0001
 
 Value = TypeVar("Value")
 
@@ -82,7 +80,7 @@ class LineSettingsForm:
         if problems:
             raise LineSettingsRefusedError(problems)
         unchanged = before or LiveLineSettings(line=line, set_by=set_by, set_at=at)
-        return unchanged.model_copy(update={**values, "set_by": set_by, "set_at": at})
+        return unchanged.copy_with(**values, set_by=set_by, set_at=at)
 
 
 class LineSettingsRefusedError(ValueError):
@@ -108,25 +106,16 @@ def _parse_regions(text: str, label: str) -> tuple[Region, ...]:
         raise LineSettingsRefusedError(
             [f"{label}: the drawing could not be read. A region has 3 to 64 corners inside the picture. Draw the region again."]
         ) from None
-    if len(regions) > _MAX_REGIONS:
-        raise LineSettingsRefusedError(
-            [f"{label}: there are {len(regions)} regions, but at most {_MAX_REGIONS} are possible. Delete some."]
-        )
+    if len(regions) > MAX_REGIONS:
+        raise LineSettingsRefusedError([f"{label}: there are {len(regions)} regions, but at most {MAX_REGIONS} are possible. Delete some."])
     small = [
         f"{label} {number}: the region is too small. Draw it larger, or delete it."
         for number, region in enumerate(regions, 1)
-        if _compute_area(region) < _MIN_AREA_SHARE
+        if region.area < MIN_REGION_AREA
     ]
     if small:
         raise LineSettingsRefusedError(small)
     return regions
-
-
-def _compute_area(region: Region) -> float:
-    """Returns the area of `region` as a share of the picture's area, 0..1."""
-    corners = region.corners
-    following = (*corners[1:], corners[0])
-    return abs(sum(one.x * other.y - other.x * one.y for one, other in zip(corners, following, strict=True))) / 2
 
 
 def _parse_number(text: str, label: str, least: float | None = None, above: float | None = None, most: float = 1) -> float | None:

@@ -86,6 +86,8 @@ def test_programs_get_json(settings: Settings) -> None:
         (("--line", "line-1", "--defect-share", "1"), "--defect-share"),
         (("--line", "line-1", "--miss-risk", "0"), "--miss-risk"),
         (("--line", "line-1", "--inspect", "0.9,0.1,0.1,0.9"), "is not a region. Give LEFT,TOP,RIGHT,BOTTOM"),
+        (("--line", "line-1", "--inspect", "0.5,0.5 0.9,0.5 0.7,0.5"), "is too small. A region has at least 0.01% of the picture's area."),
+        (("--line", "line-1", *(("--inspect", "0.1,0.1,0.9,0.9") * 33)), "There are 33 regions to inspect, but at most 32 are possible."),
         (("--line", "line-1", "--ignore", "0.9,0.1 2,0.9 0.1,0.1"), "All numbers are shares of the picture"),
     ],
 )

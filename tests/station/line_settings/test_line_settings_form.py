@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 from django.test import Client
+from pydantic import ValidationError
 
 from station.accounts.models import AuditEntry
 from station.line_settings.line_settings_form import LineSettingsForm, LineSettingsRefusedError
@@ -109,3 +110,10 @@ def test_the_page_is_for_engineers_and_changes_nothing_without_kafka(engineer: C
     assert not AuditEntry.objects.exists()
     assert "/lines/line-1/settings/" in engineer.get("/lines/line-1/").content.decode()
     assert "/lines/line-1/settings/" not in reviewer.get("/lines/line-1/").content.decode()
+
+
+def test_a_copy_of_a_record_is_checked() -> None:
+    for changes in ({"mm_per_px": 0.0}, {"inspect_regions": (TRIANGLE,) * 33}, {"threshold": 1.5}):
+        with pytest.raises(ValidationError):
+            RECORD.copy_with(**changes)
+    assert RECORD.copy_with(mm_per_px=0.3) == RECORD.model_copy(update={"mm_per_px": 0.3})
