@@ -151,7 +151,7 @@ class Inspector:
         )
         self._is_draining = False
         self._networks = ThreadPoolExecutor(parallel_batches, "networks")
-        self.shadow_judge = ShadowJudge(self._networks, self._is_idle, self._decode_again, self._line_rules.apply)
+        self.shadow_judge = ShadowJudge(self._networks, self._is_idle, self._decode_again, self._line_rules.find)
         self.drift_monitor = DriftMonitor(line.name for line in settings.lines if line.name not in settings.inspector.explain_lines)
         self.has_delivered = asyncio.Event()
         self._finished = asyncio.Event()
@@ -293,7 +293,7 @@ class Inspector:
             self._prepare(image, assignment.ensemble, rule.regions)
             for image, assignment, rule in zip(decoded, assignments, rules, strict=True)
         ]
-        judged = _judge_by_ensemble(fitting, assignments)
+        judged = _judge_by_ensemble(fitting, assignments, rules)
         labelled = [_apply_rule(rule, image) for rule, image in zip(rules, judged, strict=True)]
         labelled = _name_kinds(labelled, assignments)
         return JudgedBatch(records, labelled, assignments, rules, utc_now())
@@ -410,12 +410,13 @@ def _apply_rule(rule: LineRule, judged: JudgedImage) -> JudgedImage:
         return replace(judged, prediction=make_handling_error(judged.decoded.record.part, error))
 
 
-def _judge_by_ensemble(images: list[DecodedImage], assignments: list[ModelAssignment]) -> list[JudgedImage]:
+def _judge_by_ensemble(images: list[DecodedImage], assignments: list[ModelAssignment], rules: list[LineRule]) -> list[JudgedImage]:
     """Judges each image by the ensemble that is assigned to its line. All images of one ensemble are judged in one call."""
     judged: dict[int, JudgedImage] = {}
     for ensemble, indices in group_by_predictor([assignment.ensemble for assignment in assignments]):
         with metrics.inference_seconds.labels(ensemble.runtime.name).time():
-            judged.update(zip(indices, judge_images([images[index] for index in indices], ensemble), strict=True))
+            own_rules = [rules[index] for index in indices]
+            judged.update(zip(indices, judge_images([images[index] for index in indices], ensemble, own_rules), strict=True))
     return [judged[index] for index in range(len(images))]
 
 

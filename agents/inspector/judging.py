@@ -47,7 +47,11 @@ class PicturePredictor(Protocol):
     def threshold(self) -> float: ...
 
     def predict(
-        self, pixels: npt.NDArray[np.uint8], parts: Sequence[FoundPart | None], masks: Sequence[Mask | None]
+        self,
+        pixels: npt.NDArray[np.uint8],
+        parts: Sequence[FoundPart | None],
+        masks: Sequence[Mask | None],
+        rules: Sequence[DecisionRule | None],
     ) -> list[Prediction]: ...
 
 
@@ -67,24 +71,31 @@ class JudgedImage:
         return self.prediction.label if isinstance(self.prediction, Prediction) else "review"
 
 
-def judge_images(images: Sequence[DecodedImage], predictor: PicturePredictor) -> list[JudgedImage]:
+def judge_images(images: Sequence[DecodedImage], predictor: PicturePredictor, rules: Sequence[LineRule] | None = None) -> list[JudgedImage]:
     """Returns each of `images` with its prediction, in the same order.
 
     An image that could not be decoded, or that does not show the whole part, gets the reason instead of a prediction.
+
+    `rules` holds the rule of the line of each image. The labels of the result are still those of the model version, but a cascade needs the
+    rules to know about which pictures one network may decide alone.
     """
-    results = iter(_judge_isolated([image for image in images if isinstance(image.picture, DecodedPicture)], predictor))
+    by_image = [rule.rule for rule in rules] if rules else [None] * len(images)
+    decoded = [(image, rule) for image, rule in zip(images, by_image, strict=True) if isinstance(image.picture, DecodedPicture)]
+    results = iter(_judge_isolated(decoded, predictor))
     return [JudgedImage(image, image.picture if isinstance(image.picture, PictureError) else next(results)) for image in images]
 
 
-def _judge_isolated(images: Sequence[DecodedImage], predictor: PicturePredictor) -> list[Prediction | PictureError | PartCheck]:
+def _judge_isolated(
+    images: Sequence[tuple[DecodedImage, DecisionRule | None]], predictor: PicturePredictor
+) -> list[Prediction | PictureError | PartCheck]:
     """Judges `images` in one call. If the call fails, tries each half alone, until the picture that causes the failure is found."""
     if not images:
         return []
     try:
-        return list(judge_pictures([image.as_inspected() for image in images], predictor))
+        return list(judge_pictures([replace(image.as_inspected(), rule=rule) for image, rule in images], predictor))
     except Exception as error:  # noqa: BLE001  a picture can cause any error, and only this picture must fail
         if len(images) == 1:
-            return [PictureError(INFERENCE_FAILED, f"The networks failed on the picture of part {images[0].record.part}: {error!r}")]
+            return [PictureError(INFERENCE_FAILED, f"The networks failed on the picture of part {images[0][0].record.part}: {error!r}")]
         metrics.batches_split.inc()
         log.warning("The networks failed on a batch of %d pictures (%r). The batch is split to find the bad picture.", len(images), error)
         half = len(images) // 2
@@ -235,10 +246,6 @@ class LineRules:
     def find_regions(self, line: str) -> Regions | None:
         """Returns the regions of `line`, or None if people drew no regions."""
         return Regions.from_settings(self._current[0].find(line))
-
-    def apply(self, judged: JudgedImage, version: Version) -> JudgedImage:
-        """Returns `judged` with the label that follows from the settings of its line. `version` is the version that judged the image."""
-        return self.find(judged.decoded.record.part.line, version).apply(judged)
 
 
 def _make_rule(line: str, version: Version, settings: LiveSettingsByLine) -> LineRule:

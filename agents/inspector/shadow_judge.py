@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from agents.inspector.background_loop import BackgroundLoop
 from agents.inspector.decoding import DecodedImage
-from agents.inspector.judging import JudgedImage, judge_images
+from agents.inspector.judging import JudgedImage, LineRule, judge_images
 from models.inference.ensemble import Ensemble
 from models.inference.soft_vote import Prediction
 from models.registry import Version
@@ -33,8 +33,8 @@ _BUSY_WAIT_S = 0.02
 # A function that decodes an image again for the given ensemble. A shadow version can need pictures of another size than the version in use.
 DecodeAgain = Callable[[DecodedImage, Ensemble], DecodedImage]
 
-# A function that labels an image by the settings of its line. The second argument is the version that judged the image.
-ApplyRule = Callable[[JudgedImage, Version], JudgedImage]
+# A function that returns the rule by which the settings of a line label an image. The second argument is the version that judges the image.
+FindRule = Callable[[str, Version], LineRule]
 
 
 @dataclass(frozen=True)
@@ -54,11 +54,11 @@ class ShadowSample:
 class ShadowJudge:
     """Lets shadow versions judge queued images while `is_idle` returns True. `executor` holds the threads in which networks run."""
 
-    def __init__(self, executor: Executor, is_idle: Callable[[], bool], decode_again: DecodeAgain, apply_rule: ApplyRule) -> None:
+    def __init__(self, executor: Executor, is_idle: Callable[[], bool], decode_again: DecodeAgain, find_rule: FindRule) -> None:
         self._executor = executor
         self._is_idle = is_idle
         self._decode_again = decode_again
-        self._apply_rule = apply_rule
+        self._find_rule = find_rule
         self._samples: deque[ShadowSample] = deque()
         self._loop = BackgroundLoop()
 
@@ -97,8 +97,9 @@ class ShadowJudge:
         """Lets the shadow version judge `batch`. Counts and logs each label that differs from the verdict. Runs in a network thread."""
         shadow = batch[0].shadow
         images = [self._fit(sample.judged.decoded, shadow) for sample in batch]
-        for sample, judged in zip(batch, judge_images(images, shadow), strict=True):
-            other = self._apply_rule(judged, shadow.version)
+        rules = [self._find_rule(image.record.part.line, shadow.version) for image in images]
+        for sample, rule, judged in zip(batch, rules, judge_images(images, shadow, rules), strict=True):
+            other = rule.apply(judged)
             part = sample.judged.decoded.record.part
             metrics.shadow_judged.labels(part.line, shadow.version_name).inc()
             if other.label != sample.judged.label:

@@ -211,8 +211,10 @@ def judge_again(
         decoded = decode_image(image, ensemble.side_px, settings.pictures, store, keep_original=ensemble.details is not None)
         regions = rules.find_regions(image.part.line) if rules else None
         images.append(decoded.search_details(ensemble.details, regions).check(ensemble.part_reference))
-    judged = judge_images(images, ensemble)
-    return [rules.apply(image, ensemble.version) for image in judged] if rules else judged
+    if rules is None:
+        return judge_images(images, ensemble)
+    own_rules = [rules.find(image.part.line, ensemble.version) for image in batch]
+    return [rule.apply(image) for rule, image in zip(own_rules, judge_images(images, ensemble, own_rules), strict=True)]
 
 
 # Topic, partition and offset of an image record.

@@ -5,12 +5,13 @@ A cascade saves most of the computing time, but changes some verdicts. `castline
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from models.inference.line_threshold import DecisionRule
 from models.inference.runtimes.runtime import Runtime
 from models.inference.soft_vote import MIN_PROBABILITY, SoftVote, VoterProbabilities
 from models.registry import Version
@@ -43,24 +44,38 @@ class Cascade:
         self.first.warm_up()
         self.others.warm_up()
 
-    def predict(self, pixels: npt.NDArray[np.uint8]) -> VoterProbabilities:
+    def predict(self, pixels: npt.NDArray[np.uint8], rules: Sequence[DecisionRule | None] | None = None) -> VoterProbabilities:
         """Returns the voters' class probabilities, shape (n, voters, classes). They are NaN for a voter that did not judge the picture.
 
-        Input shape: (n, side_px, side_px), grey level 0..255, 1 <= n <= max_batch.
+        Input shape: (n, side_px, side_px), grey level 0..255, 1 <= n <= max_batch. For `rules`, see `is_certain`.
         """
         first = self.first.predict(pixels)
         probabilities = np.full((len(pixels), len(self.vote.names), first.shape[-1]), np.nan, np.float32)
         probabilities[:, self.first_index] = first[:, 0]
-        doubtful = np.flatnonzero(~self.is_certain(probabilities))
+        doubtful = np.flatnonzero(~self.is_certain(probabilities, rules))
         if len(doubtful):
             probabilities[doubtful[:, None], self._other_indices] = self.others.predict(pixels[doubtful])
         return probabilities
 
-    def is_certain(self, probabilities: VoterProbabilities) -> npt.NDArray[np.bool_]:
-        """Returns a mask, shape (n,), of the pictures about which the first voter decides alone."""
+    def is_certain(self, probabilities: VoterProbabilities, rules: Sequence[DecisionRule | None] | None = None) -> npt.NDArray[np.bool_]:
+        """Returns a mask, shape (n,), of the pictures about which the first voter decides alone.
+
+        `rules` holds the rule of the line of each picture, or None for the rule of the version. The cascade band fits only the rule of the
+        version. For another rule, the band is widened: it then also contains the threshold and the review band of this rule, with the same
+        margin.
+        """
         own = _compute_own_probability(self.vote, self.first_index, probabilities)
-        result: npt.NDArray[np.bool_] = (own < self.band.low) | (own >= self.band.high)
+        by_rule = {rule: self._widen_band(rule) for rule in set(rules or [None])}
+        low, high = np.array([by_rule[rule] for rule in rules or [None] * len(own)]).T
+        result: npt.NDArray[np.bool_] = (own < low) | (own >= high)
         return result
+
+    def _widen_band(self, rule: DecisionRule | None) -> tuple[float, float]:
+        if rule is None:
+            return self.band.low, self.band.high
+        low = _scale_odds(min(rule.low, rule.threshold), 1 / ODDS_MARGIN)
+        high = _scale_odds(max(rule.high, rule.threshold), ODDS_MARGIN)
+        return min(self.band.low, low), max(self.band.high, high)
 
     @property
     def all_voters(self) -> Runtime:

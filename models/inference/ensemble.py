@@ -17,6 +17,7 @@ import numpy.typing as npt
 from models.anomaly.version_scorers import DetailInspection, VersionDetails, VersionScorer, open_details, open_scorers
 from models.inference.cascade import Cascade, open_cascade
 from models.inference.golden_set import check_golden_scores, check_golden_set
+from models.inference.line_threshold import DecisionRule
 from models.inference.runtimes.runtime import BATCH_SIZES, Runtime, open_runtime, resolve_runtime
 from models.inference.segmentation import Segmentation, open_segmentation
 from models.inference.soft_vote import Prediction, SoftVote
@@ -72,6 +73,7 @@ class Ensemble:
         pixels: npt.NDArray[np.uint8],
         parts: Sequence[FoundPart | None] | None = None,
         masks: Sequence[Mask | None] | None = None,
+        rules: Sequence[DecisionRule | None] | None = None,
     ) -> list[Prediction]:
         """Returns one prediction for each picture, in order. The networks choose the label, and the scorers add anomaly scores.
 
@@ -80,9 +82,13 @@ class Ensemble:
         - `pixels`: shape (n, side_px, side_px), grey level 0..255, 1 <= n <= max_batch.
         - `parts`: the outlines of the parts, or None.
         - `masks`: the pixels that the scorers inspect, or None for the whole picture. The networks always judge the whole picture.
+        - `rules`: the rule by which the line of each picture chooses its label, or None for the rule of the version. The rules change no
+          label here, but a cascade asks all networks about a picture whose label could otherwise depend on one network alone.
         """
         if not self.vote.names:
             predictions = [Prediction("ok", None, {}) for _ in pixels]
+        elif isinstance(self.runtime, Cascade):
+            predictions = self.vote.predict(self.runtime.predict(pixels, rules))
         else:
             predictions = self.vote.predict(self.runtime.predict(pixels))
         if not self.scorers:
@@ -150,7 +156,11 @@ class PixelPredictor(Protocol):
     """Predicts defects in a batch of reduced pictures. `Ensemble` implements this protocol."""
 
     def predict(
-        self, pixels: npt.NDArray[np.uint8], parts: Sequence[FoundPart | None], masks: Sequence[Mask | None]
+        self,
+        pixels: npt.NDArray[np.uint8],
+        parts: Sequence[FoundPart | None],
+        masks: Sequence[Mask | None],
+        rules: Sequence[DecisionRule | None],
     ) -> list[Prediction]: ...
 
 
@@ -161,12 +171,14 @@ class InspectedPicture:
     - `check`: whether the picture shows the whole part, or None if the version does not check this.
     - `inspection`: the result of the search for small defects, or None if the picture was not searched.
     - `mask`: the pixels that the anomaly scores may use, or None for the whole picture. The networks always judge the whole picture.
+    - `rule`: the rule by which the line of the picture chooses the label, or None for the rule of the version.
     """
 
     pixels: npt.NDArray[np.uint8]
     check: PartCheck | None = None
     inspection: DetailInspection | None = None
     mask: Mask | None = None
+    rule: DecisionRule | None = None
 
 
 def inspect_picture(picture: DecodedPicture, ensemble: Ensemble) -> InspectedPicture:
@@ -190,7 +202,8 @@ def judge_pictures(pictures: Sequence[InspectedPicture], predictor: PixelPredict
     if judged:
         parts = [picture.check.part if picture.check else None for picture in judged]
         masks = [picture.mask for picture in judged]
-        predictions = iter(predictor.predict(np.stack([picture.pixels for picture in judged]), parts, masks))
+        rules = [picture.rule for picture in judged]
+        predictions = iter(predictor.predict(np.stack([picture.pixels for picture in judged]), parts, masks, rules))
     return [
         picture.check if picture.check is not None and picture.check.reason else _add_inspection(next(predictions), picture.inspection)
         for picture in pictures

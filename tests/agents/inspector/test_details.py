@@ -171,11 +171,11 @@ def test_with_networks_the_settings_of_the_line_decide_and_a_defect_stays_a_defe
     assert isinstance(judged.prediction, Prediction)
     score = judged.prediction.scores["detail-template"]
     ok, defect = (Prediction(label, 0.2, {"alexnet": 0.2}).add_score("detail-template", score) for label in ("ok", "defect"))
-    strict, plain = make_rules(review_anomalies=True), make_rules()
+    strict, plain = (make_rules(review_anomalies=value).find("line-1", VERSION) for value in (True, None))
     assert ok.label == "ok"
-    assert strict.apply(replace(judged, prediction=ok), VERSION).label == "review"
-    assert plain.apply(replace(judged, prediction=ok), VERSION).label == "ok"
-    assert strict.apply(replace(judged, prediction=defect), VERSION).label == "defect"
+    assert strict.apply(replace(judged, prediction=ok)).label == "review"
+    assert plain.apply(replace(judged, prediction=ok)).label == "ok"
+    assert strict.apply(replace(judged, prediction=defect)).label == "defect"
 
 
 def test_a_template_that_does_not_fit_its_manifest_is_refused(version: Version) -> None:

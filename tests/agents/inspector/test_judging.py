@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from agents.inspector.decoding import DecodedImage
 from agents.inspector.judging import INFERENCE_FAILED, JudgedImage, LineRules, group_by_predictor, judge_images, make_verdict, name_kinds
-from models.inference.line_threshold import choose_line_threshold
+from models.inference.line_threshold import DecisionRule, choose_line_threshold
 from models.inference.soft_vote import Prediction
 from models.pictures.decoder import DecodedPicture
 from models.pictures.part_finder import FoundPart, PartCheck, PartRefusal, learn_part_reference
@@ -44,10 +44,18 @@ class FragileNetworks:
 
     def __init__(self) -> None:
         self.batch_sizes: list[int] = []
+        self.thresholds: list[float | None] = []
 
-    def predict(self, pixels: npt.NDArray[np.uint8], parts: Sequence[FoundPart | None], masks: Sequence[Mask | None]) -> list[Prediction]:
-        assert len(parts) == len(masks) == len(pixels)
+    def predict(
+        self,
+        pixels: npt.NDArray[np.uint8],
+        parts: Sequence[FoundPart | None],
+        masks: Sequence[Mask | None],
+        rules: Sequence[DecisionRule | None],
+    ) -> list[Prediction]:
+        assert len(parts) == len(masks) == len(rules) == len(pixels)
         self.batch_sizes.append(len(pixels))
+        self.thresholds += [rule.threshold if rule else None for rule in rules]
         greys = pixels[:, 0, 0]
         if (greys == POISON).any():
             raise RuntimeError("poisoned")
@@ -200,6 +208,14 @@ def make_rules(**given: Any) -> LineRules:
     return rules
 
 
+def test_the_networks_know_the_rule_of_the_line_of_each_picture() -> None:
+    """A cascade needs the rule, because the first network alone must not decide about a picture near the thresholds of its line."""
+    networks = FragileNetworks()
+    rules = [make_rules(threshold=share).find("line-1", VERSION) for share in (0.2, 0.3, 0.4)]
+    judge_images(make_images([10, None, 20]), networks, rules)
+    assert networks.thresholds == [0.2, 0.4]
+
+
 def test_a_line_without_settings_keeps_the_labels_and_the_verdict_ids_of_the_version() -> None:
     for rules, line in ((LineRules(), "line-1"), (make_rules(threshold=0.0), "line-2"), (make_rules(mm_per_px=0.1), "line-1")):
         judged, rule = make_judged_image(line, 1, PIXELS), rules.find(line, VERSION)
@@ -211,7 +227,7 @@ def test_a_line_without_settings_keeps_the_labels_and_the_verdict_ids_of_the_ver
 
 def test_a_threshold_changes_the_label_and_the_id_and_leaves_the_probability() -> None:
     rules = make_rules(threshold=0.005)
-    judged = rules.apply(make_judged_image("line-1", 1, PIXELS), VERSION)
+    judged = rules.find("line-1", VERSION).apply(make_judged_image("line-1", 1, PIXELS))
     assert judged.label == "defect"
     assert isinstance(judged.prediction, Prediction)
     assert (judged.prediction.defect_probability, judged.prediction.reason) == (0.01, "")
@@ -232,14 +248,14 @@ def test_a_share_of_defects_gives_the_threshold_of_each_version() -> None:
 
 def test_a_label_in_the_moved_review_band_has_the_reason_doubt() -> None:
     version = Version(Path("v3"), make_manifest(band={"low": 0.25, "high": 0.35}))
-    prediction = make_rules(threshold=0.01).apply(make_judged_image("line-1", 1, PIXELS), version).prediction
+    prediction = make_rules(threshold=0.01).find("line-1", version).apply(make_judged_image("line-1", 1, PIXELS)).prediction
     assert isinstance(prediction, Prediction)
     assert (prediction.label, prediction.reason) == ("review", "doubt")
 
 
 def test_a_picture_that_could_not_be_judged_stays_for_review() -> None:
     judged = make_judged_image("line-1", 1, None)
-    assert make_rules(threshold=1.0).apply(judged, VERSION) is judged
+    assert make_rules(threshold=1.0).find("line-1", VERSION).apply(judged) is judged
 
 
 def test_a_version_that_cannot_take_a_share_into_account_keeps_its_threshold(caplog: pytest.LogCaptureFixture) -> None:
@@ -263,7 +279,7 @@ def test_settings_that_would_call_every_part_the_same_keep_the_threshold_of_the_
 def test_with_a_miss_risk_a_part_passes_only_if_it_is_certain_enough() -> None:
     rules = make_rules(miss_risk=0.05)
     version = Version(Path("v5"), make_measured_manifest((0.001, 0.1), (0.005, *[0.9] * 19), version="v5"))
-    prediction = rules.apply(make_judged_image("line-1", 1, PIXELS), version).prediction
+    prediction = rules.find("line-1", version).apply(make_judged_image("line-1", 1, PIXELS)).prediction
     assert isinstance(prediction, Prediction)
     assert (prediction.label, prediction.reason, prediction.defect_probability) == ("review", "doubt", 0.01)
     assert rules.find("line-1", version).threshold == 0.3

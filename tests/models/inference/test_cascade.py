@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
 from models.inference.cascade import Cascade, find_cascade_band, open_cascade
-from models.inference.ensemble import open_ensemble
+from models.inference.ensemble import Ensemble, open_ensemble
+from models.inference.line_threshold import DecisionRule
 from models.inference.runtimes.runtime import Runtime
 from models.inference.soft_vote import SoftVote, VoterProbabilities
 from models.registry import Version, open_registry
@@ -69,6 +71,41 @@ def test_a_picture_decided_alone_has_one_vote_and_its_label() -> None:
     assert [set(one.votes) for one in predictions] == [{"lenet"}, {"lenet", "alexnet"}, {"lenet"}, {"lenet", "alexnet"}]
     assert [predictions[0].label, predictions[2].label] == ["ok", "defect"]
     assert predictions[0].defect_probability == pytest.approx(0.01, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("rule", "asked"),
+    [
+        (None, [1, 3]),
+        (DecisionRule(0.3, 0.3, 0.3), [1, 3]),
+        (DecisionRule(0.3, 0.005, 0.3), [0, 1, 3]),
+        (DecisionRule(0.01, 0.01, 0.01), [0, 1, 3]),
+        (DecisionRule(0.99, 0.99, 0.99), [1, 2, 3]),
+        (DecisionRule(0.3, 0.3, 0.995), [1, 2, 3]),
+    ],
+)
+def test_all_voters_see_a_picture_that_is_near_the_thresholds_of_its_line(rule: DecisionRule | None, asked: list[int]) -> None:
+    cascade, _ = make_cascade()
+    assert np.flatnonzero(~np.isnan(cascade.predict(PICTURES, [rule] * 4)[:, 1, 0])).tolist() == asked
+
+
+def test_a_defect_that_lenet_calls_good_does_not_pass_below_the_miss_risk_of_its_line() -> None:
+    """LeNet is surer than the pass threshold 0.005 that the part is good, but AlexNet sees the defect."""
+    probabilities = make_probabilities((0.004, 0.9))
+    band = CascadeBand(voter="lenet", low=0.1, high=0.9)
+    cascade = Cascade("cascade", 8, FixedRuntime(probabilities[:, :1]), FixedRuntime(probabilities[:, 1:]), make_vote(), 0, band)
+    ensemble, rule = Ensemble(cast(Version, None), cascade, cascade.vote), DecisionRule(0.3, 0.005, 0.3)
+    (prediction,) = ensemble.predict(PICTURES[:1], rules=[rule])
+    assert prediction.defect_probability is not None
+    assert rule.choose_label(prediction.defect_probability) == "defect"
+
+
+def test_each_picture_of_a_batch_has_the_rule_of_its_own_line() -> None:
+    cascade, _ = make_cascade()
+    strict = DecisionRule(0.3, 0.005, 0.3)
+    for rules, asked in (([strict, None], [0]), ([None, strict], [1]), ([None, None], [])):
+        probabilities = cascade.predict(PICTURES[[0, 0]], rules)
+        assert np.flatnonzero(~np.isnan(probabilities[:, 1, 0])).tolist() == asked
 
 
 def test_no_picture_outside_the_band_gets_another_label_from_the_ensemble() -> None:
