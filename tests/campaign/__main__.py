@@ -154,7 +154,7 @@ def run(options: argparse.Namespace, folder: Path) -> int:
                 _strike(campaign, options)
             _finish(campaign, plant)
         end = {"last_fault_ended_at": campaign.last_ended_at, "stopped_at": time.time(), "topics_dumped": True}
-        dump_topics(plant.broker_settings, folder)
+        dump_topics(plant.broker_settings, folder, plant.injected)
         (folder / "end.json").write_text(json.dumps(end))
         campaign.report("the plant stops")
     for kind, number in sorted(campaign.counts.items()):

@@ -164,6 +164,8 @@ class Plant:
         self._token = secrets.token_hex(16)
         self.machines: Mapping[str, Machine] = MappingProxyType({})
         self.cameras: dict[str, Camera] = {}
+        # Topic, partition and offset of the records that the campaign itself has written to Kafka.
+        self.injected: set[tuple[str, int, int]] = set()
         self._stack = ExitStack()
 
     @property

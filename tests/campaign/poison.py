@@ -53,10 +53,14 @@ def send_records(plant: Plant, kind: str, seed: int, count: int) -> None:
     ]
     # Each record is a batch of its own, because the broker refuses whole batches.
     producer = KafkaProducer(bootstrap_servers=plant.bootstrap, batch_size=0, enable_idempotence=False, acks="all")
+    sent = []
     for record in records:
         value = b"" if record.key is None and record.value is None else record.value
-        producer.send(topic, key=record.key, value=value, headers=[*record.headers, (MARK, b"1")], timestamp_ms=record.timestamp_ms)
+        headers = [*record.headers, (MARK, b"1")]
+        sent.append(producer.send(topic, key=record.key, value=value, headers=headers, timestamp_ms=record.timestamp_ms))
     producer.close(30)
+    stored = [future.value for future in sent if future.succeeded()]
+    plant.injected |= {(place.topic, place.partition, place.offset) for place in stored}
 
 
 def send_large_pictures(plant: Plant, line: str, seed: int) -> None:
@@ -68,7 +72,8 @@ def send_large_pictures(plant: Plant, line: str, seed: int) -> None:
     for number in range(2):
         key = f"{line}:1:{_FIRST_PART + seed % 10**6 * 100 + number}".encode()
         try:
-            producer.send(topic, key=key, value=bytes(_LARGE_BYTES), headers=[(MARK, b"1")]).get(30)
+            place = producer.send(topic, key=key, value=bytes(_LARGE_BYTES), headers=[(MARK, b"1")]).get(30)
+            plant.injected.add((place.topic, place.partition, place.offset))
         except KafkaError:
             # The broker may be away or full. The dump of the topics shows whether it has taken the record.
             break

@@ -6,7 +6,7 @@ import base64
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -181,29 +181,42 @@ def _get(url: str) -> tuple[int, str]:
         return 0, ""
 
 
-def dump_topics(settings: Settings, folder: Path) -> None:
+def dump_topics(settings: Settings, folder: Path, injected: Set[tuple[str, int, int]]) -> None:
     """Writes all records of all topics to `topics/<topic>.jsonl`, and the places of those that the campaign has written to
     `injected.jsonl`.
+
+    `injected` holds the topic, partition and offset of the records that are known. The marks of the others are found in the topics.
     """
     (folder / "topics").mkdir()
     consumer = KafkaConsumer(bootstrap_servers=settings.bootstrap, enable_auto_commit=False, consumer_timeout_ms=20_000)
-    with (folder / "injected.jsonl").open("w") as injected:
-        for topic in sorted(name for name in consumer.topics() if name.startswith(settings.topics.prefix)):
-            places = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic))]
-            consumer.assign(places)
-            consumer.seek_to_beginning(*places)
-            ends = consumer.end_offsets(places)
-            with (folder / "topics" / f"{topic}.jsonl").open("w") as file:
-                while any(consumer.position(place) < ends[place] for place in places):
-                    for records in consumer.poll(timeout_ms=1000).values():
-                        for record in records:
-                            file.write(json.dumps(_describe(record)) + "\n")
-                            names = {name for name, _ in record.headers}
-                            # A dead letter keeps the headers of its record.
-                            if MARK in names and "dead-role" not in names:
-                                place = {"topic": topic, "partition": record.partition, "offset": record.offset}
-                                write_line(injected, place)
+    written = set(injected)
+    for topic in sorted(name for name in consumer.topics() if name.startswith(settings.topics.prefix)):
+        places = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic))]
+        consumer.assign(places)
+        consumer.seek_to_beginning(*places)
+        ends = consumer.end_offsets(places)
+        with (folder / "topics" / f"{topic}.jsonl").open("w") as file:
+            while any(consumer.position(place) < ends[place] for place in places):
+                for records in consumer.poll(timeout_ms=1000).values():
+                    for record in records:
+                        file.write(json.dumps(_describe(record)) + "\n")
+                        if place := _find_injected(record):
+                            written.add(place)
+    with (folder / "injected.jsonl").open("w") as file:
+        for topic, partition, offset in sorted(written):
+            write_line(file, {"topic": topic, "partition": partition, "offset": offset})
     consumer.close()
+
+
+def _find_injected(record: Any) -> tuple[str, int, int] | None:
+    """Returns the place of the record that the campaign has written: `record`, or the record that the dead letter `record` is about."""
+    headers = {name: value.decode(errors="replace") for name, value in record.headers if value is not None}
+    if MARK not in headers:
+        return None
+    # A role that writes a dead letter keeps the headers of the record and adds its own behind them. The campaign adds its mark as the last.
+    if list(headers)[-1] == MARK:
+        return record.topic, record.partition, record.offset
+    return headers["dead-topic"], int(headers["dead-partition"]), int(headers["dead-offset"])
 
 
 def _describe(record: Any) -> dict[str, Any]:

@@ -46,6 +46,7 @@ class _Lane:
     known: dict[int, _KnownCasting] = field(default_factory=dict)
     run: int = 0
     parts: int = 0
+    servo_us: int = 0
 
 
 class World:
@@ -62,12 +63,18 @@ class World:
         lane, at = self._lanes[facts["lane"]], self._clock(facts["at_us"])
         if event == "camera":
             self._trigger(lane, facts["run"], at)
-        elif event == "servo" and facts["to_us"] == lane.plant.belt.out_us:
+        elif event == "servo":
+            self._move_gate(lane, facts["to_us"], at)
+        elif event == "fell":
+            self._leave(lane, facts)
+
+    def _move_gate(self, lane: _Lane, to_us: int, at: float) -> None:
+        # A board that was reset commands its servo anew. A servo that has this position already does not move.
+        was_out, lane.servo_us = lane.servo_us == lane.plant.belt.out_us, to_us
+        if to_us == lane.plant.belt.out_us and not was_out:
             write_line(self._castings, {"gate": "moved", "line": lane.line, "at": at})
             if behind := [known for known in lane.known.values() if known.eye2_at is not None]:
                 behind[-1].gate_moves += 1
-        elif event == "fell":
-            self._leave(lane, facts)
 
     def note_reset(self, at_us: float) -> None:
         """Writes that the board was reset. All belts are at the same board."""

@@ -20,6 +20,8 @@ from tests.campaign_judge.verdict_times import estimate_verdict_times
 IN_TIME_S = 1.0
 # A board without power or in its boot loader moves no gate. It needs 0.84 s for its boot loader and then sets the gate to the safe state.
 _RESET_BEFORE_S, _RESET_AFTER_S = 0.5, 1.5
+# A casting lies before its gate for this long after photo-eye 2. A board that is reset meanwhile sets the gate to the safe state.
+_AT_GATE_S = 0.3
 # A verdict is written at most this long before or after its casting reaches photo-eye 2.
 _CLOCK_S = 10.0
 # The board can forget a report that was not acknowledged in a reset this long after the casting was at the gate.
@@ -110,6 +112,12 @@ def _was_reset_after(casting: Casting, recording: Recording) -> bool:
     return any(since_at <= reset_at <= until_at for reset_at in recording.resets[casting.line])
 
 
+def _was_reset_at_gate(casting: Casting, recording: Recording) -> bool:
+    """Returns whether the board was reset after it had sent its report about a casting, and before the casting was in the chute."""
+    at = casting.eye2_at or 0.0
+    return casting.left_by == "chute" and any(at <= reset_at <= at + _AT_GATE_S for reset_at in recording.resets[casting.line])
+
+
 def _judge_records(casting: Casting, records: list[JsonRecord], recording: Recording, findings: Findings) -> None:
     if not records:
         findings.add(Kind.NOT_RECORDED, casting.name)
@@ -123,7 +131,9 @@ def _judge_records(casting: Casting, records: list[JsonRecord], recording: Recor
     if len({record.fields.get("event") for record in acted if record.fields.get("gate_moved")}) > 1:
         findings.add(Kind.MOVED_TWICE, f"the sorted records of {casting.name} have more than one movement of the gate")
     sides = {"chute" if record.fields["action"] == "diverted" else "belt" for record in acted if record.fields["action"] != "stopped"}
-    if sides and sides != {casting.left_by}:
+    if sides and sides != {casting.left_by} and _was_reset_at_gate(casting, recording):
+        findings.counts["castings that lay before the gate when the board was reset"] += 1
+    elif sides and sides != {casting.left_by}:
         findings.add(Kind.OTHER_RECORD, f"{casting.name} left by the {casting.left_by}: {[_short(record) for record in records]}")
     if not acted:
         _judge_untracked(casting, records, recording, findings)

@@ -198,7 +198,7 @@ def _judge_dead_letters(recording: Recording, topics: Topics, pictures: dict[Pic
             findings.counts["dead letters about injected records"] += 1
         elif reason == "expired":
             findings.counts["dead letters about pictures that expired"] += 1
-        elif place in images and not pictures[place[0].rsplit(".", 1)[-1], images[place].picture_sha256].castings:
+        elif _is_of_no_casting(letter, place, images, pictures):
             findings.counts["dead letters about pictures of no casting"] += 1
         else:
             detail = letter.headers.get("dead-detail", "")[:200]
@@ -207,6 +207,16 @@ def _judge_dead_letters(recording: Recording, topics: Topics, pictures: dict[Pic
         findings.counts["injected image records"] += 1
         if record.place not in answered:
             findings.add(Kind.UNJUDGED, f"the injected record at {record.name} has neither a verdict nor a dead letter")
+
+
+def _is_of_no_casting(letter: TopicRecord, place: Place, images: Mapping[Place, TopicRecord], pictures: dict[PictureKey, _Picture]) -> bool:
+    """Returns whether a dead letter is about an uploaded picture that shows no casting.
+
+    If a full disk has dropped the picture, the dead letter still has its checksum.
+    """
+    sha256 = images[place].picture_sha256 if place in images else letter.headers.get("sha256", "")
+    picture = pictures.get((place[0].rsplit(".", 1)[-1], sha256))
+    return picture is not None and not picture.castings and (place in images or bool(picture.uploads))
 
 
 def _number(letter: TopicRecord, header: str) -> int:

@@ -277,6 +277,16 @@ def test_a_casting_whose_number_only_the_board_knew_needs_a_record_of_its_pictur
     assert found(judge_run(not_reset, tmp_path / "not-reset")) == {Kind.NOT_RECORDED: 1}
 
 
+def test_a_casting_before_the_gate_may_fall_into_the_chute_when_the_board_is_reset(tmp_path: Path) -> None:
+    run = CLEAN.copy()
+    run.casting(OK)["left_by"] = "chute"
+    assert Kind.OTHER_RECORD in found(judge_run(run, tmp_path / "no-reset"))
+    run.files["castings"].append({"board": "reset", "line": "north", "at": run.casting(OK)["eye2_at"] + 0.07})
+    judgement = judge_run(run, tmp_path / "reset")
+    assert Kind.OTHER_RECORD not in judgement.findings.faults
+    assert judgement.findings.counts["castings that lay before the gate when the board was reset"] == 1
+
+
 @pytest.mark.parametrize(("spoil", "kind"), FAULTS, ids=[spoil.__name__ for spoil, _ in FAULTS])
 def test_a_single_fault_is_found_and_nothing_else(spoil: Callable[[SampleRun], None], kind: Kind, tmp_path: Path) -> None:
     run = CLEAN.copy()
