@@ -13,6 +13,7 @@ from streams.records import Command
 from streams.settings import KafkaRole, Settings
 from streams.signatures import check_signature
 from streams.topics import TopicNames
+from streams.unreadable_batches import check_readable
 
 SIGNATURE_HEADER = "castline-signature"
 
@@ -31,6 +32,7 @@ def decode_command(settings: Settings, key: bytes | None, value: bytes | None, h
 
     Raises RecordError if the record is malformed, has the key of another line, or needs a signature and has no valid one.
     """
+    check_readable(value)
     if settings.sorter.command_key.get_secret_value():
         expected = _sign(settings, key or b"", value or b"").encode()
         if not hmac.compare_digest(headers.get(SIGNATURE_HEADER, b""), expected):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.consumer.fetcher import Fetcher
 from kafka.errors import KafkaError, UnknownTopicOrPartitionError
 from kafka.net.compat import KafkaNetClient
 
@@ -20,6 +21,7 @@ from streams.backoff import Backoff
 from streams.errors import CastlineError
 from streams.kafka_users import read_login
 from streams.settings import KafkaSettings, Settings
+from streams.unreadable_batches import ReadableBatches
 
 _SECURITY_PROTOCOLS = {"plaintext": "PLAINTEXT", "tls": "SSL", "sasl-plaintext": "SASL_PLAINTEXT", "sasl-tls": "SASL_SSL"}
 _READ_TIMEOUT_S = 30
@@ -88,8 +90,17 @@ def make_client_arguments(settings: Settings, role: str) -> dict[str, Any]:
     return arguments
 
 
+class _PartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc]  # kafka-python ships no types
+    """The records of a broker's answer for one partition. A batch that cannot be decoded yields a record with an `UnreadableBatch`."""
+
+    def __init__(self, fetch_offset: int, place: TopicPartition, batches: Any, **options: Any) -> None:
+        super().__init__(fetch_offset, place, ReadableBatches(batches, place, fetch_offset), **options)
+
+
 def open_client(kind: type[Client], *topics: str, **arguments: Any) -> Client:
     """Makes a kafka-python client of this `kind`, and returns it. A consumer reads `topics`. Raises what the constructor of `kind` raises.
+
+    In place of records that cannot be decoded, a consumer gets a record whose value is an `UnreadableBatch`.
 
     If the constructor of kafka-python fails, for example because no broker answers, it leaves a thread that tries to connect for ever.
     This function ends the thread.
@@ -101,11 +112,14 @@ def open_client(kind: type[Client], *topics: str, **arguments: Any) -> Client:
         return networks[-1]
 
     try:
-        return kind(*topics, kafka_client=make_network, **arguments)
+        client = kind(*topics, kafka_client=make_network, **arguments)
     except BaseException:
         for network in networks:
             network.close()
         raise
+    if isinstance(client, KafkaConsumer):
+        client._fetcher.PartitionRecords = _PartitionRecords
+    return client
 
 
 def make_reader(settings: Settings, role: str, **options: Any) -> KafkaConsumer:

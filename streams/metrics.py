@@ -171,6 +171,11 @@ records_skipped = Counter(
     "Invalid records that the role skipped without a dead letter, by kind of topic. Each process of the role counts the record.",
     ["role", "kind"],
 )
+batches_unreadable = Counter(
+    "castline_batches_unreadable_total",
+    "Batches of records that this process skipped because it cannot decode them, by kind of topic. Each process counts the batch.",
+    ["kind"],
+)
 signatures_refused = Counter(
     "castline_signatures_refused_total",
     "Records that the role refused because no permitted role had signed them, by kind of topic.",
@@ -377,9 +382,10 @@ _DEAD_LETTER_REASONS_BY_ROLE = {
         "partly-blank",
         "inference-failed",
         "expired",
+        "unreadable",
     ),
     "sorter": ("verdict", "command"),
-    "archivist": ("not-a-record", "other-line", "empty", "identity", "refused-by-archive"),
+    "archivist": ("not-a-record", "other-line", "empty", "identity", "refused-by-archive", "unreadable"),
 }
 _SORTING_ACTIONS_AND_REASONS = (
     *(("diverted", reason) for reason in ("verdict", "no-verdict", "late-verdict", "fault", "unmatched")),
@@ -387,6 +393,8 @@ _SORTING_ACTIONS_AND_REASONS = (
     *(("stopped", reason) for reason in ("no-verdict", "late-verdict", "fault", "unmatched")),
     *(("untracked", reason) for reason in ("board-restarted", "unmatched", "taken-off", "fault", "late-verdict")),
 )
+for _kind in ("images", "verdicts", "sorted", "findings", "dead-letters", "reviews", "models", "lines", "commands"):
+    batches_unreadable.labels(_kind)
 
 
 def initialise_counters(role: str, line: str, fault_codes: Iterable[int] = ()) -> None:

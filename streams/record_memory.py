@@ -19,10 +19,12 @@ from collections.abc import Callable
 from typing import Any
 
 import faust
+from aiokafka.consumer import fetcher as aiokafka_fetcher
 from faust.app.base import ThrowableQueue
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread
 
 from streams.errors import drop_traceback
+from streams.unreadable_batches import ReadableBatches
 
 # Faust stops fetching when its queue is full. Faust fetches again when the queue has shrunk to this share of its limit.
 _RESUME_SHARE = 0.4
@@ -117,6 +119,17 @@ class BoundedApp(faust.App):  # type: ignore[misc]  # Faust ships no types
         return FetchedRecords(
             maxsize=maxsize, flow_control=self.flow_control, clear_on_resume=clear_on_resume, max_bytes=self.buffer_bytes // 4
         )
+
+
+class _PartitionRecords(aiokafka_fetcher.PartitionRecords):  # type: ignore[misc]  # aiokafka ships no types
+    """The records of a broker's answer for one partition. A batch that cannot be decoded yields a record with an `UnreadableBatch`."""
+
+    def __init__(self, place: Any, batches: Any, aborted_transactions: Any, fetch_offset: int, *arguments: Any) -> None:
+        super().__init__(place, ReadableBatches(batches, place, fetch_offset), aborted_transactions, fetch_offset, *arguments)
+
+
+# aiokafka has no setting for this class.
+aiokafka_fetcher.PartitionRecords = _PartitionRecords
 
 
 class BoundedConsumerThread(AIOKafkaConsumerThread):  # type: ignore[misc]  # Faust ships no types

@@ -30,6 +30,7 @@ from streams.records import Record
 from streams.settings import Settings
 from streams.signatures import sign_headers
 from streams.topics import TopicNames
+from streams.unreadable_batches import UnreadableBatch
 
 if TYPE_CHECKING:
     # The import takes a fifth of a second. Programs that only read records need no Faust.
@@ -107,6 +108,9 @@ def make_dead_letter(topic: str, record: ConsumedRecord, role: str, reason: str,
     """Returns the dead letter of a record: the same value, with added headers `dead-…` that give the origin and the reason.
 
     `reason` is a word from a fixed set, `detail` a sentence, and `role` the role of the worker.
+
+    If the record stands for records that could not be decoded, the header `dead-first-offset` has the offset of the first of them, and the
+    header `dead-offset` the offset of the last one.
     """
     original = [
         (name[:_MAX_HEADER_NAME_CHARACTERS], value[:_MAX_HEADER_BYTES])
@@ -126,6 +130,8 @@ def make_dead_letter(topic: str, record: ConsumedRecord, role: str, reason: str,
     key = record.key[:_MAX_HEADER_BYTES] if record.key is not None else None
     # Without a key, a dead letter gets at least an empty value, because Kafka's client refuses a record that has no key and no value.
     value = b"" if record.key is None and record.value is None else record.value
+    if isinstance(value, UnreadableBatch):
+        added["dead-first-offset"] = str(value.first)
     return ProducerRecord(topic, key, value, original[:_MAX_HEADERS] + _encode_headers(added))
 
 

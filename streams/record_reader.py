@@ -21,6 +21,7 @@ from streams.errors import IdentityError, RecordError
 from streams.object_store import is_heat_map_address
 from streams.records import Finding, PartRecord, Record, Verdict
 from streams.topics import TopicNames
+from streams.unreadable_batches import check_readable
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +72,7 @@ def read_record(kind: type[R], value: bytes | None, broker_time: datetime | None
 
     Raises RecordError if `value` is not such a record, or if a field is out of bounds.
     """
+    check_readable(value)
     if not value:
         raise RecordError("empty", f"The record has no value, but every record of its topic must be a {kind.name}.")
     if len(value) > _MAX_VALUE_BYTES:

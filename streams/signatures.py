@@ -29,6 +29,7 @@ from streams import metrics
 from streams.atomic_file import write_atomically
 from streams.errors import RecordError, SettingsError
 from streams.settings import KafkaRole, Settings
+from streams.unreadable_batches import check_readable
 
 SIGNED_HEADER = "castline-signed"
 SIGNATURE = "signature"
@@ -82,9 +83,12 @@ def check_signature(
 ) -> None:
     """Raises RecordError if the setting `signing.public_keys` is set, and no permitted role has signed the record.
 
+    Also raises RecordError for a `value` that stands for records that could not be decoded.
+
     `signers` are the permitted roles. If `signers` is empty, all roles that SIGNERS names for the topic are permitted. A record on a topic
     that needs no signatures is always accepted. Raises SettingsError if a public key cannot be used.
     """
+    check_readable(value)
     folder, kind = settings.signing.public_keys, _kind_of(topic)
     if folder is None or kind not in SIGNERS:
         return

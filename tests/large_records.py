@@ -7,6 +7,7 @@ from pathlib import Path
 from kafka import KafkaProducer
 
 from streams.settings import Settings
+from tests.foreign_batches import keep_compression
 
 MIB = 2**20
 RECORDS, RECORD_BYTES = 25, 20 * MIB
@@ -16,7 +17,11 @@ LARGEST_GROWTH = BUFFER_BYTES + 8 * RECORD_BYTES
 
 
 def send_large_records(settings: Settings, topic: str, line: str) -> None:
-    """Sends records that are larger than the setting `topics.max_message_bytes`. Kafka limits only the size of the compressed record."""
+    """Sends records that are larger than the setting `topics.max_message_bytes`, as they can lie on a topic of an older release.
+
+    If the broker stores compressed records, it limits only their compressed size.
+    """
+    keep_compression(settings, topic)
     producer = KafkaProducer(bootstrap_servers=settings.bootstrap, compression_type="gzip", max_request_size=2 * RECORD_BYTES)
     for part in range(1, RECORDS + 1):
         producer.send(topic, key=f"{line}:1:{part}".encode(), value=bytes(RECORD_BYTES)).get(30)

@@ -19,6 +19,7 @@ from streams.object_store import ObjectStore
 from streams.record_producer import HANDLING_FAILED, ConsumedRecord
 from streams.record_reader import check_header_time
 from streams.settings import LineSettings, PictureSettings
+from streams.unreadable_batches import check_readable
 
 # A verdict has this reason if the image record names its part correctly, but another header of the record is wrong.
 WRONG_HEADER = "wrong-header"
@@ -112,8 +113,9 @@ def read_image_record(source: ConsumedRecord, line: LineSettings, broker_time: d
     """Reads an image record of `line`. If the record has no time of capture, `broker_time` is used.
 
     If a header other than `line`, `run` and `part` is wrong, the result contains the error in place of the values of these headers.
-    Raises IdentityError if the record names no part of this line.
+    Raises IdentityError if the record names no part of this line, and RecordError if it stands for records that could not be decoded.
     """
+    check_readable(source.value)
     part = read_part_id(source.key, source.headers, line.name)
     header_error = None
     try:

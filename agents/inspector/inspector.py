@@ -186,7 +186,7 @@ class Inspector:
             decoders = self._upload_decoders if self._is_upload(line.name) else self._decoders
             regions = self._line_rules.find_regions(line.name)
             decoding = decoders.submit(self._decode, image, self._assigned_ensemble(line.name), regions)
-        except IdentityError as error:
+        except (IdentityError, RecordError) as error:
             decoding = drop_traceback(error)
         except Exception as error:  # noqa: BLE001  a record can cause any error, and only this record must fail
             decoding = RecordError(HANDLING_FAILED, f"The inspector failed on the record: {error!r}")

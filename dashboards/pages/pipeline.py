@@ -136,6 +136,7 @@ PAGE = DashboardPage(
             Query(rate("castline_records_refused_total", "role", scope=PLANT), "{{role}}: refused by Kafka"),
             Query(rate("castline_records_skipped_total", "role, kind", scope=PLANT), "{{role}}: {{kind}} skipped"),
             Query(rate("castline_signatures_refused_total", "role, kind", scope=PLANT), "{{role}}: {{kind}} without a valid signature"),
+            Query(rate("castline_batches_unreadable_total", "role, kind", scope=PLANT), "{{role}}: batch of {{kind}} cannot be decoded"),
             Query(
                 rate("castline_batches_split_total", "machine, instance_name", _INSPECTOR, scope=PLANT),
                 "{{machine}} {{instance_name}} batch split",
@@ -144,7 +145,7 @@ PAGE = DashboardPage(
             description="Records that could not be processed and are now on the topic `castings.dead-letters`; `castline dead-letters "
             "list` shows them. The panel also shows batches that were split because the networks failed.",
             thresholds=rising(0.001, 0.1),
-            alerts=("DeadLettersRising", "BatchesSplit", "ForgedRecords"),
+            alerts=("DeadLettersRising", "BatchesSplit", "BatchesUnreadable", "ForgedRecords"),
         ),
         timeseries_panel(
             "Does the archive keep up?",
@@ -584,6 +585,25 @@ ALERTS: tuple[Alert, ...] = (
             "Read the inspector's log, which names the part and the error. On the Pipeline dashboard, look at the memory of the process.",
             "If memory ran out, lower `batch.size` or run fewer inspectors on the machine. Otherwise keep the picture, and report the "
             "error from the log to the developers of Castline.",
+        ),
+    ),
+    Alert(
+        "BatchesUnreadable",
+        "max by (plant, kind) (increase(castline_batches_unreadable_total[15m])) > 0",
+        "0m",
+        "critical",
+        "A batch of records on a topic of the kind {{ $labels.kind }} cannot be decoded, so its records are skipped",
+        PAGE.uid,
+        DEAD_LETTERS,
+        Runbook(
+            "Kafka holds a batch of records that Castline cannot decode. Another program has compressed it with zstd, lz4 or snappy on a "
+            "topic that does not unpack batches, or has given a header a name that is not UTF-8. Or a disk of a broker has damaged it.",
+            "The records of the batch are skipped. If they are pictures, their parts have no verdict, and the line's safe action (divert, "
+            "pass or stop) applies.",
+            "Run `castline dead-letters list`. A dead letter with the reason `unreadable` names the topic, the partition and the offsets, "
+            "and the error of the decoder.",
+            "Run `castline topics create`, so that the brokers unpack compressed batches. Let the other program write the names of "
+            "headers in ASCII. If the error is a wrong checksum, check the disk of the broker.",
         ),
     ),
     Alert(

@@ -24,6 +24,7 @@ from streams.kafka import make_client_arguments, open_client, read_to_end
 from streams.record_producer import DEAD_LETTER_PREFIX, DEAD_REASON, EXPIRED, REDRIVE_MARK, ConsumedRecord, is_redrive_mark
 from streams.settings import Settings
 from streams.topics import TopicNames, declare_topics
+from streams.unreadable_batches import UNREADABLE
 
 _ROLE = "dead-letters"
 _CONFIRM_S = 30
@@ -192,6 +193,8 @@ def plan_redrive(settings: Settings, chosen: Sequence[DeadLetter], again: bool, 
             refusal = f"its topic {letter.topic or '(none)'} is no topic of these settings"
         elif letter.reason == EXPIRED:
             refusal = "the dead letter holds no record, because Kafka had deleted the records"
+        elif letter.reason == UNREADABLE:
+            refusal = "the dead letter holds no record, because the records could not be decoded"
         elif letter.topic == names.commands:
             refusal = "a command is valid for a minute only, so send a new command"
         elif cleanup_by_topic[letter.topic] == "compact":

@@ -193,7 +193,7 @@ def replay(
         for record, appended_at in _read_images(settings, line, since, until):
             try:
                 batch.append(read_image_record(record, line, appended_at, appended_at))
-            except IdentityError:
+            except (IdentityError, RecordError):
                 yield ReplayedPicture(None, None, None)
                 continue
             if len(batch) == size:

@@ -64,7 +64,7 @@ def send_records(plant: Plant, kind: str, seed: int, count: int) -> None:
 
 
 def send_large_pictures(plant: Plant, line: str, seed: int) -> None:
-    """Writes two records of 20 MiB, which compression makes small enough for the broker, as pictures."""
+    """Writes two records of 20 MiB as pictures, which compression makes small. A broker that unpacks them refuses them."""
     producer = KafkaProducer(
         bootstrap_servers=plant.bootstrap, compression_type="gzip", max_request_size=2 * _LARGE_BYTES, enable_idempotence=False
     )
@@ -75,6 +75,6 @@ def send_large_pictures(plant: Plant, line: str, seed: int) -> None:
             place = producer.send(topic, key=key, value=bytes(_LARGE_BYTES), headers=[(MARK, b"1")]).get(30)
             plant.injected.add((place.topic, place.partition, place.offset))
         except KafkaError:
-            # The broker may be away or full. The dump of the topics shows whether it has taken the record.
+            # The broker may be away or full, or refuse the record. The dump of the topics shows whether it has taken the record.
             break
     producer.close(5)

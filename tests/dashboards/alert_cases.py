@@ -382,6 +382,14 @@ CASES: tuple[AlertCase, ...] = (
         "line-1: 10 records could not be processed in 10 minutes, reason truncated",
     ),
     AlertCase(
+        "BatchesUnreadable",
+        5,
+        {'castline_batches_unreadable_total{plant="north",role="inspector",kind="images"}': "0 0 0 1 1 1"},
+        {'castline_batches_unreadable_total{plant="north",role="inspector",kind="images"}': "1 1 1 1 1 1"},
+        {"plant": "north", "kind": "images"},
+        "A batch of records on a topic of the kind images cannot be decoded, so its records are skipped",
+    ),
+    AlertCase(
         "BatchesSplit",
         10,
         {f"castline_batches_split_total{{{WORKER}}}": "0x5 1x5"},

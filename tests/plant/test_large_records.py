@@ -11,16 +11,18 @@ from streams.record_producer import CUT_VALUE_BYTES
 from streams.settings import Settings
 from streams.topics import TopicNames
 from tests.conftest import MakeSettings
+from tests.foreign_batches import keep_compression
 from tests.image_topics import count_by_part, make_jpeg, read_topic, read_verdicts, wait_for, wait_for_verdicts
 from tests.processes import CastlineProcess
 
 LINE = "line-1"
-# Kafka accepts a compressed record of this size, because its limit of 8 MiB applies to the compressed bytes.
+# A broker that stores compressed records accepts a record of this size, because its limit of 8 MiB applies to the compressed bytes.
 LARGE = bytes(25 * 2**20)
 
 
 def send_large(settings: Settings, topic: str, key: bytes, value: bytes = LARGE) -> None:
-    """Sends `value` compressed."""
+    """Sends `value` compressed, to a topic of an older release, whose broker stores compressed records."""
+    keep_compression(settings, topic)
     producer = KafkaProducer(bootstrap_servers=settings.bootstrap, compression_type="gzip", max_request_size=2**26)
     producer.send(topic, key=key, value=value).get(60)
     producer.close()

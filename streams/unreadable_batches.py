@@ -1,0 +1,141 @@
+"""Lets Kafka's clients step past batches of records that they cannot decode.
+
+A producer of the site can compress its batches with a codec for which no library is installed, or can give a header a name that is not
+UTF-8. The disk of a broker can damage a batch. The clients then raise an error, and read the same batch again for ever. So the reader of
+`read_tolerantly` gets a record in place of such a batch. The value of this record is an `UnreadableBatch`, and each role refuses it like
+any other invalid record.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from streams import metrics
+from streams.errors import RecordError
+
+log = logging.getLogger(__name__)
+
+# The reason of a dead letter that contains no record, but says that records could not be decoded.
+UNREADABLE = "unreadable"
+
+
+class UnreadableBatch(bytes):
+    """The value of a record that stands for records that could not be decoded. It has no bytes.
+
+    `first` and `last` are the offsets of these records. `problem` is the error of the decoder.
+    """
+
+    first: int
+    last: int
+    problem: str
+
+    def __new__(cls, first: int, last: int, problem: str) -> UnreadableBatch:
+        batch = super().__new__(cls)
+        batch.first, batch.last, batch.problem = first, last, problem
+        return batch
+
+    def __str__(self) -> str:
+        return f"The records from offset {self.first} to {self.last} cannot be decoded: {self.problem}"
+
+
+def check_readable(value: bytes | None) -> None:
+    """Raises RecordError if `value` stands for records that could not be decoded."""
+    if isinstance(value, UnreadableBatch):
+        raise RecordError(UNREADABLE, str(value))
+
+
+@dataclass(frozen=True)
+class _Placeholder:
+    """A record that stands for records that could not be decoded. It has all attributes that aiokafka and kafka-python read."""
+
+    offset: int
+    timestamp: int
+    value: UnreadableBatch
+    timestamp_type: int = 0
+    key: None = None
+    checksum: None = None
+    size_in_bytes: int = 0
+    headers: list[tuple[str, bytes]] = field(default_factory=list)
+
+    def validate_crc(self) -> bool:
+        return True
+
+
+class _ReadableBatch:
+    """A batch of aiokafka or of kafka-python whose iteration never raises an error. `following` is the next batch, if it is known."""
+
+    def __init__(self, batch: Any, place: Any, fetch_offset: int, following: Any | None) -> None:
+        self._batch = batch
+        self._place = place
+        self._first = max(batch.base_offset, fetch_offset)
+        self._following = following
+        self._is_intact = True
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._batch, name)
+
+    def validate_crc(self) -> bool:
+        """Returns True. A batch with a wrong checksum yields a placeholder."""
+        self._is_intact = bool(self._batch.validate_crc())
+        return True
+
+    @property
+    def is_control_batch(self) -> bool:
+        return self._is_intact and bool(self._batch.is_control_batch)
+
+    @property
+    def next_offset(self) -> int:
+        if self._is_intact:
+            return int(self._batch.next_offset)
+        # The damage can also be in the field that says how many records the batch has. So the reader takes the beginning of the next batch
+        # instead. If the next batch is not known, the reader steps past a single offset, and then asks the broker again.
+        following = self._first + 1 if self._following is None else int(self._following.base_offset)
+        return int(max(self._first + 1, following))
+
+    def __iter__(self) -> Iterator[Any]:
+        try:
+            if not self._is_intact:
+                raise ValueError("the checksum of the batch is wrong")
+            for record in self._batch:
+                yield record
+                self._first = max(self._first, record.offset + 1)
+        except Exception as error:  # noqa: BLE001  damaged bytes can cause any error in a decoder
+            yield self._make_placeholder(error)
+
+    def _make_placeholder(self, error: Exception) -> _Placeholder:
+        last = max(self._first, self.next_offset - 1)
+        value = UnreadableBatch(self._first, last, f"{type(error).__name__}: {error}"[:200])
+        topic, partition = self._place
+        log.error("A batch of %s/%d is skipped. %s", topic, partition, value)
+        metrics.batches_unreadable.labels(topic.partition(".")[2].partition(".")[0]).inc()
+        return _Placeholder(last, self._batch.max_timestamp if self._is_intact else 0, value)
+
+
+class ReadableBatches:
+    """The batches of a broker's answer for one partition. `batches` are the MemoryRecords of aiokafka or of kafka-python.
+
+    `place` is the partition, and `fetch_offset` the offset for which the client has asked.
+    """
+
+    def __init__(self, batches: Any, place: Any, fetch_offset: int) -> None:
+        self._batches = batches
+        self._place = place
+        self._fetch_offset = fetch_offset
+        # The batch that follows the last batch of `next_batch`.
+        self._following: Any | None = None
+
+    def has_next(self) -> bool:
+        return self._following is not None or bool(self._batches.has_next())
+
+    def next_batch(self) -> Any | None:
+        batch = self._following or self._batches.next_batch()
+        if batch is None:
+            return None
+        self._following = self._batches.next_batch()
+        return _ReadableBatch(batch, self._place, self._fetch_offset, self._following)
+
+    def size_in_bytes(self) -> int:
+        return int(self._batches.size_in_bytes())

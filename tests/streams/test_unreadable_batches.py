@@ -1,0 +1,149 @@
+"""Batches that Kafka's Python clients cannot decode, on a real broker: each reader counts them, steps past them, and reads on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+from kafka import KafkaProducer
+from prometheus_client import REGISTRY
+
+from streams.compacted_topics import read_compacted_topic
+from streams.errors import RecordError
+from streams.identity import PartId
+from streams.image_topic_reader import ImageTopicReader
+from streams.kafka import read_to_end
+from streams.live_line_settings import LiveSettingsByLine
+from streams.settings import Settings
+from streams.topics import TopicNames
+from streams.unreadable_batches import UnreadableBatch, check_readable
+from tests.conftest import MakeSettings
+from tests.foreign_batches import CODECS, keep_compression, send_batch, send_damaged
+from tests.image_topics import make_jpeg, read_topic, wait_for, wait_for_verdicts
+from tests.processes import CastlineProcess
+from tests.sample_records import make_verdict
+
+LINE = "line-1"
+TWO = ((b"first", b"value of the first"), (b"second", b"value of the second"))
+LATIN_1 = (("Gerät".encode("latin-1"), b"3"),)
+
+Send = Callable[[Settings, str], None]
+# Each function sends two records that cannot be decoded.
+UNREADABLE: dict[str, Send] = {
+    **{codec: partial(send_batch, records=TWO, codec=codec) for codec in CODECS},
+    "header": partial(send_batch, records=TWO, headers=LATIN_1),
+    "damaged": partial(send_damaged, records=TWO),
+}
+
+
+def send(settings: Settings, topic: str, key: bytes, value: bytes) -> None:
+    producer = KafkaProducer(bootstrap_servers=settings.bootstrap)
+    producer.send(topic, key=key, value=value, partition=0).get(10)
+    producer.close()
+
+
+def count_unreadable(kind: str) -> float:
+    return REGISTRY.get_sample_value("castline_batches_unreadable_total", {"kind": kind}) or 0
+
+
+@pytest.mark.parametrize("kind", UNREADABLE)
+def test_a_reader_steps_past_a_batch_that_it_cannot_decode(make_settings: MakeSettings, kind: str) -> None:
+    settings = make_settings(topics={"image_partitions": 1})
+    topic = TopicNames(settings.topics.prefix).images(LINE)
+    keep_compression(settings, topic)
+    before = count_unreadable("images")
+    send(settings, topic, b"before", b"1")
+    UNREADABLE[kind](settings, topic)
+    send(settings, topic, b"after", b"2")
+    records = list(read_to_end(settings, "test", [topic]))
+    assert [record.key for record in records if not isinstance(record.value, UnreadableBatch)] == [b"before", b"after"]
+    batches = [record.value for record in records if isinstance(record.value, UnreadableBatch)]
+    skipped = [offset for batch in batches for offset in range(batch.first, batch.last + 1)]
+    assert skipped == [1, 2]
+    assert count_unreadable("images") > before
+    with pytest.raises(RecordError, match="cannot be decoded"):
+        check_readable(batches[0])
+    reader = ImageTopicReader(settings, "test")
+    last = reader.read(topic, 0, 3)
+    assert last is not None
+    assert last.key == b"after"
+    reader.close()
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_the_broker_unpacks_the_batches_that_other_programs_compress(make_settings: MakeSettings, codec: str) -> None:
+    settings = make_settings(topics={"image_partitions": 1})
+    topic = TopicNames(settings.topics.prefix).images(LINE)
+    send_batch(settings, topic, TWO, codec)
+    assert tuple((record.key, record.value) for record in read_to_end(settings, "test", [topic])) == TWO
+
+
+def test_an_inspector_judges_the_pictures_around_unreadable_batches_also_after_a_restart(
+    make_settings: MakeSettings, models_root: Path, tmp_path: Path
+) -> None:
+    settings = make_settings(model={"root": models_root, "version": "tiny", "runtime": "litert"}, topics={"image_partitions": 1})
+    names = TopicNames(settings.topics.prefix)
+    topic = names.images(LINE)
+    keep_compression(settings, topic, names.lines, names.models)
+    # An inspector reads the topic of the live settings before it gets ready.
+    for shared in (names.lines, names.models):
+        for make_unreadable in UNREADABLE.values():
+            make_unreadable(settings, shared)
+    send(settings, topic, f"{LINE}:1:1".encode(), make_jpeg(1))
+    for number, make_unreadable in enumerate(UNREADABLE.values()):
+        make_unreadable(settings, topic)
+        send(settings, topic, f"{LINE}:1:{number + 2}".encode(), make_jpeg(number))
+    # No record follows this batch, so nothing but the batch itself can move the committed offset.
+    send_batch(settings, topic, TWO, "zstd")
+    with CastlineProcess(settings, tmp_path / "log", "inspector") as inspector:
+        inspector.wait_ready()
+        wait_for_verdicts(settings, len(UNREADABLE) + 1, 60)
+        wait_for(lambda: inspector.metric("castline_consumer_lag_records") == 0, 30, "expected all records to be committed")
+        assert inspector.metric("castline_batches_unreadable_total", kind="images") >= len(UNREADABLE) + 1
+        assert inspector.stop() == 0
+        inspector.start()
+        inspector.wait_ready()
+        send(settings, topic, f"{LINE}:1:100".encode(), make_jpeg(1))
+        wait_for_verdicts(settings, len(UNREADABLE) + 2, 60)
+        assert inspector.stop() == 0
+    letters = read_topic(settings, names.dead_letters)
+    assert {headers["dead-reason"] for headers in letters.headers} == {b"unreadable"}
+    assert set(letters.values) == {b""}
+    skipped = [
+        offset
+        for headers in letters.headers
+        for offset in range(int(headers["dead-first-offset"]), int(headers["dead-offset"]) + 1)
+        if (headers["dead-topic"], headers["dead-partition"]) == (topic.encode(), b"0")
+    ]
+    assert sorted(skipped) == [1, 2, 4, 5, 7, 8, 10, 11, 13, 14, 16, 17], "each offset is in one dead letter"
+
+
+def test_an_archivist_writes_one_dead_letter_of_each_unreadable_batch_and_goes_on(make_settings: MakeSettings, tmp_path: Path) -> None:
+    database = str(tmp_path / "station.sqlite3")
+    settings = make_settings(station={"database": database, "secret_key_file": tmp_path / "key"})
+    names = TopicNames(settings.topics.prefix)
+    topics = (names.verdicts(LINE), names.reviews, names.lines)
+    keep_compression(settings, *topics)
+    for topic in topics:
+        send_batch(settings, topic, TWO, "lz4")
+        send_batch(settings, topic, TWO, headers=LATIN_1)
+    part = PartId(LINE, 9, 1)
+    send(settings, names.verdicts(LINE), part.key, make_verdict(part, names.images(LINE), 0, 0).encode())
+    with CastlineProcess(settings, tmp_path / "log", "archivist") as archivist:
+        archivist.wait_ready()
+        wait_for(lambda: archivist.metric("castline_records_archived_total", kind="verdict") == 1, 60, "expected the row of the verdict")
+        wait_for(lambda: archivist.metric("castline_consumer_lag_records") == 0, 30, "expected all records to be committed")
+        assert archivist.stop() == 0
+    letters = read_topic(settings, names.dead_letters)
+    assert [headers["dead-reason"] for headers in letters.headers] == [b"unreadable"] * 2 * len(topics)
+
+
+def test_a_compacted_topic_with_unreadable_batches_can_be_read_to_its_end(make_settings: MakeSettings) -> None:
+    settings = make_settings()
+    topic = TopicNames(settings.topics.prefix).lines
+    keep_compression(settings, topic)
+    for make_unreadable in UNREADABLE.values():
+        make_unreadable(settings, topic)
+    assert read_compacted_topic(settings, "test", topic, LiveSettingsByLine()) == LiveSettingsByLine()
