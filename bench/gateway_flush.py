@@ -119,7 +119,7 @@ def _measure_round(spool_class: type[Spool], place: Path, seconds: float, connec
         thread.join()
         intake.stop()
         sender.stop(time.monotonic() + 5)
-        sender.join()
+        sender.join(5)
         spool.close()
     return RoundFigures(len(times_s) / took_s, 1000 * (compute_percentile(times_s, 0.99) or 0.0))
 

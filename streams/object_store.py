@@ -13,11 +13,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from streams.atomic_file import write_atomically
 from streams.errors import PictureError
+from streams.remote_files import limit_transfer, open_files
 from streams.secrets import SecretAddress, reveal
 
 CLAIM_MISSING = "claim-missing"
@@ -42,7 +42,10 @@ def is_heat_map_address(address: str) -> bool:
 
 
 class ObjectStore:
-    """Stores pictures and heat maps below `url` and reads stored pictures. Thread-safe. The store is opened at its first use."""
+    """Stores pictures and heat maps below `url` and reads stored pictures. Thread-safe. The store is opened at its first use.
+
+    A store that does not answer makes each method raise OSError within some seconds.
+    """
 
     def __init__(self, url: str | SecretAddress, max_bytes: int = _LARGEST_BYTES) -> None:
         self._url = reveal(url)
@@ -55,16 +58,16 @@ class ObjectStore:
         """
         sha256 = hashlib.sha256(value).hexdigest()
         claim = f"{folder}/{sha256[:2]}/{sha256}"
-        files, root = fsspec.core.url_to_fs(self._url)
-        path = f"{root}/{claim}"
-        # An object with this name and size is complete, because an object gets its name only after its bytes are written.
-        if files.exists(path) and files.size(path) == len(value):
-            return claim
-        if isinstance(files, LocalFileSystem):
-            write_atomically(Path(path), value, mode=0o600)
-        else:
-            # A remote store needs no atomic write, because it never shows an object before all of its bytes have arrived.
-            files.pipe_file(path, value)
+        with open_files(self._url) as (files, root):
+            path = f"{root}/{claim}"
+            # An object with this name and size is complete, because an object gets its name only after its bytes are written.
+            if files.exists(path) and files.size(path) == len(value):
+                return claim
+            if isinstance(files, LocalFileSystem):
+                write_atomically(Path(path), value, mode=0o600)
+            else:
+                # A remote store needs no atomic write, because it never shows an object before all of its bytes have arrived.
+                files.pipe_file(path, value, **limit_transfer(files, len(value)))
         return claim
 
     def fetch(self, claim: str, folder: StoreFolder = "pictures") -> bytes:
@@ -75,15 +78,16 @@ class ObjectStore:
         match = _CLAIM.fullmatch(claim)
         if not match or match["folder"] != folder:
             raise PictureError(CLAIM_DAMAGED, f"expected a claim {folder}/<2 digits>/<sha256>, found {claim[:120]!r}")
-        files, root = fsspec.core.url_to_fs(self._url)
-        path = f"{root}/{claim}"
-        try:
-            size = files.size(path)
-            if size is None or size > self._max_bytes:
-                raise PictureError(CLAIM_DAMAGED, f"expected at most {self._max_bytes} bytes at {claim} in the object store, found {size}")
-            value: bytes = files.cat_file(path)
-        except (FileNotFoundError, IsADirectoryError):
-            raise PictureError(CLAIM_MISSING, f"expected a picture at {claim} in the object store, found none") from None
+        with open_files(self._url) as (files, root):
+            path = f"{root}/{claim}"
+            try:
+                size = files.size(path)
+                if size is None or size > self._max_bytes:
+                    message = f"expected at most {self._max_bytes} bytes at {claim} in the object store, found {size}"
+                    raise PictureError(CLAIM_DAMAGED, message)
+                value: bytes = files.cat_file(path, **limit_transfer(files, size))
+            except (FileNotFoundError, IsADirectoryError):
+                raise PictureError(CLAIM_MISSING, f"expected a picture at {claim} in the object store, found none") from None
         sha256 = hashlib.sha256(value).hexdigest()
         if sha256 != match["sha256"]:
             raise PictureError(CLAIM_DAMAGED, f"expected the sha256 {match['sha256']} at {claim} in the object store, found {sha256}")
@@ -96,8 +100,7 @@ class ObjectStore:
         """
         if not _ADDRESS.fullmatch(address):
             return
-        files, root = fsspec.core.url_to_fs(self._url)
-        with contextlib.suppress(FileNotFoundError):
+        with open_files(self._url) as (files, root), contextlib.suppress(FileNotFoundError):
             files.rm_file(f"{root}/{address}")
 
     def list_older_than(self, folder: str, before: datetime) -> list[str]:
@@ -105,11 +108,11 @@ class ObjectStore:
 
         Raises OSError if the store cannot be reached.
         """
-        files, root = fsspec.core.url_to_fs(self._url)
-        try:
-            entries: dict[str, dict[str, Any]] = files.find(f"{root}/{folder}", detail=True)
-        except FileNotFoundError:
-            return []
+        with open_files(self._url) as (files, root):
+            try:
+                entries: dict[str, dict[str, Any]] = files.find(f"{root}/{folder}", detail=True)
+            except FileNotFoundError:
+                return []
         # The time of an object has a different name in each kind of store: S3 calls it `LastModified`, and a local file system `mtime`, in
         # seconds since 1970.
         times = {path: entry.get("LastModified") or datetime.fromtimestamp(entry["mtime"], UTC) for path, entry in entries.items()}

@@ -128,7 +128,8 @@ class Verdict(PartRecord):
     schema_: Literal["castline.verdict.v1"] = Field("castline.verdict.v1", alias="schema", description="Name of this schema.")
     verdict_id: uuid.UUID = Field(
         description="Id of the verdict, computed from part id, image sha256, model version and `decision`. A repeated verdict has the "
-        "same id."
+        "same id. The reasons `inference-failed`, `handling-failed`, `claim-missing` and `claim-damaged` are a part of the id, because the "
+        "picture can be judged later."
     )
     label: Label = Field(description="`ok`, `defect` or `review`. A person should check a part with the label `review`.")
     defect_probability: Share | None = Field(

@@ -47,6 +47,8 @@ _NEARLY_FULL = 0.95
 _FREE_DISK_SHARE = 0.1
 # When the process stops, cameras and senders must end within this share of the setting service.grace_s.
 _GRACE_SHARE = 0.8
+# A sender that still waits for the object store or for Kafka after that share gets this time to end, in seconds.
+_LAST_SENDING_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -335,6 +337,6 @@ class Gateway:
             line.intake.stop()
             line.sender.stop(stop_by_s)
         for line in self._lines:
-            line.sender.join()
+            line.sender.join(max(_LAST_SENDING_S, stop_by_s - time.monotonic()))
             if line.spool.waiting_count:
                 log.warning("%d pictures of %s stay in the spool and are sent after the next start.", line.spool.waiting_count, line.name)

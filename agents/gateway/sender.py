@@ -46,6 +46,8 @@ _RECORD_ERRORS = (MessageSizeTooLargeError, RecordListTooLargeError, InvalidReco
 
 # Kafka counts as unavailable if it confirms nothing for this many seconds while pictures are in flight (sent, not yet confirmed).
 _SILENT_S = 2.0
+# If the object store needs more seconds than this for a picture, the results of earlier pictures are read before the next picture.
+_SLOW_S = 0.5
 # After this many seconds without a confirmation the Kafka client is replaced, because clients have got stuck when brokers restarted.
 _STUCK_S = 30.0
 # While no picture is in flight, the sender checks at this interval whether a broker is reachable.
@@ -154,10 +156,36 @@ class KafkaChannel:
             self._producer._sender.join(5)
 
 
+class _TakingTimer:
+    """Measures how long the channel has been taking its present picture. `seconds` is 0 while the channel takes none."""
+
+    _since_s: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        since_s = self._since_s
+        return 0.0 if since_s is None else time.monotonic() - since_s
+
+    def __enter__(self) -> None:
+        self._since_s = time.monotonic()
+
+    def __exit__(self, *error: object) -> None:
+        self._since_s = None
+
+
 class _InFlightWindow:
     """The pictures that were sent over one channel and are not yet confirmed. Their number and their total size are limited."""
 
-    def __init__(self, channel: PictureChannel, spool: Spool, max_pictures: int, max_bytes: int, on_result: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        channel: PictureChannel,
+        spool: Spool,
+        max_pictures: int,
+        max_bytes: int,
+        on_result: Callable[[], None],
+        taking: _TakingTimer,
+    ) -> None:
+        self._taking = taking
         self._channel = channel
         self._spool = spool
         self._max_pictures = max_pictures
@@ -183,22 +211,30 @@ class _InFlightWindow:
     def send_next(self) -> int:
         """Sends the next few pictures of the spool, and returns how many. Sends none if too many pictures are not confirmed yet.
 
+        If the object store is slow, sends a single picture, so that the results of earlier pictures do not wait for later ones.
         Raises ChannelUnavailableError if nothing can be sent now.
         """
         room = self._max_pictures - len(self._in_flight)
         if room <= 0 or self._bytes >= self._max_bytes:
             return 0
         pictures = self._spool.read_after(self._last_seq, min(_READ_AT_ONCE, room), self._max_bytes - self._bytes)
-        for picture in pictures:
+        for count, picture in enumerate(pictures, 1):
+            began_s = time.monotonic()
             if not self._in_flight:
-                self._last_result_s = time.monotonic()
+                self._last_result_s = began_s
             self._in_flight[picture.seq] = picture
             self._bytes += len(picture.picture.value)
             try:
-                self._channel.send(picture, self._add_result)
+                with self._taking:
+                    self._channel.send(picture, self._add_result)
             except UnsendableError as error:
                 self._add_result(SendResult(picture, error))
             self._last_seq = picture.seq
+            # While the object store takes a picture, no results are read. So this time is no silence of Kafka.
+            taken_s = time.monotonic() - began_s
+            self._last_result_s += taken_s
+            if taken_s > _SLOW_S:
+                return count
         return len(pictures)
 
     def take_results(self) -> list[SendResult]:
@@ -239,7 +275,8 @@ class Sender:
 
         At most `in_flight` pictures wait for Kafka's confirmation at the same time. Together they have about `in_flight_bytes` bytes.
         """
-        self.problem = "connecting to Kafka"
+        self._problem = "connecting to Kafka"
+        self._taking = _TakingTimer()
         self._spool = spool
         self._connect = connect
         self._is_kafka_reachable = is_kafka_reachable
@@ -256,6 +293,15 @@ class Sender:
         self._backoff = Backoff(first_s=0.5, longest_s=5.0)
         self._thread = SupervisedThread(f"sender-{spool.line}", self._run, system=system)
 
+    @property
+    def problem(self) -> str:
+        """Why no pictures can be sent at the moment, or "". Any thread can read it.
+
+        The object store can hold up the thread of the sender for seconds. During this time, only this property can report the problem.
+        """
+        is_slow = self._taking.seconds > _SILENT_S
+        return self._problem or (f"the object store or Kafka has not taken a picture for {_SILENT_S:.0f} s" if is_slow else "")
+
     def start(self) -> None:
         self._thread.start()
 
@@ -268,14 +314,15 @@ class Sender:
         self._stop_by_s = by_s
         self._wake_up.set()
 
-    def join(self) -> None:
-        self._thread.join()
+    def join(self, within_s: float) -> None:
+        """Waits for the end of the thread for at most `within_s` seconds. A thread that waits for the object store can take longer."""
+        self._thread.join(within_s)
 
     def _is_finished(self) -> bool:
         if self._stop_by_s is None:
             return False
         # If Kafka is unavailable when the gateway stops, the pictures stay in the spool and are sent after the next start.
-        return bool(self.problem) or self._spool.sendable_count == 0 or time.monotonic() >= self._stop_by_s
+        return bool(self._problem) or self._spool.sendable_count == 0 or time.monotonic() >= self._stop_by_s
 
     def _run(self) -> None:
         while not self._is_finished():
@@ -300,7 +347,7 @@ class Sender:
 
         Raises ChannelUnavailableError if Kafka does not accept pictures.
         """
-        window = _InFlightWindow(channel, self._spool, self._max_in_flight, self._max_in_flight_bytes, self._wake_up.set)
+        window = _InFlightWindow(channel, self._spool, self._max_in_flight, self._max_in_flight_bytes, self._wake_up.set, self._taking)
         self._probed_at_s = time.monotonic()
         while True:
             self._wake_up.clear()
@@ -383,7 +430,7 @@ class Sender:
         if not self._is_behind and waiting > 2 * self._max_in_flight:
             self._is_behind = True
             # No warning about the backlog is needed while Kafka is unavailable, because the log then contains a warning about Kafka.
-            if not self.problem:
+            if not self._problem:
                 log.warning("Pictures of %s arrive faster than Kafka accepts them. %d wait in the spool.", self._spool.line, waiting)
         elif self._is_behind and waiting <= self._max_in_flight // 2:
             self._is_behind = False
@@ -391,9 +438,9 @@ class Sender:
 
     def _set_unavailable(self, problem: str) -> None:
         now_s = time.monotonic()
-        if not self.problem:
+        if not self._problem:
             self._unavailable_since_s = now_s
-        if not self.problem or now_s - self._reminded_at_s > _REMINDER_INTERVAL_S:
+        if not self._problem or now_s - self._reminded_at_s > _REMINDER_INTERVAL_S:
             self._reminded_at_s = now_s
             log.warning(
                 "Pictures of %s stay on disk (%d wait), because they cannot be sent to Kafka: %s",
@@ -401,10 +448,10 @@ class Sender:
                 self._spool.waiting_count,
                 problem,
             )
-        self.problem = problem
+        self._problem = problem
 
     def _set_available(self) -> None:
-        if self.problem:
+        if self._problem:
             unavailable_s = time.monotonic() - self._unavailable_since_s
             log.info(
                 "Kafka accepts pictures of %s again. It accepted no picture for %.1f s. Pictures that wait in the spool: %d.",
@@ -412,5 +459,5 @@ class Sender:
                 unavailable_s,
                 self._spool.waiting_count,
             )
-            self.problem = ""
+            self._problem = ""
             self._backoff.succeeded()

@@ -29,12 +29,16 @@ from models.registry import Version
 from streams import metrics
 from streams.errors import ModelError, PictureError
 from streams.live_line_settings import LiveSettingsByLine
+from streams.object_store import CLAIM_DAMAGED, CLAIM_MISSING
+from streams.record_producer import HANDLING_FAILED
 from streams.records import ANOMALY, ImageReference, Label, Verdict, make_verdict_id
 
 log = logging.getLogger(__name__)
 
 # The reason in a verdict if the networks raised an error for the picture.
 INFERENCE_FAILED = "inference-failed"
+# Failures of the program, the machine or the object store. Later, the same picture can be judged.
+_OUTER_FAILURES = (INFERENCE_FAILED, HANDLING_FAILED, CLAIM_MISSING, CLAIM_DAMAGED)
 
 
 class PicturePredictor(Protocol):
@@ -158,7 +162,7 @@ def make_verdict(judged: JudgedImage, model: str, threshold: float, decided_at: 
         line=record.part.line,
         run=record.part.run,
         part=record.part.part,
-        verdict_id=make_verdict_id(record.part, decoded.sha256, model, decision),
+        verdict_id=make_verdict_id(record.part, decoded.sha256, model, _name_decision(prediction, decision)),
         label=judged.label,
         defect_probability=prediction.defect_probability if isinstance(prediction, Prediction) else None,
         votes={**prediction.votes, **prediction.scores} if isinstance(prediction, Prediction) else {},
@@ -173,6 +177,14 @@ def make_verdict(judged: JudgedImage, model: str, threshold: float, decided_at: 
         decided_at=decided_at,
         image=_make_reference(decoded),
     )
+
+
+def _name_decision(prediction: Prediction | PictureError | PartCheck, decision: str) -> str:
+    """Returns what the id of the verdict contains of the decision.
+
+    A failure that is not of the picture itself gives another id than the judgement of the picture, which can follow after the failure.
+    """
+    return f"{decision}|{prediction.reason}" if isinstance(prediction, PictureError) and prediction.reason in _OUTER_FAILURES else decision
 
 
 def _make_reference(decoded: DecodedImage) -> ImageReference:

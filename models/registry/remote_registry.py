@@ -14,8 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import fsspec
-
 from models.registry.local_registry import (
     MANIFEST_FILE,
     MANIFEST_MAX_BYTES,
@@ -32,12 +30,11 @@ from models.registry.local_registry import (
 )
 from models.registry.manifest import VERSION_PATTERN, Manifest
 from streams.errors import ModelError
+from streams.remote_files import MissingLibraryError, open_files
 from streams.secrets import mask_address, mask_secrets
 from streams.user_cache import user_cache_folder
 
 COPY_CHUNK_BYTES = 2**20
-# fsspec uses these libraries for remote storage. If one of them raises an error, the registry counts as unreachable.
-CLIENT_LIBRARIES = ("botocore", "aiobotocore", "aiohttp", "gcsfs", "adlfs")
 
 log = logging.getLogger(__name__)
 
@@ -250,20 +247,16 @@ def _connect(url: str) -> Iterator[tuple[Any, str]]:
     """Yields the fsspec file system for `url` and the path in it. Converts errors of fsspec to ModelError."""
     shown = mask_address(url)
     try:
-        files, root = fsspec.core.url_to_fs(url)
-        files.invalidate_cache()
-        yield files, root.rstrip("/")
-    except ImportError as error:
-        message = f"{shown} needs a library that is not installed. For s3 install the extra s3: pip install 'castline[s3]'"
-        raise ModelError(message) from error
+        with open_files(url) as (files, root):
+            files.invalidate_cache()
+            yield files, root.rstrip("/")
+    except MissingLibraryError as error:
+        raise ModelError(str(error)) from error
     except FileNotFoundError as error:
         raise ModelError(f"A file is missing in {shown}: {mask_secrets(str(error))}. Push the version again.") from error
     except ModelError:
         raise
-    except Exception as error:
-        # The libraries of fsspec can be missing here, so their errors are recognised by the names of their modules.
-        if not isinstance(error, (OSError, ValueError)) and type(error).__module__.partition(".")[0] not in CLIENT_LIBRARIES:
-            raise
+    except (OSError, ValueError) as error:
         message = (
             f"The model registry {shown} does not answer: {mask_secrets(str(error))}. Check the address, the network and the credentials."
         )

@@ -12,7 +12,6 @@ from pathlib import Path
 from queue import Empty, LifoQueue
 from typing import Protocol
 
-import fsspec
 from fsspec.implementations.local import LocalFileSystem
 from kafka.errors import KafkaError
 
@@ -26,6 +25,7 @@ from streams.identity import read_part_id
 from streams.image_topic_reader import ImageTopicReader
 from streams.object_store import CLAIM_MISSING, ObjectStore, is_heat_map_address
 from streams.record_producer import ConsumedRecord
+from streams.remote_files import limit_transfer, open_files
 from streams.secrets import SecretAddress, reveal
 from streams.settings import Settings
 from streams.topics import TopicNames
@@ -214,17 +214,17 @@ def read_object(store_url: str | SecretAddress, address: str, max_bytes: int) ->
     """
     if not _ADDRESS.fullmatch(address):
         raise PictureError("claim-damaged", f"expected an address within the store, found {address[:120]!r}")
-    files, root = fsspec.core.url_to_fs(reveal(store_url))
-    path = f"{root}/{address}"
-    if isinstance(files, LocalFileSystem) and not Path(path).resolve().is_relative_to(Path(root).resolve()):
-        raise PictureError("claim-damaged", f"expected an address within the store, found a link that leads out of it: {address!r}")
-    try:
-        size = files.size(path)
-        if size is None or size > max_bytes:
-            raise PictureError("claim-damaged", f"expected at most {max_bytes} bytes at {address}, found {size}")
-        value: bytes = files.cat_file(path)
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-        raise PictureError("claim-missing", f"expected an object at {address}, found none") from None
+    with open_files(reveal(store_url)) as (files, root):
+        path = f"{root}/{address}"
+        if isinstance(files, LocalFileSystem) and not Path(path).resolve().is_relative_to(Path(root).resolve()):
+            raise PictureError("claim-damaged", f"expected an address within the store, found a link that leads out of it: {address!r}")
+        try:
+            size = files.size(path)
+            if size is None or size > max_bytes:
+                raise PictureError("claim-damaged", f"expected at most {max_bytes} bytes at {address}, found {size}")
+            value: bytes = files.cat_file(path, **limit_transfer(files, size))
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            raise PictureError("claim-missing", f"expected an object at {address}, found none") from None
     return value
 
 

@@ -168,7 +168,7 @@ def _copy_picture(row: Part) -> tuple[str, str]:
         return ObjectStore(current_settings().store.url).put(content, "studies"), hashlib.sha256(content).hexdigest()
     except OSError as error:
         raise StudyRefusedError(
-            f"The picture of {row} cannot be copied into the object store: {error.strerror}. Check the store."
+            f"The picture of {row} cannot be copied into the object store: {error.strerror or error}. Check the store."
         ) from error
     except PictureError as error:
         raise StudyRefusedError(f"The picture of {row} cannot be read: {error} Leave this part out.") from error

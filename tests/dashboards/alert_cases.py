@@ -382,20 +382,20 @@ CASES: tuple[AlertCase, ...] = (
         "line-1: 10 records could not be processed in 10 minutes, reason truncated",
     ),
     AlertCase(
-        "BatchesUnreadable",
-        5,
-        {'castline_batches_unreadable_total{plant="north",role="inspector",kind="images"}': "0 0 0 1 1 1"},
-        {'castline_batches_unreadable_total{plant="north",role="inspector",kind="images"}': "1 1 1 1 1 1"},
-        {"plant": "north", "kind": "images"},
-        "A batch of records on a topic of the kind images cannot be decoded, so its records are skipped",
-    ),
-    AlertCase(
         "BatchesSplit",
         10,
         {f"castline_batches_split_total{{{WORKER}}}": "0x5 1x5"},
         {f"castline_batches_split_total{{{WORKER}}}": "1x10"},
         {"plant": "north", "machine": "pc1", "instance_name": "inspector-1"},
         "inspector-1 of pc1: the networks failed on a batch, so the inspector split the batch",
+    ),
+    AlertCase(
+        "BatchesUnreadable",
+        5,
+        {'castline_batches_unreadable_total{plant="north",role="inspector",kind="images"}': "0 0 0 1 1 1"},
+        {'castline_batches_unreadable_total{plant="north",role="inspector",kind="images"}': "1 1 1 1 1 1"},
+        {"plant": "north", "kind": "images"},
+        "A batch of records on a topic of the kind images cannot be decoded, so its records are skipped",
     ),
     AlertCase(
         "EventLoopBlocked",

@@ -294,7 +294,7 @@ class GatewayProcess:
         self._intake.drain()
         self._intake.stop()
         self._sender.stop(self._broker.loop.time() + 5)
-        self._sender.join()
+        self._sender.join(5)
 
     async def request(self, path: str, token: str, headers: Mapping[str, str], body: bytes) -> HttpAnswer:
         """Sends a request to the gateway. Raises ClientConnectionError if the gateway is away or dies before its answer."""

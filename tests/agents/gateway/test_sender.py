@@ -100,7 +100,7 @@ def running_sender(folder: Path, kafka: FakeKafka, in_flight: int = 4) -> Iterat
         yield spool, sender
     finally:
         sender.stop(time.monotonic() + 5)
-        sender.join()
+        sender.join(30)
         spool.close()
 
 
@@ -252,7 +252,7 @@ def test_stopping_does_not_wait_for_an_unavailable_kafka(tmp_path: Path) -> None
         wait_until(lambda: "nothing listens" in sender.problem)
         started_s = time.monotonic()
         sender.stop(started_s + 60)
-        sender.join()
+        sender.join(30)
         assert time.monotonic() - started_s < 2
 
 
@@ -267,7 +267,7 @@ def test_a_real_record_carries_its_identity_and_a_large_picture_a_claim(make_set
     sender.wake()
     wait_until(lambda: spool.waiting_count == 0)
     sender.stop(time.monotonic())
-    sender.join()
+    sender.join(30)
     spool.close()
     found = read_topic(settings, TopicNames(settings.topics.prefix).images("line-1"))
     headers, values = dict(zip(found.keys, found.headers, strict=True)), dict(zip(found.keys, found.values, strict=True))
