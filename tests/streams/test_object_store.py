@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import socket
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import fsspec
 import pytest
 
 from streams.errors import PictureError
@@ -71,3 +76,50 @@ def test_a_store_that_cannot_be_written_raises_an_os_error(tmp_path: Path) -> No
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="file"):
         ObjectStore(str(tmp_path / "file")).put(VALUE)
+
+
+@pytest.fixture(params=["refuses connections", "never answers", "has no account for us"])
+def broken_s3(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of a store on an S3 server that is of no use."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{server.getsockname()[1]}"
+        if request.param == "never answers":
+            server.listen(16)
+        else:
+            server.close()
+        if request.param == "has no account for us":
+            address = request.getfixturevalue("s3_endpoint")
+        else:
+            monkeypatch.setenv("AWS_ACCESS_KEY_ID", "plant")
+            monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret of the test")
+        monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        monkeypatch.setenv("HOME", "/nonexistent")
+        fsspec.get_filesystem_class("s3").clear_instance_cache()
+        yield "s3://plant/store"
+        fsspec.get_filesystem_class("s3").clear_instance_cache()
+
+
+@pytest.mark.real
+def test_a_broken_s3_store_is_an_os_error_within_seconds_and_never_a_missing_picture(broken_s3: str) -> None:
+    store = ObjectStore(broken_s3)
+    claim = f"pictures/{'a' * 2}/{'a' * 64}"
+    for use in (lambda: store.put(VALUE), lambda: store.fetch(claim)):
+        began_s = time.monotonic()
+        with pytest.raises(OSError):  # noqa: PT011  the message is that of the client library
+            use()
+        assert time.monotonic() - began_s < 20
+
+
+@pytest.mark.real
+def test_pictures_are_stored_on_s3_and_read_again(s3_versions: str) -> None:
+    store = ObjectStore(s3_versions)
+    claim = store.put(VALUE)
+    assert store.put(VALUE) == claim
+    assert store.fetch(claim) == VALUE
+    assert store.list_older_than("pictures", datetime.now(UTC) + timedelta(days=1)) == [claim]
+    store.delete(claim)
+    with pytest.raises(PictureError, match="found none"):
+        store.fetch(claim)

@@ -37,6 +37,8 @@ class FakeKafka:
     def __init__(self) -> None:
         self.is_unavailable = False
         self.is_silent = False
+        # How long a channel takes each picture, as with a slow object store.
+        self.taking_s = 0.0
         # The errors for pictures that are refused, by part number.
         self.errors: dict[int, Exception] = {}
         # Part numbers of the pictures of which no record can be made.
@@ -82,6 +84,7 @@ class FakeChannel:
             raise ChannelUnavailableError("the connection broke")
         if picture.part.part in kafka.unsendable:
             raise UnsendableError("the picture cannot become a Kafka record")
+        time.sleep(kafka.taking_s)
         kafka.in_flight += 1
         kafka.max_in_flight = max(kafka.max_in_flight, kafka.in_flight)
         if not kafka.is_silent:
@@ -152,6 +155,33 @@ def test_a_silent_kafka_is_reported_although_the_connection_is_open(tmp_path: Pa
         sender.wake()
         wait_until(lambda: "confirmed nothing" in sender.problem)
         assert spool.waiting_count == 1
+
+
+def test_an_object_store_that_does_not_answer_is_reported_and_holds_up_no_stop(tmp_path: Path) -> None:
+    kafka = FakeKafka()
+    kafka.taking_s = 8
+    with running_sender(tmp_path, kafka) as (spool, sender):
+        spool.accept(make_picture(1))
+        wait_until(lambda: sender.problem == "")
+        sender.wake()
+        wait_until(lambda: "has not taken a picture" in sender.problem)
+        started_s = time.monotonic()
+        sender.stop(started_s)
+        sender.join(0.5)
+        assert time.monotonic() - started_s < 2
+
+
+def test_with_a_slow_object_store_confirmed_pictures_leave_the_spool_one_by_one(tmp_path: Path) -> None:
+    kafka = FakeKafka()
+    kafka.taking_s = 0.8
+    with running_sender(tmp_path, kafka, in_flight=8) as (spool, sender):
+        for number in range(6):
+            spool.accept(make_picture(number))
+        sender.wake()
+        wait_until(lambda: spool.waiting_count < 6)
+        assert kafka.in_flight + len(kafka.confirmed) < 6, "the later pictures are not sent yet"
+        wait_until(lambda: spool.waiting_count == 0)
+        assert (kafka.channel_count, len(kafka.confirmed)) == (1, 6)
 
 
 def test_a_picture_that_kafka_refuses_is_parked_and_the_others_are_sent(tmp_path: Path) -> None:
