@@ -90,7 +90,7 @@ def make_client_arguments(settings: Settings, role: str) -> dict[str, Any]:
     return arguments
 
 
-class _PartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc]  # kafka-python ships no types
+class _ReaderPartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc]  # kafka-python ships no types
     """The records of a broker's answer for one partition. A batch that cannot be decoded yields a record with an `UnreadableBatch`."""
 
     def __init__(self, fetch_offset: int, place: TopicPartition, batches: Any, **options: Any) -> None:
@@ -118,7 +118,7 @@ def open_client(kind: type[Client], *topics: str, **arguments: Any) -> Client:
             network.close()
         raise
     if isinstance(client, KafkaConsumer):
-        client._fetcher.PartitionRecords = _PartitionRecords
+        client._fetcher.PartitionRecords = _ReaderPartitionRecords
     return client
 
 

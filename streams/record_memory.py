@@ -121,7 +121,7 @@ class BoundedApp(faust.App):  # type: ignore[misc]  # Faust ships no types
         )
 
 
-class _PartitionRecords(aiokafka_fetcher.PartitionRecords):  # type: ignore[misc]  # aiokafka ships no types
+class _WorkerPartitionRecords(aiokafka_fetcher.PartitionRecords):  # type: ignore[misc]  # aiokafka ships no types
     """The records of a broker's answer for one partition. A batch that cannot be decoded yields a record with an `UnreadableBatch`."""
 
     def __init__(self, place: Any, batches: Any, aborted_transactions: Any, fetch_offset: int, *arguments: Any) -> None:
@@ -129,7 +129,7 @@ class _PartitionRecords(aiokafka_fetcher.PartitionRecords):  # type: ignore[misc
 
 
 # aiokafka has no setting for this class.
-aiokafka_fetcher.PartitionRecords = _PartitionRecords
+aiokafka_fetcher.PartitionRecords = _WorkerPartitionRecords
 
 
 class BoundedConsumerThread(AIOKafkaConsumerThread):  # type: ignore[misc]  # Faust ships no types
