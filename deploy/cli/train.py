@@ -54,7 +54,11 @@ _GOOD_ONLY_OPTIONS = (
 )
 @click.option("--resume", is_flag=True, help="Continue a training that was stopped.")
 @click.option(
-    "--from", "start", metavar="VERSION", help="Start from the weights of this version and train with new pictures (fine-tuning)."
+    "--from",
+    "start",
+    metavar="VERSION",
+    help="Start from the weights of this version and train with new pictures (fine-tuning). Pictures that the version has learned are "
+    "never used for the validation.",
 )
 @click.option("--epochs", type=int, help="Largest number of epochs of AlexNet.")
 @click.option("--lenet-epochs", type=int, help="Largest number of epochs of LeNet.")

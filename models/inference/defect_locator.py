@@ -116,7 +116,8 @@ def open_heat_mapper(version: Version) -> HeatMapper | None:
     3. the residuals of a scorer
     4. Grad-CAM
 
-    A segmentation head that is not accurate enough in the validation is not used.
+    A segmentation head that is not accurate enough in the validation is not used. A head that was never validated does not replace the
+    residuals of a scorer, whose cut-off was measured. It only replaces Grad-CAM, which is not measured either.
     Raises ModelError if weights cannot be read.
     """
     # TensorFlow is imported only here, because a worker with another runtime needs TensorFlow only for heat maps.
@@ -127,8 +128,8 @@ def open_heat_mapper(version: Version) -> HeatMapper | None:
     residuals = ResidualMapper(scorers[0]) if scorers else None
     other: HeatMapper | None = residuals or open_grad_cam(version)
     member = version.manifest.segmentation
-    least_pointing = LEAST_POINTING if residuals is None else LEAST_POINTING_COMBINED
-    if member is None or member.figures.get("pointing", 1.0) < least_pointing:
+    least_pointing, if_unmeasured = (LEAST_POINTING, 1.0) if residuals is None else (LEAST_POINTING_COMBINED, 0.0)
+    if member is None or member.figures.get("pointing", if_unmeasured) < least_pointing:
         return other
     segmentation = open_segmentation(version)
     if segmentation is not None and residuals is not None:

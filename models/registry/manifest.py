@@ -74,6 +74,14 @@ class Voter(_ManifestModel):
     temperature: float = Field(default=1, gt=0, le=100, description="Calibration temperature: the network's logits are divided by it.")
 
 
+class LearnedPicturesEntry(_ManifestModel):
+    """The file with the checksums of the pictures that the weights have learned. A later training does not validate with these pictures."""
+
+    file: str = Field(pattern=FILE_PATTERN)
+    pictures: int = Field(ge=0, description="Number of pictures in the file.")
+    is_complete: bool = Field(description="False if it is not known which pictures the start version had learned.")
+
+
 class SegmentationMember(_ManifestModel):
     """The segmentation head of the version: a network that finds where defects are and of which kind. It changes no label."""
 
@@ -88,6 +96,9 @@ class SegmentationMember(_ManifestModel):
     pictures: dict[str, int] = Field(description="Number of training pictures: with masks, with boxes, and good ones.")
     figures: dict[str, float] = Field(default_factory=dict, description="Figures of the network, measured after its training.")
     command: str = Field(description="Command that trained the network.")
+    learned: LearnedPicturesEntry | None = Field(
+        default=None, description="The pictures that the network has learned. It is absent in older versions."
+    )
 
 
 class ScorerEntry(_ManifestModel):
@@ -307,6 +318,11 @@ class Manifest(_ManifestModel):
     training_index: TrainingIndexEntry | None = Field(
         default=None, description="The index of the training pictures, with small copies of them. It is absent in older versions."
     )
+    learned: LearnedPicturesEntry | None = Field(
+        default=None,
+        description="The pictures that the weights of the networks have learned, those of the start version included. It is absent in "
+        "older versions and in versions without networks.",
+    )
     figures: dict[str, float] = Field(description="Figures measured on the validation pictures when the version was made.")
     command: str = Field(description="Command that made the version.")
     made_by: str | None = Field(
@@ -358,10 +374,12 @@ class Manifest(_ManifestModel):
         if any(scorer.side_px != self.preprocessing.side_px for scorer in self.scorers):
             raise ValueError(f"expected side_px of every scorer to be that of the version, {self.preprocessing.side_px} px")
         named = {voter.weights_file for voter in self.voters} | {self.golden.file}
+        learned = [self.learned]
         if self.segmentation is not None:
             named.add(self.segmentation.weights_file)
+            learned.append(self.segmentation.learned)
         named |= {file for scorer in self.scorers for file in scorer.files}
-        named |= {entry.file for entry in (self.details, self.training_index) if entry}
+        named |= {entry.file for entry in (self.details, self.training_index, *learned) if entry}
         if (total := sum(entry.bytes for entry in self.files.values())) > MAX_VERSION_BYTES:
             raise ValueError(f"expected all files together to have at most {MAX_VERSION_BYTES} bytes, found {total}")
         if named != set(self.files):

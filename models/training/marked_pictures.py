@@ -26,6 +26,7 @@ from models.pictures.decoder import PictureLimits, decode_picture, find_picture_
 from models.pictures.pillow_pixels import read_image
 from models.pictures.png import prepare_png
 from models.pictures.refusal import RefusalReason
+from models.pictures.rendered_mark import is_rendered
 from models.training.labelled_pictures import LabelledFile
 from streams.errors import ModelError, PictureError
 
@@ -68,7 +69,8 @@ class MarkedPictures:
 
     A mark says what a pixel shows: 0 is no defect, and k is a defect of the kind `kinds[k - 1]`. Marks from BOX_MARK on mean that the pixel
     lies in a box around a defect.
-    `paths` and `checksums` have the order of `pixels`. `left_out` says in sentences which pictures were left out.
+    `paths` and `checksums` have the order of `pixels`. `left_out` says in sentences which pictures were left out. `rendered` is the number
+    of pictures that Castline has rendered, among those that were read.
     """
 
     pixels: Pixels
@@ -77,6 +79,7 @@ class MarkedPictures:
     paths: tuple[Path, ...]
     checksums: tuple[str, ...]
     left_out: tuple[str, ...] = ()
+    rendered: int = 0
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -103,6 +106,7 @@ class MarkedPictures:
             tuple(self.paths[index] for index in indices),
             tuple(self.checksums[index] for index in indices),
             self.left_out,
+            self.rendered,
         )
 
 
@@ -233,6 +237,7 @@ class _MarkReader:
         for value, name in kinds.items():
             self._numbers[value] = self._kinds.index(name) + 1
         self._read: list[tuple[Path, str, Pixels, Pixels]] = []
+        self._rendered = 0
         self._problems: dict[str, list[Path]] = {}
 
     def add(self, file: MarkedFile) -> None:
@@ -258,6 +263,7 @@ class _MarkReader:
         if file.is_good == bool(marks.any()):
             self._leave_out("masks contradict the class", file.path)
             return
+        self._rendered += is_rendered(content)
         self._read.append((file.path, hashlib.sha256(content).hexdigest(), decoded.pixels, marks))
 
     def finish(self) -> MarkedPictures:
@@ -275,7 +281,7 @@ class _MarkReader:
         if not self._kinds:
             raise ModelError("No kind of defect has a name. Name each value of the masks, for example with --kind '1=blow hole'.")
         paths, checksums, pixels, marks = zip(*self._read, strict=True)
-        return MarkedPictures(np.stack(pixels), np.stack(marks), self._kinds, paths, checksums, left_out)
+        return MarkedPictures(np.stack(pixels), np.stack(marks), self._kinds, paths, checksums, left_out, self._rendered)
 
     def _read_kinds(self, levels: Pixels, path: Path | None) -> Pixels:
         numbers: Pixels = self._numbers[levels]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from dataclasses import replace as replace_fields
 from datetime import UTC, datetime
@@ -15,8 +15,16 @@ from sklearn.model_selection import GroupShuffleSplit
 from models.inference.segmentation import Segmentation
 from models.networks.framework import keras
 from models.networks.segmentation import load_segmentation_network, save_segmentation_weights, trace_head
-from models.registry import LocalRegistry, Version, write_manifest
+from models.registry import BUNDLED_VERSIONS, LocalRegistry, Version, write_manifest
 from models.registry.manifest import SegmentationMember
+from models.training.learned_pictures import (
+    Checksums,
+    find_learned_groups,
+    load_learned_pictures,
+    merge_learned_pictures,
+    save_learned_pictures,
+    warn_of_unknown_pictures,
+)
 from models.training.marked_pictures import MarkedPictures
 from models.training.near_duplicates import group_near_duplicates
 from models.training.segmentation import SegmentationRecipe, describe_member, train_segmentation
@@ -24,6 +32,7 @@ from streams.errors import ModelError
 
 # The smallest number of pictures with marked defects. From fewer pictures, a segmentation head learns almost nothing.
 MIN_DEFECTIVE = 10
+LEARNED_FILE = "segmentation-pictures.npz"
 OnStep = Callable[[int, int, float], object]
 MeasureHead = Callable[[Segmentation, MarkedPictures], dict[str, float]]
 
@@ -36,7 +45,7 @@ class SegmentationRun:
     head either, the training begins with random weights.
 
     The pictures are divided into groups of near-duplicates. The share `validation_share` of the groups is kept for the validation. On these
-    groups, the figures in the manifest are measured.
+    groups, the figures in the manifest are measured. Groups that the first head has learned are never used for the validation.
     """
 
     version: Version
@@ -68,11 +77,15 @@ class SegmentationRun:
         training, validation = self._split(pictures)
         recipe = replace_fields(self.recipe, handed=self.recipe.handed or self.version.manifest.handed)
         member = describe_member(training, recipe, self.command)
-        network = train_segmentation(training, recipe, self._load_start(), on_step)
+        start = self._find_start()
+        first = load_segmentation_network(start.version, start.member) if start else None
+        network = train_segmentation(training, recipe, first, on_step)
         if validation is not None:
             head = Segmentation(trace_head(network, member, self.recipe.side_px), member, self.recipe.side_px)
             member = member.model_copy(update={"figures": self.measure(head, validation)})
-        return add_segmentation(self.version, self.root, self.name, network, member, replace)
+        learned = merge_learned_pictures(training.checksums, start.learned if start else np.zeros(0, np.uint64))
+        warnings = [warn_of_unknown_pictures(start.version.name)] if start and start.may_have_learned(pictures) else []
+        return add_segmentation(self.version, self.root, self.name, network, member, replace, learned, warnings)
 
     def _split(self, pictures: MarkedPictures) -> tuple[MarkedPictures, MarkedPictures | None]:
         """Returns the training pictures and the validation pictures. If no validation picture has a mask, the second value is None."""
@@ -81,35 +94,75 @@ class SegmentationRun:
         groups = group_near_duplicates(pictures.pixels, pictures.checksums)
         if len(np.unique(groups)) < 2:
             raise ModelError("All pictures are near-duplicates of each other, so none can be used for validation. Add other pictures.")
+        start = self._find_start()
+        is_learned = find_learned_groups(pictures.checksums, groups, start.learned if start else np.zeros(0, np.uint64))
+        others = np.flatnonzero(~is_learned)
+        if len(np.unique(groups[others])) < 2:
+            raise ModelError(
+                f"The first segmentation head has learned {is_learned.sum()} of the {len(pictures)} pictures or near-duplicates of them. "
+                "Too few are left for the validation. Add other pictures, or give --validation-share 0."
+            )
         split = GroupShuffleSplit(1, test_size=self.validation_share, random_state=self.recipe.seed)
-        train, test = next(split.split(pictures.marks, groups=groups))
-        training, validation = pictures.select(train), pictures.select(test)
+        _, test = next(split.split(others, groups=groups[others]))
+        is_validation = np.zeros(len(pictures), np.bool_)
+        is_validation[others[test]] = True
+        training, validation = pictures.select(~is_validation), pictures.select(is_validation)
         if training.is_good.all():
             raise ModelError("No picture with a marked defect is left for the training. Mark more pictures, or give --validation-share 0.")
         return training, validation if validation.has_mask.any() else None
 
-    def _load_start(self) -> keras.Model | None:
+    def _find_start(self) -> _FirstHead | None:
         for version in (self.version, self.start):
             if version is not None and (member := version.manifest.segmentation) is not None:
-                return load_segmentation_network(version, member)
+                return _FirstHead(version, member, load_learned_pictures(version, member.learned))
         return None
 
 
+@dataclass(frozen=True, slots=True)
+class _FirstHead:
+    """The segmentation head with which the training begins, and the pictures that this head has learned."""
+
+    version: Version
+    member: SegmentationMember
+    learned: Checksums
+
+    def may_have_learned(self, pictures: MarkedPictures) -> bool:
+        """Returns whether the head has learned pictures that nobody knows, and that can be among `pictures`.
+
+        The head of a version that comes with Castline has learned rendered pictures only.
+        """
+        is_bundled = self.version.folder.parent == BUNDLED_VERSIONS
+        is_complete = self.member.learned is not None and self.member.learned.is_complete
+        return not is_complete and not (is_bundled and pictures.rendered == 0)
+
+
 def add_segmentation(
-    version: Version, root: Path, name: str, network: keras.Model, member: SegmentationMember, replace: bool = False
+    version: Version,
+    root: Path,
+    name: str,
+    network: keras.Model,
+    member: SegmentationMember,
+    replace: bool = False,
+    learned: Checksums | None = None,
+    warnings: Sequence[str] = (),
 ) -> Version:
     """Writes a copy of `version` with the segmentation head `network` as the new version `root`/`name`, and returns the new version.
 
-    The weights of the head are stored as float16. An existing version is only replaced if `replace` is True.
+    The weights of the head are stored as float16. An existing version is only replaced if `replace` is True. The pictures that
+    the head has `learned` are stored with it. `warnings` say that these are not all, and are added to the manifest.
     """
     manifest = version.manifest
     old = manifest.segmentation
+    replaced = set() if old is None else {old.weights_file, *([old.learned.file] if old.learned else [])}
     with LocalRegistry(root).write_version(name, replace=replace) as folder:
         for file in manifest.files:
-            if old is None or file != old.weights_file:
+            if file not in replaced:
                 shutil.copyfile(version.file(file), folder / file)
         save_segmentation_weights(folder / member.weights_file, network, member)
+        entry = None if learned is None else save_learned_pictures(folder, LEARNED_FILE, learned, is_complete=not warnings)
+        member = member.model_copy(update={"learned": entry})
         fields = manifest.model_dump(by_alias=True, exclude={"files"}) | {"version": name, "segmentation": member}
+        fields["warnings"] = tuple(dict.fromkeys((*manifest.warnings, *warnings)))
         if name != manifest.version:
             fields["created"] = datetime.now(UTC)
         written = write_manifest(folder, fields)

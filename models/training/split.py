@@ -56,17 +56,31 @@ def count_folds(share: float) -> int:
     return max(2, round(1 / share))
 
 
-def split_by_group(labels: npt.NDArray[np.int32], groups: npt.NDArray[np.int32], share: float, seed: int) -> npt.NDArray[np.bool_]:
+def split_by_group(
+    labels: npt.NDArray[np.int32],
+    groups: npt.NDArray[np.int32],
+    share: float,
+    seed: int,
+    is_learned: npt.NDArray[np.bool_] | None = None,
+) -> npt.NDArray[np.bool_]:
     """Returns a mask of the validation pictures. A `share` of 0.2 means about a fifth of the pictures.
 
     Dominant groups (very large groups of near-duplicates) are left out, because they are used only for training.
 
+    `is_learned` says which pictures belong to groups that the start version has learned. They are left out, too. The validation pictures
+    are then about the same share of all pictures, but at most half of the others.
+
     Raises ModelError if a class would have no training or no validation pictures.
     """
-    folds = count_folds(share)
-    expect_groups(groups, folds)
+    folds, others = count_folds(share), np.arange(len(labels))
+    if is_learned is not None and is_learned.any():
+        others = np.flatnonzero(~is_learned)
+        _expect_unlearned_pictures(labels, groups, is_learned)
+        folds = min(max(2, round(len(others) / (share * len(labels)))), folds)
+        share = 1 / folds
+    expect_groups(groups[others], folds)
     validates = np.zeros(len(labels), np.bool_)
-    candidates = np.flatnonzero(~find_dominant_groups(labels, groups, share))
+    candidates = others[~find_dominant_groups(labels[others], groups[others], share)]
     expect_members(labels[candidates], folds)
     for _, fold in _divide(labels[candidates], groups[candidates], folds, seed):
         validates[:] = False
@@ -78,6 +92,17 @@ def split_by_group(labels: npt.NDArray[np.int32], groups: npt.NDArray[np.int32],
         "The pictures cannot be split so that each class has both training and validation pictures, because all near-duplicates must go to "
         "the same side. Add pictures of each class that are not near-duplicates."
     )
+
+
+def _expect_unlearned_pictures(labels: npt.NDArray[np.int32], groups: npt.NDArray[np.int32], is_learned: npt.NDArray[np.bool_]) -> None:
+    """Raises ModelError if less than two groups of a class remain that the start version has not learned."""
+    fewest = min(len(np.unique(groups[~is_learned & (labels == label)])) for label in np.unique(labels))
+    if fewest < 2:
+        raise ModelError(
+            f"The start version has learned {is_learned.sum()} of the {len(labels)} pictures or near-duplicates of them. For the "
+            f"validation, each class needs at least 2 groups of other pictures, but one class has only {fewest}. Add pictures that the "
+            "start version has not learned, or train without --from."
+        )
 
 
 def list_folds(labels: npt.NDArray[np.int32], groups: npt.NDArray[np.int32], folds: int, seed: int = 0) -> list[npt.NDArray[np.bool_]]:

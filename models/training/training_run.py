@@ -35,6 +35,14 @@ from models.training.combination import Combination, choose_combination, expect_
 from models.training.details import LearnedDetails, learn_details
 from models.training.good_only import LearnedScorer, add_scorer
 from models.training.labelled_pictures import LabelledPictures, find_pictures, read_pictures
+from models.training.learned_pictures import (
+    Checksums,
+    find_learned_groups,
+    load_learned_pictures,
+    merge_learned_pictures,
+    save_learned_pictures,
+    warn_of_unknown_pictures,
+)
 from models.training.near_duplicates import find_contradicting_groups, group_near_duplicates
 from models.training.options import CUT_OFF_OPTIONS, TrainingOptions
 from models.training.split import class_share_weights, count_folds, load_split, save_split, split_by_group
@@ -45,6 +53,7 @@ from streams.errors import ModelError
 log = logging.getLogger(__name__)
 
 OPTIONS_FILE = "options.json"
+LEARNED_FILE = "learned-pictures.npz"
 GOLDEN_PICTURES = 24
 # Two runtimes may give a picture of the golden set defect probabilities that differ by this value. With bfloat16, they differed by 0.02.
 GOLDEN_TOLERANCE = 0.05
@@ -164,6 +173,23 @@ class TrainingRun:
         """The version from which the training starts (fine-tuning)."""
         return locate_version(self.options.start) if self.options.start else None
 
+    @cached_property
+    def _learned_before(self) -> Checksums:
+        """The pictures that the start version has learned."""
+        start = self._start
+        return np.zeros(0, np.uint64) if start is None else load_learned_pictures(start, start.manifest.learned)
+
+    def _describe_start(self, pictures: LabelledPictures) -> list[str]:
+        """Returns a warning if the start version may have learned some of the validation pictures, else an empty list.
+
+        A version that has seen only rendered pictures cannot have learned any of `pictures` if none of them is rendered.
+        """
+        start = self._start
+        if start is None or (start.manifest.has_seen_only_rendered and pictures.rendered == 0):
+            return []
+        learned = start.manifest.learned
+        return [] if learned is not None and learned.is_complete else [warn_of_unknown_pictures(start.name)]
+
     @property
     def _depth_bits(self) -> int | None:
         given, start = self.options.depth_bits, self._start
@@ -175,7 +201,8 @@ class TrainingRun:
         is_new = not path.exists()
         if is_new:
             pictures.expect_enough(count_folds(options.validation_share))
-            validates = split_by_group(pictures.labels, groups, options.validation_share, options.seed)
+            is_learned = find_learned_groups(pictures.checksums, groups, self._learned_before)
+            validates = split_by_group(pictures.labels, groups, options.validation_share, options.seed, is_learned)
         else:
             validates = load_split(path, pictures)
         # The options are the first file of the folder. They are written only now, because unsuitable pictures must leave no folder behind.
@@ -287,6 +314,7 @@ class TrainingRun:
             golden = choose_golden_pictures(defect_probability, (vote.threshold, vote.low, vote.high), options.seed)
             scores = scored[1].score(pixels[golden])[:, None] if scored else None
             index = make_training_index(pictures.pixels, groups, *pictures.names)
+            learned = merge_learned_pictures(pictures.select(~validates).checksums, self._learned_before)
             save_golden_set(folder / "golden.npz", GoldenSet(pixels[golden], probabilities[golden], scores))
             manifest = write_manifest(
                 folder,
@@ -315,13 +343,14 @@ class TrainingRun:
                         f"({options.near_bits} bits, rings {options.near_rings}), seed {options.seed}",
                     },
                     "training_index": index.save(folder),
+                    "learned": save_learned_pictures(folder, LEARNED_FILE, learned, not self._describe_start(pictures)),
                     "figures": measure_validation(combination, probabilities, labels),
                     "command": self.command,
                     "only_rendered": pictures.rendered == len(pictures) and self._has_start_seen_only_rendered(),
                     "part": learn_part(pictures),
                     "reference": make_drift_reference(pixels, defect_probability, labels != pictures.ok_class, groups[validates]),
                     "handed": options.handed,
-                    "warnings": (*pictures.describe_shortage(), *combination.notes),
+                    "warnings": (*pictures.describe_shortage(), *self._describe_start(pictures), *combination.notes),
                 },
             )
         return Version(self.root / self.version, manifest), combination

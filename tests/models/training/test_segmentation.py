@@ -23,6 +23,7 @@ from models.networks.segmentation import segmentation_head
 from models.registry import Version, open_registry
 from models.registry.manifest import ScorerEntry
 from models.training.augmentation import augment, move_marks
+from models.training.learned_pictures import load_learned_pictures, shorten_checksums
 from models.training.marked_pictures import BOX_MARK, MarkedPictures
 from models.training.segmentation import SegmentationRecipe, compute_draw_chances, make_mark_loss
 from models.training.segmentation_run import SegmentationRun, add_segmentation
@@ -157,14 +158,17 @@ def test_a_head_and_a_scorer_make_one_heat_map_which_the_evaluation_measures_too
     figures = {"cut_off": 1.0, "alarm_share": 0.01, "highest_alarm_share": 0.1, "good_pictures": 20}
     scorer = ScorerEntry.model_validate({"name": template.name, "files": template.save(folder), "side_px": SIDE_PX} | figures)
     version = Version(folder, taught.manifest.model_copy(update={"scorers": (scorer,)}))
+    assert isinstance(open_heat_mapper(version), ResidualMapper), "the head was never measured"
+    member = taught.manifest.segmentation
+    assert member is not None
+    measured = member.model_copy(update={"figures": {"pointing": 0.6}})
+    version = Version(folder, version.manifest.model_copy(update={"segmentation": measured}))
     mapper = open_heat_mapper(version)
     assert isinstance(mapper, CombinedMapper)
     white = make_pictures(2, 4).pixels[1]
     sources = {source.name: source for source in open_heat_sources(version)}
     assert list(sources) == ["grad-cam", "segmentation", "segmentation+residual", "residual of golden-template"]
     assert np.allclose(sources["segmentation+residual"].compute(white), mapper.compute_defect_map(white).heat)
-    member = taught.manifest.segmentation
-    assert member is not None
     poor = member.model_copy(update={"figures": {"pointing": 0.4}})
     assert isinstance(open_heat_mapper(Version(folder, version.manifest.model_copy(update={"segmentation": poor}))), ResidualMapper)
 
@@ -179,6 +183,43 @@ def test_a_first_head_begins_with_the_weights_of_the_start_version(tiny: Version
     assert hottest[0] > 0.9
     assert hottest[1] == pytest.approx(hottest[0], abs=0.1)
     assert hottest[2] < hottest[0] - 0.2, "a head with new weights has learned nothing yet"
+
+
+def test_pictures_that_the_first_head_has_learned_do_not_validate_the_next_head(taught: Version, tmp_path: Path) -> None:
+    member = taught.manifest.segmentation
+    assert member is not None
+    learned = load_learned_pictures(taught, member.learned)
+    assert len(learned) == sum(member.pictures.values())
+    measured: list[str] = []
+
+    def measure(_: Segmentation, pictures: MarkedPictures) -> dict[str, float]:
+        measured.extend(pictures.checksums)
+        return {"pointing": 1.0}
+
+    recipe = replace(RECIPE, steps=1, seed=4)
+    version = SegmentationRun(taught, tmp_path, "next", recipe, 0.4, measure, "test").run(make_pictures(36, 1))
+    assert measured
+    assert not np.isin(shorten_checksums(measured), learned).any()
+    next_member = version.manifest.segmentation
+    assert next_member is not None
+    assert set(load_learned_pictures(version, next_member.learned)) >= set(learned)
+    assert version.manifest.warnings == ()
+    pictures = make_pictures(36, 1)
+    known = pictures.select(np.isin(shorten_checksums(pictures.checksums), learned))
+    with pytest.raises(ModelError, match=f"has learned {len(known)} of the {len(known)} pictures"):
+        SegmentationRun(taught, tmp_path, "none", recipe, 0.2, measure, "test").run(known)
+
+
+def test_a_first_head_of_an_older_release_leaves_a_warning(taught: Version, tmp_path: Path) -> None:
+    member = taught.manifest.segmentation
+    assert member is not None
+    unknown = taught.manifest.model_copy(update={"segmentation": member.model_copy(update={"learned": None})})
+    older = Version(taught.folder, unknown)
+    version = SegmentationRun(older, tmp_path, "next", replace(RECIPE, steps=1), 0, measure_nothing, "test").run(make_pictures(36, 1))
+    assert [warning for warning in version.manifest.warnings if "taught did not record which pictures it learned" in warning]
+    assert version.manifest.segmentation is not None
+    assert version.manifest.segmentation.learned is not None
+    assert not version.manifest.segmentation.learned.is_complete
 
 
 def test_too_few_marks_and_an_existing_version_are_refused_before_the_training(tiny: Version, taught: Version) -> None:

@@ -20,6 +20,23 @@ def test_a_group_that_is_most_of_its_class_only_teaches() -> None:
         assert class_share_weights(labels, validates)[labels[validates] == 0].sum() == pytest.approx(validates.sum() / 2)
 
 
+def test_pictures_that_the_start_version_has_learned_only_teach() -> None:
+    labels, groups = np.tile([0, 1], 100).astype(np.int32), np.arange(200, dtype=np.int32) // 4 * 2 + np.tile([0, 1], 100).astype(np.int32)
+    is_learned = groups < 40
+    validates = split_by_group(labels, groups, 0.2, 1, is_learned)
+    assert not (validates & is_learned).any()
+    assert set(labels[validates]) == set(labels[~validates & ~is_learned]) == {0, 1}
+    assert 0.15 < validates.mean() < 0.3
+    few = split_by_group(labels, groups, 0.2, 1, groups < 92)
+    assert few.sum() == (groups >= 92).sum() / 2, "at most half of the other pictures"
+
+
+def test_too_few_pictures_that_the_start_version_has_not_learned_are_refused() -> None:
+    labels, groups = np.tile([0, 1], 20).astype(np.int32), np.arange(40, dtype=np.int32)
+    with pytest.raises(ModelError, match=r"has learned 37 of the 40 pictures .* one class has only 1\. .* train without --from"):
+        split_by_group(labels, groups, 0.2, 1, groups < 37)
+
+
 def test_where_all_groups_are_large_they_validate_too() -> None:
     labels, groups = np.repeat([0, 1], 150).astype(np.int32), np.repeat(np.arange(10), 30).astype(np.int32)
     assert split_by_group(labels, groups, 0.2, 1).sum() == 60

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 import signal
@@ -26,6 +27,7 @@ from models.pictures.part_finder import check_part
 from models.registry import Version, open_registry
 from models.synthetic import write_castings
 from models.training.labelled_pictures import LabelledPictures, find_pictures, read_pictures
+from models.training.learned_pictures import load_learned_pictures, shorten_checksums
 from models.training.options import CUT_OFF_OPTIONS, TrainingOptions
 from models.training.trainer import EpochResult
 from models.training.training_run import TrainingRun, learn_part
@@ -249,6 +251,38 @@ def test_fine_tuning_goes_on_from_the_weights_of_a_version(castings: Path, train
     before, after = (open_runtime(version, "tensorflow", (4,)).predict(pixels)[:, 0] for version in (trained, tuned))
     assert np.allclose(before, after, atol=1e-4)
     assert (trained.manifest.only_rendered, tuned.manifest.only_rendered) == (True, True)
+    learned, learned_later = (load_learned_pictures(version, version.manifest.learned) for version in (trained, tuned))
+    checked = shorten_checksums(list_checksums(tuned, "validation"))
+    assert len(learned) == len(set(list_checksums(trained, "training")))
+    assert len(checked) >= 2
+    assert not np.isin(checked, learned).any(), "the start version has learned none of the validation pictures"
+    assert set(learned_later) == {*learned, *shorten_checksums(list_checksums(tuned, "training"))}
+    assert not any("did not record" in warning for warning in tuned.manifest.warnings)
+
+
+def list_checksums(version: Version, side: str) -> list[str]:
+    with (version.folder.with_name(f"{version.name}.training") / "split.csv").open(newline="") as file:
+        return [row["sha256"] for row in csv.DictReader(file) if row["side"] == side]
+
+
+def test_fine_tuning_of_a_version_of_an_older_release_warns_and_so_does_that_of_its_successor(
+    castings: Path, trained: Version, tmp_path: Path
+) -> None:
+    """The older release did not record which pictures it learned."""
+    shutil.copytree(trained.folder, tmp_path / "older")
+    fields = json.loads((tmp_path / "older/manifest.json").read_text())
+    fields["version"] = "older"
+    del fields["learned"], fields["files"]["learned-pictures.npz"]
+    (tmp_path / "older/manifest.json").write_text(json.dumps(fields))
+    (tmp_path / "older/learned-pictures.npz").unlink()
+    start = tmp_path / "older"
+    for name in ("second", "third"):
+        options = SMALL.model_copy(update={"start": str(start), "lenet_epochs": 1, "epochs": 1, "scorer": False, "seed": 2})
+        manifest = TrainingRun(options, (castings,), tmp_path, name, "castline train").run(CallbackLog()).version.manifest
+        assert any(f"version {start.name} did not record which pictures it learned" in warning for warning in manifest.warnings)
+        assert manifest.learned is not None
+        assert not manifest.learned.is_complete
+        start = tmp_path / name
 
 
 def test_one_class_only_is_refused_before_any_training(castings: Path, tmp_path: Path) -> None:
