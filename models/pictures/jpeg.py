@@ -6,6 +6,7 @@ Source: ITU-T T.81, annex B.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -26,9 +27,14 @@ _PROGRESSIVE = (0xC2, 0xC6, 0xCA, 0xCE)
 # A progressive JPEG stores the picture in several scans. Cameras write at most a few dozen scans. A small file with thousands of scans
 # would take minutes to decode.
 _MAX_SCANS = 100
+# Each segment and each table takes about 1 µs, so a file with more of them is refused. Pictures of real cameras had at most 8 segments and
+# some hundred bytes of tables. Metadata take a segment for each 64 KB, and each of at most 100 scans takes a few segments.
+_MAX_SEGMENTS = 1000
+_MAX_TABLE_BYTES = 2**17
 _MAX_ZEROS = 32
 # The factors by which libjpeg may reduce a JPEG. Do not change them, because model versions were trained on pictures with these factors.
 _SCALES = (8, 4, 2, 1)
+_NO_FILL_BYTE = re.compile(rb"[^\xff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +96,8 @@ def _check_structure(value: bytes) -> None:
     """
     segments = [(segment, value[segment.start : segment.end]) for segment in _walk_segments(value)]
     _check_scans([(segment.marker, content) for segment, content in segments if segment.marker in _FRAMES or segment.marker == _SCAN])
+    if sum(len(content) for segment, content in segments if segment.marker in (_HUFFMAN, _QUANTISATION)) > _MAX_TABLE_BYTES:
+        raise damaged(f"the tables of the JPEG have more than {_MAX_TABLE_BYTES} bytes")
     for segment, content in segments:
         if segment.marker == _QUANTISATION:
             _check_quantisation(content)
@@ -118,7 +126,7 @@ def _read_frame(content: bytes, orientation: int, is_corrected: bool) -> FormatH
 def _walk_segments(value: bytes) -> Iterator[_Segment]:
     """Yields the segments of a JPEG in order, the end marker last. Raises PictureError at the first fault in the structure."""
     at, markers = 0, None
-    while True:
+    for _ in range(_MAX_SEGMENTS):
         found = _read_marker(value, at)
         yield found
         if found.marker == _END:
@@ -130,6 +138,7 @@ def _walk_segments(value: bytes) -> Iterator[_Segment]:
             if behind == len(markers):
                 raise truncated("the JPEG has no end marker")
             at = int(markers[behind])
+    raise damaged(f"the JPEG has more than {_MAX_SEGMENTS} segments")
 
 
 def _find_markers(value: bytes) -> npt.NDArray[np.intp]:
@@ -149,10 +158,10 @@ def _read_marker(value: bytes, at: int) -> _Segment:
         raise truncated(f"the JPEG has no end marker within its {len(value)} bytes")
     if value[at] != 0xFF:
         raise damaged(f"byte {at} of the JPEG should begin a marker, but is not 0xFF")
-    while value[at + 1] == 0xFF:  # any number of fill bytes 0xFF may stand before a marker
-        at += 1
-        if at + 2 > len(value):
-            raise truncated("the JPEG ends within a marker")
+    # Any number of fill bytes 0xFF may stand before a marker. A pattern skips millions of them quickly.
+    if (code := _NO_FILL_BYTE.search(value, at + 1)) is None:
+        raise truncated("the JPEG ends within a marker")
+    at = code.start() - 1
     marker, start = value[at + 1], at + 2
     if marker in (_START, _END):
         return _Segment(marker, start, start)

@@ -21,6 +21,10 @@ _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4),
 # A browser shows a PNG with one of these chunks as several frames, or with other grey levels than the decoder reads.
 _CHANGES_DISPLAY = frozenset((b"tRNS", b"iCCP", b"gAMA", b"acTL"))
 _PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"tRNS")
+# A PNG can have this many chunks, and one more for each KiB of the file. Each chunk takes about 5 µs. Cameras write the pixels in chunks of
+# 8 KiB and more, and write a few other chunks: pictures of real cameras had at most 34 chunks.
+_MAX_CHUNKS = 1000
+_BYTES_PER_CHUNK = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +119,11 @@ def _count_bytes(ihdr: bytes) -> int:
 def _walk_chunks(value: bytes) -> Iterator[_Chunk]:
     """Yields the chunks of a PNG up to its end chunk, after verifying their checksums.
 
-    Raises PictureError if a checksum is wrong or the file ends too early.
+    Raises PictureError if a checksum is wrong, the file ends too early, or has too many chunks.
     """
     start = len(PNG_SIGNATURE)
-    while True:
+    limit = _MAX_CHUNKS + len(value) // _BYTES_PER_CHUNK
+    for _ in range(limit):
         if start + 12 > len(value):
             raise truncated("the PNG has no end chunk")
         kind, end = value[start + 4 : start + 8], start + 8 + int.from_bytes(value[start : start + 4])
@@ -130,3 +135,4 @@ def _walk_chunks(value: bytes) -> Iterator[_Chunk]:
         if kind == b"IEND":
             return
         start = end + 4
+    raise damaged(f"the PNG of {len(value)} bytes has more than {limit} chunks")

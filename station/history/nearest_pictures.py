@@ -24,10 +24,10 @@ class NearestPictures:
     pictures: list[TrainingPicture]
 
 
-def find_nearest_pictures(part: Part, manifest: Manifest | None) -> NearestPictures:
+def find_nearest_pictures(part: Part, manifest: Manifest | None, account: int | None = None) -> NearestPictures:
     """Compares the picture of `part` with the training pictures of the version that judged the part. Raises no exception.
 
-    `manifest` describes this version. It is None if the version cannot be read.
+    `manifest` describes this version. It is None if the version cannot be read. `account` is the number of the account that asks.
     """
     if manifest is None:
         return NearestPictures([f"The version {part.model or '(unknown)'} cannot be read, so its training pictures are unknown."], [])
@@ -39,7 +39,7 @@ def find_nearest_pictures(part: Part, manifest: Manifest | None) -> NearestPictu
         return NearestPictures([sentence], [])
     try:
         index = find_training_index(manifest)
-        pixels = get_picture_reader().read_pixels(part, manifest.preprocessing.side_px)
+        pixels = get_picture_reader().read_pixels(part, manifest.preprocessing.side_px, account)
     except (ModelError, PictureError, KafkaUnavailableError) as error:
         return NearestPictures([f"The picture cannot be compared with the training pictures. {error}"], [])
     if pixels is None:

@@ -155,7 +155,8 @@ def part(request: HttpRequest, line: str, run: int, part: int) -> HttpResponse:
 def show_nearest_pictures(request: HttpRequest, line: str, run: int, part: int) -> HttpResponse:
     """Shows the training pictures that look most like the part, as a piece of a page. The pages of parts and of reviews load it."""
     row = get_visible_part(request, line, run, part)
-    return render(request, "station/history/_nearest.html", {"part": row, "nearest": find_nearest_pictures(row, find_manifest(row.model))})
+    nearest = find_nearest_pictures(row, find_manifest(row.model), request.user.pk)
+    return render(request, "station/history/_nearest.html", {"part": row, "nearest": nearest})
 
 
 @require_safe
@@ -190,7 +191,7 @@ def part_picture(request: HttpRequest, line: str, run: int, part: int) -> HttpRe
     side = request.GET.get("side", "")
     side_px = next((allowed_px for allowed_px in _THUMBNAIL_SIDES_PX if str(allowed_px) == side), None)
     try:
-        picture = get_picture_reader().read_for_browser(location, side_px)
+        picture = get_picture_reader().read_for_browser(location, side_px, request.user.pk)
     except (PictureError, KafkaUnavailableError) as error:
         return _refuse_picture(error)
     return _no_picture() if picture is None else _send_picture(picture)
@@ -204,7 +205,7 @@ def part_heat_map(request: HttpRequest, line: str, run: int, part: int) -> HttpR
     if not location.heat_map:
         return _no_picture()
     try:
-        return _send_picture(get_picture_reader().read_heat_map(location.heat_map))
+        return _send_picture(get_picture_reader().read_heat_map(location.heat_map, request.user.pk))
     except (PictureError, KafkaUnavailableError) as error:
         return _refuse_picture(error)
 

@@ -6,8 +6,10 @@ import hashlib
 import logging
 import re
 import threading
+import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from queue import Empty, LifoQueue
 from typing import Protocol
@@ -36,6 +38,9 @@ _KAFKA_READERS = 4
 _MAX_WAIT_S = 10.0
 _CACHE_BYTES = 48 * 2**20
 _CONVERSION_LOCKS = 64
+# A picture that could not be converted is not converted again for this time. A refusal because of too little memory or time can pass.
+_REFUSED_S = 600.0
+_MAX_REFUSALS = 1000
 # A segment of an address cannot begin with a dot, because an address with ".." would point to a file outside the store.
 _SEGMENT = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}"
 _ADDRESS = re.compile(rf"{_SEGMENT}(/{_SEGMENT}){{0,9}}")
@@ -67,7 +72,9 @@ class PictureLocation(Protocol):
 class PartPictureReader:
     """Reads pictures, converts them for browsers, and caches up to 48 MiB of converted pictures. Thread-safe.
 
-    A separate process with limited memory and time converts the pictures, because a stranger's picture can be harmful.
+    A separate process with limited memory and time converts the pictures, because a stranger's picture can be harmful. A conversion that
+    was refused is not repeated for ten minutes. Methods with the parameter `account` convert one picture of this account at a time, so that
+    the conversions of other accounts need not wait for all of them. `account` is None if the account is unknown.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -82,6 +89,9 @@ class PartPictureReader:
         self._cache_bytes = 0
         self._conversion_locks = [threading.Lock() for _ in range(_CONVERSION_LOCKS)]
         self._cache_lock = threading.Lock()
+        # For each refused conversion: the error, and the time until which the conversion is not repeated.
+        self._refusals: OrderedDict[object, tuple[PictureError, float]] = OrderedDict()
+        self._turns: dict[int, threading.Lock] = {}
 
     def read_original(self, part: PictureLocation) -> bytes | None:
         """Returns the picture as the camera sent it, or None if the picture was deleted from the store and the topic.
@@ -99,28 +109,28 @@ class PartPictureReader:
             raise PictureError("claim-damaged", "Another picture was found in the place of this picture: their checksums differ.")
         return value
 
-    def read_for_browser(self, part: PictureLocation, side_px: int | None = None) -> EncodedPicture | None:
+    def read_for_browser(self, part: PictureLocation, side_px: int | None = None, account: int | None = None) -> EncodedPicture | None:
         """Returns the picture in a format that browsers display, or None if the picture was deleted.
 
         The picture is at most `side_px` pixels wide and high. Raises the same exceptions as `read_original`.
         """
         limits, depth_bits = PictureLimits.from_settings(self._settings.pictures), self._find_depth_bits(part)
         if side_px is None:
-            return self._cached(part, side_px, lambda value: self._decoder.encode_for_browser(value, limits, depth_bits))
-        return self._cached(part, side_px, lambda value: self._decoder.encode_thumbnail(value, limits, side_px, depth_bits))
+            return self._cached(part, side_px, account, lambda value: self._decoder.encode_for_browser(value, limits, depth_bits))
+        return self._cached(part, side_px, account, lambda value: self._decoder.encode_thumbnail(value, limits, side_px, depth_bits))
 
-    def read_pixels(self, part: PictureLocation, side_px: int) -> GreyPixels | None:
+    def read_pixels(self, part: PictureLocation, side_px: int, account: int | None = None) -> GreyPixels | None:
         """Returns the picture as the networks see it, shape (side_px, side_px), or None if the picture was deleted.
 
         Raises the same exceptions as `read_original`.
         """
-        value = self.read_original(part)
-        if value is None:
-            return None
         limits = PictureLimits.from_settings(self._settings.pictures)
-        return self._decoder.decode_picture(value, side_px, limits, self._find_depth_bits(part)).pixels
+        depth_bits = self._find_depth_bits(part)
+        with self._turn(account), self._remembering_refusals(part.sha256 and (part.line, part.sha256, "pixels")):
+            value = self.read_original(part)
+            return None if value is None else self._decoder.decode_picture(value, side_px, limits, depth_bits).pixels
 
-    def read_heat_map(self, address: str) -> EncodedPicture:
+    def read_heat_map(self, address: str, account: int | None = None) -> EncodedPicture:
         """Returns the heat map at `address` of the object store as a transparent overlay for its picture.
 
         Raises PictureError if there is no heat map at this address, and KafkaUnavailableError if the store does not answer.
@@ -128,11 +138,12 @@ class PartPictureReader:
         # A finding can be forged. Its address must not give access to an object of the store that is no heat map.
         if not is_heat_map_address(address):
             raise PictureError("claim-damaged", f"expected the address of a heat map, found {address[:120]!r}")
-        try:
-            value = read_object(self._settings.store.url, address, self._settings.pictures.max_bytes)
-        except OSError as error:
-            raise KafkaUnavailableError("The heat map cannot be read now: the store of pictures does not answer.") from error
-        return self._decoder.encode_heat_map_layer(value, PictureLimits.from_settings(self._settings.pictures))
+        with self._turn(account), self._remembering_refusals(address):
+            try:
+                value = read_object(self._settings.store.url, address, self._settings.pictures.max_bytes)
+            except OSError as error:
+                raise KafkaUnavailableError("The heat map cannot be read now: the store of pictures does not answer.") from error
+            return self._decoder.encode_heat_map_layer(value, PictureLimits.from_settings(self._settings.pictures))
 
     def close(self) -> None:
         """Closes the idle Kafka connections and ends the process that converts pictures."""
@@ -142,20 +153,51 @@ class PartPictureReader:
             reader.close()
             self._idle.put(reader)
 
-    def _cached(self, part: PictureLocation, side_px: int | None, convert: Callable[[bytes], EncodedPicture]) -> EncodedPicture | None:
+    def _cached(
+        self, part: PictureLocation, side_px: int | None, account: int | None, convert: Callable[[bytes], EncodedPicture]
+    ) -> EncodedPicture | None:
         # The key contains the part id, not only the checksum. Otherwise a forged verdict with the checksum of a private picture would give
         # access to this picture.
         key = (part.part_key, part.sha256, side_px)
-        with self._conversion_locks[hash(key) % _CONVERSION_LOCKS]:
-            with self._cache_lock:
-                if key in self._cache:
-                    self._cache.move_to_end(key)
-                    return self._cache[key]
-            value = self.read_original(part)
-            picture = None if value is None else convert(value)
+        if found := self._find_cached(key):
+            return found
+        with self._turn(account), self._conversion_locks[hash(key) % _CONVERSION_LOCKS]:
+            if found := self._find_cached(key):
+                return found
+            with self._remembering_refusals(part.sha256 and (part.line, part.sha256, side_px)):
+                value = self.read_original(part)
+                picture = None if value is None else convert(value)
             if picture is not None and part.sha256:
                 self._cache_picture(key, picture)
             return picture
+
+    def _turn(self, account: int | None) -> AbstractContextManager[object]:
+        """Returns the lock of the account. It is taken before all other locks."""
+        return nullcontext() if account is None else self._turns.setdefault(account, threading.Lock())
+
+    @contextmanager
+    def _remembering_refusals(self, key: object) -> Iterator[None]:
+        """Remembers a PictureError of the `with` block, and raises it when the same `key` comes again. An empty key is not remembered."""
+        error, until_s = self._refusals.get(key, (None, 0.0))
+        if error is not None and time.monotonic() < until_s:
+            raise PictureError(error.reason, str(error))
+        try:
+            yield
+        except PictureError as refusal:
+            # Pictures that are missing or damaged in the store can come back.
+            if key and not refusal.reason.startswith("claim"):
+                with self._cache_lock:
+                    self._refusals[key] = refusal.with_traceback(None), time.monotonic() + _REFUSED_S
+                    self._refusals.move_to_end(key)
+                    while len(self._refusals) > _MAX_REFUSALS:
+                        self._refusals.popitem(last=False)
+            raise
+
+    def _find_cached(self, key: object) -> EncodedPicture | None:
+        with self._cache_lock:
+            if key in self._cache:
+                self._cache.move_to_end(key)
+            return self._cache.get(key)
 
     def _cache_picture(self, key: object, picture: EncodedPicture) -> None:
         with self._cache_lock:

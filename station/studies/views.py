@@ -128,7 +128,7 @@ def send_picture(request: HttpRequest, name: str) -> HttpResponse:
     if task is None:
         raise Http404
     try:
-        picture = get_picture_reader().read_for_browser(task.part)
+        picture = get_picture_reader().read_for_browser(task.part, account=user.pk)
     except (PictureError, KafkaUnavailableError) as error:
         return HttpResponse(str(error), status=503, content_type="text/plain; charset=utf-8")
     if picture is None:

@@ -37,6 +37,45 @@ def judge(value: bytes) -> str:
     return "judged"
 
 
+def repeat_png_chunk(kind: bytes, content: bytes, count: int) -> bytes:
+    png = encode(GREY, "PNG")
+    return png[:33] + make_chunk(kind, content) * count + png[33:]
+
+
+def repeat_jpeg_segment(marker: int, content: bytes, count: int) -> bytes:
+    jpeg = encode(GREY, "JPEG")
+    return jpeg[:2] + (bytes((0xFF, marker)) + (len(content) + 2).to_bytes(2) + content) * count + jpeg[2:]
+
+
+# A directory with 1000 equal tags, each of 2^20 values, that all point to the same bytes.
+REPEATED_TAGS = (
+    b"II*\0" + struct.pack("<I", 2**20 + 8) + bytes(2**20) + struct.pack("<H", 1000) + struct.pack("<HHII", 273, 1, 2**20, 8) * 1000
+)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (repeat_png_chunk(b"sBIT", b"\x08", 3000), "more than 10.. chunks"),
+        (repeat_jpeg_segment(0xFE, b"", 3000), "more than 1000 segments"),
+        (repeat_jpeg_segment(0xC4, bytes(17) * 3000, 3), "tables"),
+        (REPEATED_TAGS, "twice"),
+    ],
+)
+def test_a_file_of_very_many_small_pieces_is_refused(value: bytes, words: str) -> None:
+    with pytest.raises(PictureError, match=words) as refused:
+        decode_picture(value, SIDE_PX)
+    assert refused.value.reason == RefusalReason.DAMAGED
+
+
+def test_a_png_with_pixels_in_chunks_of_a_kibibyte_is_judged() -> None:
+    noise = np.random.default_rng(1).integers(0, 255, (1500, 1500), np.uint8)
+    rows = zlib.compress(b"".join(b"\0" + row.tobytes() for row in noise), 0)
+    chunks = b"".join(make_chunk(b"IDAT", rows[at : at + 1024]) for at in range(0, len(rows), 1024))
+    head = make_chunk(b"IHDR", struct.pack(">IIBBBBB", 1500, 1500, 8, 0, 0, 0, 0))
+    assert judge(PNG_SIGNATURE + head + chunks + make_chunk(b"IEND", b"")) == "judged"
+
+
 @pytest.mark.real
 def test_of_800_damaged_jpegs_at_most_4_are_judged_and_no_whole_one_is_refused() -> None:
     outcomes: Counter[str] = Counter()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -98,6 +99,51 @@ def test_a_picture_that_needs_too_much_memory_is_not_shown_and_harms_no_other(ma
     assert thumbnail is not None
     assert thumbnail.content_type == "image/jpeg"
     reader.close()
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Iterator[tuple[ObjectStore, PartPictureReader]]:
+    """A store and its reader, without Kafka."""
+    settings = Settings(store=StoreSettings(url=str(tmp_path)), lines=(LineSettings(name="line-1"),))
+    reader = PartPictureReader(settings)
+    yield ObjectStore(settings.store.url), reader
+    reader.close()
+
+
+def locate(store: ObjectStore, value: bytes) -> FakeLocation:
+    return FakeLocation(picture=store.put(value), sha256=hashlib.sha256(value).hexdigest())
+
+
+@pytest.mark.parametrize("side_px", [None, 240])
+def test_a_refused_picture_is_not_converted_again(stored: tuple[ObjectStore, PartPictureReader], side_px: int | None) -> None:
+    store, reader = stored
+    location = locate(store, make_jpeg(1)[:-200])
+    with pytest.raises(PictureError, match="ends too early"):
+        reader.read_for_browser(location, side_px)
+    store.delete(location.picture)
+    with pytest.raises(PictureError, match="ends too early"):
+        reader.read_for_browser(location, side_px)
+
+
+def test_a_picture_that_is_missing_in_the_store_is_read_again(stored: tuple[ObjectStore, PartPictureReader]) -> None:
+    store, reader = stored
+    location = locate(store, make_jpeg(1))
+    location.sha256 = hashlib.sha256(make_jpeg(2)).hexdigest()
+    with pytest.raises(PictureError, match="Another picture"):
+        reader.read_for_browser(location)
+    location.picture = store.put(make_jpeg(2))
+    assert reader.read_for_browser(location) is not None
+
+
+def test_the_conversions_of_an_account_wait_for_each_other_and_keep_nobody_waiting(stored: tuple[ObjectStore, PartPictureReader]) -> None:
+    store, reader = stored
+    location, other = locate(store, make_jpeg(1)), locate(store, make_jpeg(2))
+    with ThreadPoolExecutor(1) as thread:
+        with reader._turn(1):
+            waiting = thread.submit(reader.read_for_browser, location, 240, 1)
+            assert reader.read_for_browser(other, 240, 2) is not None
+            assert not waiting.done()
+        assert waiting.result(30) is not None
 
 
 def test_a_picture_that_exists_nowhere_is_none(make_settings: MakeSettings) -> None:
