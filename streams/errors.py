@@ -10,6 +10,7 @@ CastlineError
   +- SpoolFullError  The gateway's queue on disk is full: the picture is refused.
   +- SettingsError   A setting is wrong: the process does not start.
   +- BrokerError     Kafka cannot run or does not answer: the process or the command ends.
+  |    +- PortInUseError  Another program listens at the broker's port: tried again if the broker has data.
   +- DuplicateProcessError  Another installation runs a process with the same name or task: this process ends with exit code 4.
 """
 
@@ -75,6 +76,10 @@ class SettingsError(CastlineError):
 
 class BrokerError(CastlineError):
     """The embedded broker cannot start or has stopped by itself, or Kafka did not answer a request in time."""
+
+
+class PortInUseError(BrokerError):
+    """Another program listens at a port of the embedded broker."""
 
 
 class DuplicateProcessError(CastlineError):

@@ -14,7 +14,7 @@ from deploy.kafka.broker import EmbeddedBroker
 from deploy.kafka.disk_guard import DiskGuard, release_reserve
 from deploy.kafka.java import kafka_jars
 from deploy.kafka.startup_archive import make_archive
-from streams.errors import BrokerError
+from streams.errors import BrokerError, PortInUseError
 from streams.kafka_users import has_users
 from streams.settings import Settings
 from streams.worker_process import WorkerProcess, worker_process
@@ -32,7 +32,8 @@ def command(file: Path | None, fetch_only: bool) -> int:
     broker.data_dir. With a data folder of an older release, every program on this machine can use Kafka without a
     password until the setting broker.access is `roles`.
 
-    Prints `Kafka ready at HOST:PORT` when Kafka serves clients. The exit status is 3 if the port or the data folder cannot be used.
+    Prints `Kafka ready at HOST:PORT` when Kafka serves clients. The exit status is 3 if the data folder cannot be used, or if the port of a
+    new broker is in use. A broker that was started before waits until its port is free.
     """
     if fetch_only:
         click.echo(f"{len(kafka_jars())} jars of the broker in the cache, verified")
@@ -53,7 +54,7 @@ def _run(settings: Settings, process: WorkerProcess) -> int:
     while not guard.has_room_to_start():
         if stopping.wait(1):
             return 0
-    broker.start(is_cancelled=stopping.is_set)
+    _start_when_port_is_free(broker, process)
     if not stopping.is_set():
         process.health.set_ready()
         if not has_users(settings.broker):
@@ -75,6 +76,27 @@ def _run(settings: Settings, process: WorkerProcess) -> int:
     # After SIGTERM Kafka writes its logs to disk. If Kafka is killed earlier, the next start must recover the logs.
     broker.stop(max(settings.service.grace_s, 20))
     return 0
+
+
+def _start_when_port_is_free(broker: EmbeddedBroker, process: WorkerProcess) -> None:
+    """Starts the broker. If another program listens at a port of a broker that has data, tries again each second until SIGTERM.
+
+    The plant runs again as soon as the other program has ended. With exit status 3, `castline up` would stop the whole plant.
+    """
+    problem = ""
+    while not process.stop_requested.is_set():
+        try:
+            broker.start(is_cancelled=process.stop_requested.is_set)
+            process.health.set_ready("port")
+            return
+        except PortInUseError as error:
+            if not broker.has_data:
+                raise
+            if str(error) != problem:
+                problem = str(error)
+                log.warning("The broker waits for its port. %s", problem)
+                process.health.set_problem(problem, "port")
+        process.stop_requested.wait(1)
 
 
 def _prepare_archive() -> None:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
 from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
 
@@ -24,10 +25,11 @@ from deploy.kafka.disk_guard import RESERVE_FILE
 from deploy.kafka.java import archive_options, java_command
 from deploy.supervisor.launch import bound_command
 from streams.atomic_file import write_atomically
-from streams.errors import BrokerError
+from streams.errors import BrokerError, PortInUseError
 from streams.kafka import open_client
 from streams.kafka_access import create_access, set_passwords
 from streams.kafka_users import ACCESS_MARKER, PASSWORD_FOLDER, ROLES, broker_password_dir, has_users
+from streams.port_holder import describe_holder
 from streams.settings import BrokerSettings, Settings
 
 # All embedded brokers have this cluster id. A broker refuses a data folder with another id.
@@ -143,8 +145,18 @@ class EmbeddedBroker:
         """The process id of the broker, or 0 before the start."""
         return self._process.pid if self._process else 0
 
+    @property
+    def has_data(self) -> bool:
+        """Whether the data folder belongs to a broker that was started before."""
+        return (self._broker.data_dir / "log" / "meta.properties").exists()
+
     def connect(self) -> KafkaAdminClient:
-        """Returns an admin client that may do everything. Raises KafkaError or OSError if the broker does not answer."""
+        """Returns an admin client that may do everything.
+
+        Raises KafkaError or OSError if the broker does not answer.
+        """
+        if not self._is_listening():
+            raise ConnectionRefusedError(f"The broker does not listen at {self.address}")
         return open_client(KafkaAdminClient, **self._make_arguments())
 
     def _make_arguments(self) -> dict[str, Any]:
@@ -157,10 +169,10 @@ class EmbeddedBroker:
     def start(self, is_cancelled: Callable[[], bool] = lambda: False) -> None:
         """Starts Kafka and returns when Kafka serves clients. If `is_cancelled` returns True, stops the broker and returns.
 
-        Raises BrokerError if a port is in use, if the data folder or the jars cannot be used, or after `broker.start_timeout_s` seconds.
+        Raises PortInUseError if another program listens at a port of the broker. Raises BrokerError if the data folder or the jars cannot
+        be used, or after `broker.start_timeout_s` seconds.
         """
-        for port in (self._broker.port, self._broker.port + 1):
-            _refuse_used_port(port)
+        self._refuse_used_ports()
         java = java_command(self._broker)
         properties = self._prepare_folder(java)
         # The broker gets its own session, so that Ctrl-C in a terminal does not stop the broker before its clients.
@@ -174,6 +186,17 @@ class EmbeddedBroker:
                 env=_make_environment(),
             )
         self._wait_until_ready(is_cancelled)
+
+    def _refuse_used_ports(self) -> None:
+        for port in (self._broker.port, self._broker.port + 1):
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    probe.bind(("127.0.0.1", port))
+                except OSError:
+                    raise PortInUseError(
+                        f"Port {port} is in use by {describe_holder(port)}. Stop this program, or choose another broker.port."
+                    ) from None
 
     def _prepare_folder(self, java: list[str]) -> Path:
         folder = self._broker.data_dir
@@ -224,6 +247,7 @@ class EmbeddedBroker:
         until = time.monotonic() + self._broker.start_timeout_s
         while not is_cancelled():
             if process.poll() is not None:
+                self._refuse_used_ports()
                 raise BrokerError(f"The broker ended with status {process.returncode} while it started. {self._last_line()}")
             problem = "The broker did not respond"
             if self._is_responding():
@@ -233,6 +257,7 @@ class EmbeddedBroker:
                     return
             if time.monotonic() > until:
                 self.stop(5)
+                self._refuse_used_ports()
                 raise BrokerError(f"{problem} within {self._broker.start_timeout_s:.0f} s (broker.start_timeout_s). {self._last_line()}")
             time.sleep(0.1)
         self.stop(5)
@@ -247,11 +272,21 @@ class EmbeddedBroker:
                 "Restore the data folder from a copy, or choose another broker.data_dir."
             )
 
+    def _is_listening(self) -> bool:
+        """Returns whether the broker's own process listens at its port.
+
+        The user `broker` logs in with a password that the other end of the connection reads. If the broker's process does not listen yet,
+        another user's program could listen at the port, and get the password.
+        """
+        if self.poll() is not None or not self.pid:
+            return False
+        try:
+            sockets = psutil.Process(self.pid).net_connections("tcp")
+        except psutil.Error:
+            return False
+        return any(one.status == psutil.CONN_LISTEN and one.laddr and one.laddr.port == self._broker.port for one in sockets)
+
     def _is_responding(self) -> bool:
-        with socket.socket() as probe:
-            probe.settimeout(0.5)
-            if probe.connect_ex(("127.0.0.1", self._broker.port)):
-                return False
         try:
             admin = self.connect()
             try:
@@ -321,12 +356,3 @@ def _read_or_make_password(file: Path) -> str:
 def _make_environment() -> dict[str, str]:
     """Returns the environment for Java. Without a UTF-8 locale, Java cannot open a folder whose name has letters such as "ä"."""
     return {**os.environ, "LC_ALL": "C.UTF-8"}
-
-
-def _refuse_used_port(port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            raise BrokerError(f"Port {port} is in use. Stop the program that uses it, or choose another broker.port.") from None
