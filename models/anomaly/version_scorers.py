@@ -110,7 +110,8 @@ def open_details(version: Version, time_s: float) -> VersionDetails | None:
     entry = version.manifest.details
     if entry is None or time_s <= 0:
         return None
-    template = DetailTemplate.load(version.file(entry.file))
+    with version.copy_files(entry.file) as folder:
+        template = DetailTemplate.load(folder / entry.file)
     if template.grid.rings != entry.rings:
         raise ModelError(
             f"{version.file(entry.file)} has {template.grid.rings} rings, but the manifest says {entry.rings}. Copy the version again."
@@ -131,7 +132,8 @@ def open_scorers(version: Version) -> tuple[VersionScorer, ...]:
                 f"Version {version.name} has the scorer {entry.name!r}, but this release knows only {known}. Install a newer release."
             )
         module, name = SCORER_CLASSES[entry.name]
-        scorer: PartScorer = getattr(importlib.import_module(f"models.anomaly.{module}"), name).load(version.folder)
+        with version.copy_files(*entry.files) as folder:
+            scorer: PartScorer = getattr(importlib.import_module(f"models.anomaly.{module}"), name).load(folder)
         if scorer.side_px != entry.side_px:
             raise ModelError(
                 f"The scorer {entry.name} in {version.folder} takes pictures of {scorer.side_px} px, but its manifest says "

@@ -61,7 +61,7 @@ def load_golden_set(version: Version) -> GoldenSet:
     manifest = version.manifest
     path = version.file(manifest.golden.file)
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        with version.copy_files(manifest.golden.file) as folder, np.load(folder / manifest.golden.file, allow_pickle=False) as arrays:
             scores = arrays["scores"] if manifest.scorers else None
             golden_set = GoldenSet(arrays["pixels"], arrays["answers"], scores)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
@@ -84,7 +84,8 @@ def load_golden_pixels(version: Version) -> npt.NDArray[np.uint8]:
 
     Unlike `load_golden_set`, this also works for a version without some of its networks, for example the first stage of a cascade.
     """
-    with version.file(version.manifest.golden.file).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+    file = version.manifest.golden.file
+    with version.copy_files(file) as folder, np.load(folder / file, allow_pickle=False) as arrays:
         pixels: npt.NDArray[np.uint8] = arrays["pixels"]
     return pixels
 

@@ -50,7 +50,8 @@ def load_network(version: Version, voter: Voter, dtype: str = "float32") -> kera
     network = build_network(voter, len(version.manifest.classes), dtype)
     path = version.file(voter.weights_file)
     try:
-        network.load_weights(path)
+        with version.copy_files(voter.weights_file) as folder:
+            network.load_weights(folder / voter.weights_file)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(
             f"{path} does not contain the weights of a network {voter.network} with the options {voter.options}: {error}"

@@ -99,7 +99,8 @@ def load_segmentation_network(version: Version, member: SegmentationMember, dtyp
         with warnings.catch_warnings():
             # Keras only warns if the file lacks the weights of some layers, and would leave these layers untrained.
             warnings.simplefilter("error", UserWarning)
-            network.load_weights(path)
+            with version.copy_files(member.weights_file) as folder:
+                network.load_weights(folder / member.weights_file)
     except (OSError, ValueError, KeyError, TypeError, UserWarning) as error:
         raise ModelError(f"{path} does not contain the weights of a segmentation head of {len(member.kinds)} kinds: {error}") from error
     return network

@@ -37,6 +37,7 @@ SIGNATURE_FOLDER = "{version}.signature"
 SIGNATURE_FILE = "manifest.sig"
 SIGNATURE_MAX_BYTES = 1024
 _MAX_REMEMBERED_FILES = 10_000
+_CHUNK_BYTES = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,20 @@ class Version:
     def file(self, name: str) -> Path:
         """Returns the path of the file `name` in the version's folder."""
         return self.folder / name
+
+    @contextmanager
+    def copy_files(self, *names: str) -> Iterator[Path]:
+        """Yields a folder with copies of the files `names`, and deletes the folder at the end of the `with` block.
+
+        While the copies are made, their checksums are verified, and only this user can write to the folder. So every reader of a file must
+        use this function, because others could exchange the files in the registry after the version was opened.
+
+        Raises ModelError, naming the file, if a file is missing or changed.
+        """
+        with tempfile.TemporaryDirectory(prefix="castline-version-") as folder:
+            for name in names:
+                _copy_verified(self.file(name), Path(folder) / name, find_file_entry(self.manifest, name))
+            yield Path(folder)
 
     def select_voters(self, names: Sequence[str]) -> Version:
         """Returns a copy of this version with only the voters `names`. A runtime then computes only these networks."""
@@ -266,6 +281,20 @@ def add_drift_reference(version: Version, reference: DriftReference) -> Manifest
     manifest = version.manifest.model_copy(update={"reference": reference})
     write_atomically(path, _format_manifest(manifest))
     return manifest
+
+
+def _copy_verified(source: Path, target: Path, entry: FileEntry) -> None:
+    """Copies the file `source` to `target`. Raises ModelError if the copied bytes are not those that `entry` describes."""
+    digest, count = hashlib.sha256(), 0
+    try:
+        with source.open("rb") as file, target.open("xb") as copy:
+            while count <= entry.bytes and (chunk := file.read(_CHUNK_BYTES)):
+                digest.update(chunk)
+                count += len(chunk)
+                copy.write(chunk)
+    except OSError as error:
+        raise ModelError(f"{source} cannot be copied to {target.parent}: {error.strerror}. Check the permissions and the disk.") from error
+    expect_checksum(digest.hexdigest(), entry, str(source))
 
 
 def verify_files(folder: Path, entries: Mapping[str, FileEntry], reuse_checksums: bool = False) -> None:

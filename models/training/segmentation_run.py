@@ -155,9 +155,10 @@ def add_segmentation(
     old = manifest.segmentation
     replaced = set() if old is None else {old.weights_file, *([old.learned.file] if old.learned else [])}
     with LocalRegistry(root).write_version(name, replace=replace) as folder:
-        for file in manifest.files:
-            if file not in replaced:
-                shutil.copyfile(version.file(file), folder / file)
+        kept = [file for file in manifest.files if file not in replaced]
+        with version.copy_files(*kept) as copies:
+            for file in kept:
+                shutil.copyfile(copies / file, folder / file)
         save_segmentation_weights(folder / member.weights_file, network, member)
         entry = None if learned is None else save_learned_pictures(folder, LEARNED_FILE, learned, is_complete=not warnings)
         member = member.model_copy(update={"learned": entry})

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.inference.golden_set import load_golden_pixels
-from models.registry import MANIFEST_FILE, Version
+from models.registry import Version
 from models.registry.manifest import SegmentationMember
 from streams.atomic_file import write_atomically
 from streams.errors import ModelError
@@ -190,9 +190,7 @@ def _resample(grey: Any, side_px: int) -> Any:
 
 
 def _build_key(version: Version) -> str:
-    # The key names the folder of the converted networks. It depends on the manifest and on the voters, because the two stages of a cascade
-    # have the same manifest but different voters.
-    digest = hashlib.sha256(version.file(MANIFEST_FILE).read_bytes())
-    voters = " ".join(voter.name for voter in version.manifest.voters)
-    digest.update(f"{REVISION} {get_release('tensorflow')} {voters}".encode())
-    return f"{version.name}-{digest.hexdigest()[:24]}"
+    # The key names the folder of the converted networks. It depends on the voters that are selected, because the two stages of a cascade
+    # belong to the same version.
+    text = f"{REVISION} {get_release('tensorflow')} {version.manifest.model_dump_json(by_alias=True)}"
+    return f"{version.name}-{hashlib.sha256(text.encode()).hexdigest()[:24]}"
