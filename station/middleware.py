@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequen
 from functools import partial
 from typing import Any
 
-from station.client_address import find_client_address
+from streams.client_address import find_client_address
 from streams.server_limits import compute_body_time_s, find_network
 
 AsgiScope = MutableMapping[str, Any]

@@ -20,6 +20,12 @@ _BATCH_BUCKETS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 128, 256)
 # Metrics of the gateway
 pictures_received = Counter("castline_pictures_received_total", "Pictures that the gateway received from cameras.", ["line"])
 pictures_refused = Counter("castline_pictures_refused_total", "Pictures that the gateway refused, by reason.", ["line", "reason"])
+wrong_tokens = Counter(
+    "castline_wrong_tokens_total",
+    "Requests to the gateway with a wrong token, or after so many wrong tokens that the client had to wait. The label `line` is empty for "
+    "the address of an unknown line.",
+    ["line"],
+)
 pictures_sent = Counter("castline_pictures_sent_total", "Pictures that the gateway sent and the brokers confirmed.", ["line"])
 picture_bytes = Counter("castline_picture_bytes_total", "Encoded bytes of the pictures that the brokers confirmed.", ["line"])
 send_seconds = Histogram(
@@ -350,6 +356,7 @@ start_span_seconds = Gauge(
 _COUNTERS_BY_ROLE = {
     "gateway": (
         pictures_received,
+        wrong_tokens,
         pictures_sent,
         picture_bytes,
         unmatched_pictures,

@@ -21,6 +21,7 @@ from agents.gateway.intake import CameraFrame, GatewayCamera, Intake, TriggeredC
 from agents.gateway.latency_endpoint import add_latency_routes
 from agents.gateway.sender import KafkaChannel, Sender
 from agents.gateway.spool import Spool, SpoolBudget
+from agents.gateway.token_check import TokenCheck
 from agents.gateway.upload_camera import LineEndpoint, UploadCamera, build_app
 from agents.gateway.upload_request import FORM_EXTRA_BYTES
 from agents.gateway.video_camera import VideoCamera, make_stream_opener
@@ -282,9 +283,10 @@ class Gateway:
         if not any(endpoint.uploads or endpoint.part_intake for endpoint in endpoints.values()):
             return None
         gateway = self._settings.gateway
-        app = build_app(endpoints, self._settings.pictures.max_bytes, gateway.token)
+        tokens = TokenCheck(gateway.proxies, gateway.trusted_proxies)
+        app = build_app(endpoints, self._settings.pictures.max_bytes, gateway.token, tokens)
         timed = {line.name: line.intake for line in self._lines if line.settings.camera and line.settings.camera.needs_latency}
-        add_latency_routes(app, timed, gateway.token)
+        add_latency_routes(app, timed, gateway.token, tokens)
         runner, address = await start_site(app, gateway.host, gateway.port, gateway.connections_per_address)
         log.info("The gateway accepts uploads and part reports at %s.", address)
         # If gateway.port is 0, the system chooses the port. So each line gets a file with the address for `castline gateway measure`.

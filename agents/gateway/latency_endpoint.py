@@ -7,7 +7,8 @@
 
 Each request needs the header `Authorization: Bearer` with the token of the setting gateway.token.
 
-Errors: 400 (malformed body), 401 (wrong token), 404 (unknown line), 408 (too slow), 413 (too large) or 507 (the latency was not stored).
+Errors: 400 (malformed body), 401 (wrong token), 404 (unknown line), 408 (too slow), 413 (too large),
+429 (too many wrong tokens) or 507 (the latency was not stored).
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from agents.gateway.intake import Intake
 from agents.gateway.latency import HIGHEST_LATENCY_S, LOWEST_LATENCY_S
-from agents.gateway.upload_request import RequestRefusedError, find_authorisation_problem, read_small_body
+from agents.gateway.token_check import TokenCheck
+from agents.gateway.upload_request import RequestRefusedError, make_refusal, read_small_body
 
 
 class MeasuredLatencyBody(BaseModel):
@@ -36,14 +38,16 @@ class MeasuredLatencyBody(BaseModel):
     spacing_s: float = Field(gt=0)
 
 
-def add_latency_routes(app: web.Application, intakes: Mapping[str, Intake], token: SecretStr) -> None:
+def add_latency_routes(app: web.Application, intakes: Mapping[str, Intake], token: SecretStr, tokens: TokenCheck) -> None:
     """Adds the routes for the latency to the gateway's web application. `intakes` holds the lines whose pictures are matched by time."""
 
     def make_handler(answer: Callable[[web.Request, Intake], Awaitable[web.Response]]) -> Callable[[web.Request], Awaitable[web.Response]]:
         async def handle(request: web.Request) -> web.Response:
             line = request.match_info["line"]
-            if refusal := find_authorisation_problem(request, token, "gateway.token"):
-                return _make_error(401, refusal)
+            try:
+                tokens.expect_token(request, token, "gateway.token", line if line in intakes else "")
+            except RequestRefusedError as error:
+                return make_refusal(error)
             if line not in intakes:
                 return _make_error(404, f"expected a line whose pictures and parts are matched by time, found {line[:80]!r}")
             return await answer(request, intakes[line])
@@ -62,7 +66,7 @@ async def _store_latency(request: web.Request, intake: Intake) -> web.Response:
     try:
         body = MeasuredLatencyBody.model_validate_json(await read_small_body(request))
     except RequestRefusedError as error:
-        return _make_error(error.status, str(error))
+        return make_refusal(error)
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         return _make_error(400, f"{'.'.join(str(step) for step in problem['loc']) or 'body'}: {problem['msg']}")

@@ -20,6 +20,7 @@ JSON `{"error": …}`:
 | 413 | the picture is too large |
 | 415 | there is no picture |
 | 422 | the idempotency key was used for another picture, or the body is empty |
+| 429 | the client's network has sent too many wrong tokens |
 | 503 | the picture was not stored in time, or too many uploads wait |
 | 507 | the spool is full |
 """
@@ -51,7 +52,8 @@ from agents.gateway.intake import (
     TriggeredCamera,
 )
 from agents.gateway.spool import PictureReceipt
-from agents.gateway.upload_request import RequestRefusedError, find_authorisation_problem, read_picture, read_small_body
+from agents.gateway.token_check import TokenCheck
+from agents.gateway.upload_request import RequestRefusedError, make_refusal, read_picture, read_small_body
 from agents.gateway.web_server import mark_busy
 from streams import metrics
 from streams.complaints import Complaints
@@ -139,9 +141,14 @@ class PartReportBody(BaseModel):
     captured_at: AwareDatetime
 
 
-def build_app(endpoints: Mapping[str, LineEndpoint], max_bytes: int, parts_token: SecretStr) -> web.Application:
-    """Returns the web application of the gateway. `endpoints` holds the endpoint of each line. `parts_token` authorises part reports."""
-    handlers = _Handlers(endpoints, max_bytes, parts_token)
+def build_app(
+    endpoints: Mapping[str, LineEndpoint], max_bytes: int, parts_token: SecretStr, tokens: TokenCheck | None = None
+) -> web.Application:
+    """Returns the web application of the gateway. `endpoints` holds the endpoint of each line. `parts_token` authorises part reports.
+
+    `tokens` counts wrong tokens. With None, the application makes its own TokenCheck.
+    """
+    handlers = _Handlers(endpoints, max_bytes, parts_token, tokens or TokenCheck())
     app = web.Application(client_max_size=max_bytes, middlewares=[mark_busy, _describe_error])
     for path in ("/lines/{line}/pictures", "/lines/{line}/pictures/{name}"):
         app.router.add_post(path, handlers.accept_picture)
@@ -165,10 +172,11 @@ async def _describe_error(request: web.Request, handler: Callable[[web.Request],
 
 
 class _Handlers:
-    def __init__(self, endpoints: Mapping[str, LineEndpoint], max_bytes: int, parts_token: SecretStr) -> None:
+    def __init__(self, endpoints: Mapping[str, LineEndpoint], max_bytes: int, parts_token: SecretStr, tokens: TokenCheck) -> None:
         self._endpoints = endpoints
         self._max_bytes = max_bytes
         self._parts_token = parts_token
+        self._tokens = tokens
 
     async def accept_picture(self, request: web.Request) -> web.Response:
         endpoint = self._endpoints.get(request.match_info["line"])
@@ -186,12 +194,10 @@ class _Handlers:
             # Many cameras send each request first without a password, so a 401 for such a request is no reason for a complaint.
             if error.status != 401 or "Authorization" in request.headers:
                 uploads.complain(f"an upload to {endpoint.line} from {request.remote} was refused with {error.status}: {error}")
-            if error.status == 401:
-                return _make_unauthorised(str(error))
             if error.status == 503:
                 metrics.pictures_refused.labels(endpoint.line, MEMORY_FULL).inc()
             if error.status != 413:
-                return _make_error(error.status, str(error))
+                return make_refusal(error)
             metrics.pictures_received.labels(endpoint.line).inc()
             metrics.pictures_refused.labels(endpoint.line, TOO_LARGE).inc()
             return _make_too_large_error(error.size, self._max_bytes)
@@ -202,8 +208,7 @@ class _Handlers:
 
     async def _read_frame(self, request: web.Request, endpoint: LineEndpoint, memory: MemoryShare) -> CameraFrame:
         """Returns the picture of a request as a frame. Raises RequestRefusedError if it is not authorised or has no picture."""
-        if refusal := find_authorisation_problem(request, endpoint.token, endpoint.line):
-            raise RequestRefusedError(401, refusal)
+        self._tokens.expect_token(request, endpoint.token, endpoint.line, endpoint.line)
         arrived_at = datetime.now(UTC)
         try:
             claimed = request.headers.get("X-Captured-At")
@@ -220,12 +225,11 @@ class _Handlers:
         endpoint = self._endpoints.get(request.match_info["line"])
         if endpoint is None or endpoint.part_intake is None:
             return _make_error(404, f"expected a line whose camera is triggered by its board, found {request.match_info['line'][:80]!r}")
-        if refusal := find_authorisation_problem(request, self._parts_token, "gateway.token"):
-            return _make_unauthorised(refusal)
         try:
+            self._tokens.expect_token(request, self._parts_token, "gateway.token", endpoint.line)
             report = PartReportBody.model_validate_json(await read_small_body(request))
         except RequestRefusedError as error:
-            return _make_error(error.status, str(error))
+            return make_refusal(error)
         except ValidationError as error:
             problem = error.errors(include_url=False)[0]
             return _make_error(400, f"{'.'.join(str(step) for step in problem['loc']) or 'body'}: {problem['msg']}")
@@ -254,13 +258,6 @@ async def _await_receipt(future: Future[PictureReceipt], status: int, size: int,
         return _make_error(503, "the picture was not stored in time; send it again under the same Idempotency-Key")
     body = {"part": str(receipt.part), "line": receipt.part.line, "run": receipt.part.run, "number": receipt.part.part}
     return web.json_response({**body, "repeated": receipt.is_repeat, "matched": receipt.is_matched}, status=status)
-
-
-def _make_unauthorised(message: str) -> web.Response:
-    """Returns a response with status 401 that asks for Basic authentication. Many cameras send no password before they are asked."""
-    response = _make_error(401, message)
-    response.headers["WWW-Authenticate"] = 'Basic realm="castline", charset="UTF-8"'
-    return response
 
 
 def _make_too_large_error(size: int, limit: int) -> web.Response:

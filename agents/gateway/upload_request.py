@@ -1,4 +1,4 @@
-"""Finds the picture in an HTTP request of a camera, and checks the request's token.
+"""Finds the picture in an HTTP request of a camera.
 
 The picture is the body, or one part of a form. The body may be compressed, and its size is limited.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-import hmac
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
@@ -16,7 +15,6 @@ from email.message import Message
 from email.parser import HeaderParser
 
 from aiohttp import web
-from pydantic import SecretStr
 
 from streams.identity import UNKNOWN_CONTENT_TYPE, sniff_content_type
 from streams.server_limits import compute_body_time_s
@@ -37,13 +35,15 @@ _RAW_TYPES = ("application/octet-stream", "binary/octet-stream", "application/x-
 class RequestRefusedError(Exception):
     """Raised for a request that is refused with `status`. The message says what to change at the camera.
 
-    `size` is the number of bytes of a picture that is too large, otherwise 0.
+    `size` is the number of bytes of a picture that is too large, otherwise 0. `retry_after_s` says after how many seconds the client may
+    try again, or is 0.
     """
 
-    def __init__(self, status: int, message: str, size: int = 0) -> None:
+    def __init__(self, status: int, message: str, size: int = 0, retry_after_s: int = 0) -> None:
         super().__init__(message)
         self.status = status
         self.size = size
+        self.retry_after_s = retry_after_s
 
 
 @dataclass(frozen=True)
@@ -253,30 +253,14 @@ def _split_form(body: bytes, boundary: bytes) -> Iterator[tuple[Message, bytes]]
     raise RequestRefusedError(400, f"expected at most {_MAX_PARTS} parts in a form, found more; send one picture in each request")
 
 
-def find_authorisation_problem(request: web.Request, token: SecretStr, owner: str) -> str:
-    """Returns why a request is not authorised with `token`, the token of `owner`, or "" if the request is authorised.
+def make_refusal(error: RequestRefusedError) -> web.Response:
+    """Returns the response to a request that was refused with `error`.
 
-    An empty `token` authorises no request.
+    A response with status 401 asks for Basic authentication, because many cameras send no password before they are asked.
     """
-    expected = token.get_secret_value().encode()
-    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-    if not expected:
-        return f"no token is set for {owner}, so all requests are refused; set it in castline.toml or as a variable"
-    ways = f"Authorization: Bearer or Basic with the token of {owner} (as password)"
-    if not scheme:
-        return f"expected {ways}, found no Authorization; enter the token at the camera"
-    if scheme.lower() not in ("bearer", "basic"):
-        return f"expected {ways}, found {scheme[:20]!r}; choose Basic authentication at the camera"
-    secret = given.strip().encode("utf-8", "surrogateescape")
-    if scheme.lower() == "basic":
-        secret = _read_password(secret)
-    # compare_digest takes the same time for every wrong guess. So the time does not reveal how many characters of a guess are right.
-    return "" if hmac.compare_digest(secret, expected) else f"expected {ways}, found another token; correct it at the camera"
-
-
-def _read_password(encoded: bytes) -> bytes:
-    """Returns the password in the credentials of Basic authentication, or b"" if they are malformed. Source: RFC 7617."""
-    try:
-        return base64.b64decode(encoded, validate=True).partition(b":")[2]
-    except binascii.Error:
-        return b""
+    response = web.json_response({"error": str(error)}, status=error.status)
+    if error.status == 401:
+        response.headers["WWW-Authenticate"] = 'Basic realm="castline", charset="UTF-8"'
+    if error.retry_after_s:
+        response.headers["Retry-After"] = str(error.retry_after_s)
+    return response

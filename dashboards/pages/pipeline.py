@@ -20,6 +20,7 @@ REFUSED = "Which pictures does the gateway refuse?"
 COMPLAINTS = "Which cameras need a person?"
 DEAD_LETTERS = "What could not be judged, and why?"
 STALLED = "Which process gets nothing done?"
+WRONG_TOKENS = "Who sends wrong tokens to the gateway?"
 AUDIT_COPY = "Does the log server get the audit log?"
 EVENT_LOOP = "How late do the event loops wake?"
 
@@ -212,6 +213,15 @@ PAGE = DashboardPage(
             alerts=("AuditLogNotShipped",),
         ),
         timeseries_panel(
+            WRONG_TOKENS,
+            Query(f"sum by (line) (increase(castline_wrong_tokens_total{{{PLANT}}}[10m]))", "{{line}}"),
+            unit="short",
+            description="Requests in the last ten minutes with a wrong token of the line, or with a wrong `gateway.token`. Either a camera "
+            "has an old token, or somebody guesses.",
+            thresholds=rising(1, 20),
+            alerts=("TokensGuessed",),
+        ),
+        timeseries_panel(
             EVENT_LOOP,
             Query(_p99("castline_event_loop_delay_seconds", "machine, instance_name"), "{{machine}} {{instance_name}}"),
             unit="s",
@@ -325,6 +335,23 @@ ALERTS: tuple[Alert, ...] = (
             "Restore the server or its network, or correct `station.audit_syslog` and restart the station. The station then sends all "
             "missing entries. Afterwards call `castline station audit verify` with the option `--head` and the newest hash that the server "
             "has.",
+        ),
+    ),
+    Alert(
+        "TokensGuessed",
+        "sum by (plant, line) (increase(castline_wrong_tokens_total[10m])) > 20",
+        "0m",
+        "warning",
+        "the gateway got more than 20 requests with wrong tokens for {{ $labels.line }} in 10 minutes",
+        PAGE.uid,
+        WRONG_TOKENS,
+        Runbook(
+            "A camera or a sorter sends a wrong token again and again, or somebody guesses the token of the line.",
+            "The pictures of a camera with a wrong token are refused. After ten wrong tokens, the gateway answers an address with the status "
+            "429 for up to 10 s each time. Cameras behind this address that have sent their token before go on.",
+            "The page /healthz of the gateway names the address that sent the last wrong token. Check whether this is a camera of yours.",
+            "Enter the right token at the camera, or set `CASTLINE_GATEWAY__TOKEN` for gateway and sorters. If a stranger guesses, block the "
+            "address in the network, and check with `castline security check` that the tokens are long enough.",
         ),
     ),
     Alert(

@@ -21,8 +21,8 @@ from django_otp import devices_for_user, match_token
 from station.accounts.access import render_error_page
 from station.accounts.delays import begin_attempt, cancelled_if_busy, end_attempt, find_device, make_log_in_rules, remember_device
 from station.accounts.models import AuditEntry, client_address_of_request
-from station.client_address import find_client_address
 from station.configuration import current_settings
+from streams.client_address import find_client_address
 
 _RENEW_EVERY_S = 600
 _RENEWED_AT = "seen"

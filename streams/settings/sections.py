@@ -8,6 +8,7 @@ from __future__ import annotations
 import getpass
 import re
 import socket
+from collections.abc import Sequence
 from datetime import time
 from ipaddress import ip_network
 from pathlib import Path
@@ -314,6 +315,17 @@ class GatewaySettings(Section):
         description="Largest number of open connections of one IPv4 address or one IPv6 network (/64). A further connection takes the "
         "place of an idle one. Raise this number if many cameras share an address, for example behind a proxy.",
     )
+    proxies: int = Field(
+        0,
+        ge=0,
+        le=8,
+        description="Number of proxies in front of the gateway that add an address to X-Forwarded-For. With 0 the header is ignored.",
+    )
+    trusted_proxies: tuple[str, ...] = Field(
+        ("127.0.0.1", "::1"),
+        description="Addresses or networks of the proxies in front of the gateway, such as 192.0.2.4 or 192.0.2.0/28. X-Forwarded-For "
+        "from any other address is ignored.",
+    )
     token: SecretStr = Field(
         SecretStr(""), description="Token that the sorter sends with its part reports. Set it with CASTLINE_GATEWAY__TOKEN."
     )
@@ -339,6 +351,19 @@ class GatewaySettings(Section):
         "were read ahead, and pictures that wait for their parts, for the disk, or for Kafka. A value below "
         "`pictures.max_bytes` counts as `pictures.max_bytes`.",
     )
+
+    @model_validator(mode="after")
+    def _check_proxies(self) -> Self:
+        _check_networks(self.trusted_proxies)
+        return self
+
+
+def _check_networks(trusted_proxies: Sequence[str]) -> None:
+    for network in trusted_proxies:
+        try:
+            ip_network(network, strict=False)
+        except ValueError:
+            raise ValueError(f"trusted_proxies: expected addresses or networks such as 192.0.2.0/28, found {network!r}") from None
 
 
 class BatchSettings(Section):
@@ -729,11 +754,7 @@ class StationSettings(Section):
 
     @model_validator(mode="after")
     def _check_proxies(self) -> Self:
-        for network in self.trusted_proxies:
-            try:
-                ip_network(network, strict=False)
-            except ValueError:
-                raise ValueError(f"trusted_proxies: expected addresses or networks such as 192.0.2.0/28, found {network!r}") from None
+        _check_networks(self.trusted_proxies)
         return self
 
     @model_validator(mode="after")

@@ -155,7 +155,7 @@ SECURITY_MUTANTS = (
     # 6. Log-in
     Mutant(
         "X-Forwarded-For believed from everybody",
-        "station/client_address.py",
+        "streams/client_address.py",
         "        if not _is_within(address, networks) or not _is_address(hop):\n",
         "        if not _is_address(hop):\n",
         f"{_TEST_LOG_IN} -k outermost",

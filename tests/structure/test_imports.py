@@ -53,7 +53,7 @@ PLACES = {
 
 # The layers of `station`, from bottom to top. A layer imports only itself and the layers below.
 STATION_LAYERS = (
-    ("station.configuration", "station.shifts", "station.client_address"),
+    ("station.configuration", "station.shifts"),
     ("station.middleware", "station.http_protocol", "station.kafka_producer", "station.manifests", "station.password_hasher"),
     ("station.accounts",),
     ("station.account_limits",),

@@ -10,7 +10,7 @@ def find_client_address(peer: str, forwarded_for: str, proxies: int, trusted: Se
     """Returns the address of the client whose connection comes from `peer`.
 
     - `forwarded_for`: the header X-Forwarded-For. Each proxy appends the address from which its own connection came.
-    - `proxies`: the largest number of proxies in front of the station. With 0 the header is ignored.
+    - `proxies`: the largest number of proxies in front of the server. With 0 the header is ignored.
     - `trusted`: the addresses and networks of these proxies. The header is ignored if the connection comes from another address.
     """
     networks = [ipaddress.ip_network(network, strict=False) for network in trusted]

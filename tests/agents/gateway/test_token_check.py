@@ -1,0 +1,106 @@
+"""Clients that guess a token are delayed, and a camera behind the same address goes on."""
+
+from __future__ import annotations
+
+import pytest
+from aiohttp.test_utils import make_mocked_request
+from aiohttp.web import Request
+from prometheus_client import REGISTRY
+from pydantic import SecretStr
+
+from agents.gateway.token_check import TokenCheck
+from agents.gateway.upload_request import RequestRefusedError, make_refusal
+
+TOKEN = SecretStr("a-right-token")
+
+
+class Guesser:
+    """Sends requests from chosen addresses to a TokenCheck, whose clock the test sets."""
+
+    def __init__(self, proxies: int = 0) -> None:
+        self.now_s = 1000.0
+        self.check = TokenCheck(proxies, ("127.0.0.1",), lambda: self.now_s, max_networks=100)
+
+    def send(self, token: str, address: str = "192.0.2.1", line: str = "line-1", **headers: str) -> int:
+        """Returns the status of the answer."""
+        try:
+            self.check.expect_token(make_request(token, address, headers), TOKEN, line, line)
+        except RequestRefusedError as error:
+            return make_refusal(error).status
+        return 200
+
+    def fail(self, times: int, address: str = "192.0.2.1", **headers: str) -> list[int]:
+        return [self.send(f"guess-{number}", address, **headers) for number in range(times)]
+
+
+def make_request(token: str, address: str, headers: dict[str, str]) -> Request:
+    fields = {name.replace("_", "-"): value for name, value in headers.items()}
+    return make_mocked_request("POST", "/", {"Authorization": f"Bearer {token}", **fields}).clone(remote=address)
+
+
+def test_after_ten_wrong_tokens_the_next_ones_are_not_looked_at_for_growing_times() -> None:
+    guesser = Guesser()
+    assert guesser.fail(10) == [401] * 10
+    for delay_s in (1, 2, 4, 8, 10, 10):
+        guesser.now_s += delay_s - 0.1
+        assert guesser.send("a-right-token") == 429
+        guesser.now_s += 0.2
+        assert guesser.send("guess") == 401
+    guesser.now_s += 10
+    assert guesser.send("a-right-token") == 200
+
+
+def test_the_answer_says_how_long_to_wait() -> None:
+    guesser = Guesser()
+    guesser.fail(10)
+    with pytest.raises(RequestRefusedError, match=r"192\.0\.2\.1 has sent too many wrong tokens; wait 1 s") as caught:
+        guesser.check.expect_token(make_request("guess", "192.0.2.1", {}), TOKEN, "line-1", "line-1")
+    assert make_refusal(caught.value).headers["Retry-After"] == "1"
+
+
+def test_a_camera_that_has_sent_the_right_token_goes_on_behind_the_same_address() -> None:
+    guesser = Guesser()
+    assert guesser.send("a-right-token") == 200
+    for _ in range(10):
+        guesser.fail(5)
+        assert guesser.send("a-right-token") == 200
+    assert guesser.send("a-right-token", line="line-2") == 429, "the right token of another line counts for that line only"
+    assert guesser.send("a-right-token", "192.0.2.2") == 200
+
+
+def test_all_addresses_of_an_ipv6_network_are_one_client() -> None:
+    guesser = Guesser()
+    assert [guesser.send("guess", f"2001:db8:0:1::{number}") for number in range(12)] == [401] * 10 + [429] * 2
+    assert guesser.send("guess", "2001:db8:0:2::1") == 401
+
+
+def test_behind_a_proxy_the_clients_are_told_apart_and_nobody_else_can_name_an_address() -> None:
+    guesser = Guesser(proxies=1)
+    guesser.fail(20, "127.0.0.1", X_Forwarded_For="192.0.2.7")
+    assert guesser.send("a-right-token", "127.0.0.1", X_Forwarded_For="192.0.2.7") == 429
+    assert guesser.send("a-right-token", "127.0.0.1", X_Forwarded_For="192.0.2.8") == 200
+    assert [guesser.send("guess", "192.0.2.9", X_Forwarded_For=f"10.0.0.{number}") for number in range(12)].count(429) == 2
+
+
+def test_wrong_tokens_are_forgotten_after_a_quarter_of_an_hour_and_memory_is_bounded() -> None:
+    guesser = Guesser()
+    guesser.fail(11)
+    guesser.now_s += 901
+    assert guesser.fail(10) == [401] * 10
+    for number in range(100):
+        guesser.send("guess", f"10.0.0.{number}")
+    assert guesser.send("guess") == 401, "the oldest network is forgotten first"
+
+
+def test_wrong_tokens_are_counted_for_the_alert_and_missing_ones_are_not() -> None:
+    guesser = Guesser()
+
+    def count() -> float:
+        return REGISTRY.get_sample_value("castline_wrong_tokens_total", {"line": "counted"}) or 0.0
+
+    before = count()
+    assert [guesser.send("guess", line="counted") for _ in range(12)].count(429) == 2
+    for headers in ({"Authorization": ""}, {"Authorization": "Digest x"}):
+        with pytest.raises(RequestRefusedError):
+            guesser.check.expect_token(make_request("", "192.0.2.1", headers), TOKEN, "counted", "counted")
+    assert count() - before == 12
