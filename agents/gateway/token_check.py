@@ -63,12 +63,11 @@ class TokenCheck:
     def expect_token(self, request: web.Request, token: SecretStr, owner: str, line: str) -> None:
         """Raises RequestRefusedError unless the request has `token`, the token of `owner`, such as a line.
 
-        An empty `token` fits no request. The error has the status 401 if the token is missing or wrong, and 429 if the client's network must
-        wait. Wrong tokens and early attempts count in the metric of `line`.
+        An empty `token` fits no request. The error has the status 401 if the token is missing or wrong, and 429 if the client must wait.
+        Wrong tokens and early attempts count in the metric of `line`.
         """
         given = _read_token(request, token, owner)
-        forwarded_for = ",".join(request.headers.getall("X-Forwarded-For", ()))
-        network = find_network(find_client_address(request.remote or "", forwarded_for, self._proxies, self._trusted_proxies))
+        network = find_network(self.find_client(request))
         wait_s = self._find_wait_s(network)
         is_known = (network, owner) in self._known
         # compare_digest takes the same time for every wrong guess. So the time does not reveal how many characters of a guess are right.
@@ -85,6 +84,11 @@ class TokenCheck:
         count, _ = self._wrong.get(network, (0, 0.0))
         self._remember(self._wrong, network, (count + 1, self._clock()))
         raise RequestRefusedError(401, f"expected {_name_ways(owner)}, found another token; correct it at the camera")
+
+    def find_client(self, request: web.Request) -> str:
+        """Returns the address of the client. Behind a proxy, this is the address that the proxy names."""
+        forwarded_for = ",".join(request.headers.getall("X-Forwarded-For", ()))
+        return find_client_address(request.remote or "", forwarded_for, self._proxies, self._trusted_proxies)
 
     def _find_wait_s(self, network: str) -> float:
         count, last_s = self._wrong.get(network, (0, 0.0))

@@ -193,7 +193,8 @@ class _Handlers:
         except RequestRefusedError as error:
             # Many cameras send each request first without a password, so a 401 for such a request is no reason for a complaint.
             if error.status != 401 or "Authorization" in request.headers:
-                uploads.complain(f"an upload to {endpoint.line} from {request.remote} was refused with {error.status}: {error}")
+                client = self._tokens.find_client(request)
+                uploads.complain(f"an upload to {endpoint.line} from {client} was refused with {error.status}: {error}")
             if error.status == 503:
                 metrics.pictures_refused.labels(endpoint.line, MEMORY_FULL).inc()
             if error.status != 413:

@@ -263,20 +263,20 @@ CASES: tuple[AlertCase, ...] = (
         "sorter refused records on the topics of verdicts that no permitted role has signed",
     ),
     AlertCase(
-        "TokensGuessed",
-        10,
-        {'castline_wrong_tokens_total{plant="north",line="line-1"}': "0+5x10"},
-        {'castline_wrong_tokens_total{plant="north",line="line-1"}': "0+1x10"},
-        {"plant": "north", "line": "line-1"},
-        "the gateway got more than 20 requests with wrong tokens for line-1 in 10 minutes",
-    ),
-    AlertCase(
         "AuditLogNotShipped",
         14,
         {'castline_audit_shipping_failing{plant="north",machine="pc1",instance_name="station"}': "0 0 1x12"},
         {'castline_audit_shipping_failing{plant="north",machine="pc1",instance_name="station"}': "0 0 1 1 1 1 1 0 1 1 1 1 1 1 1"},
         {"plant": "north", "machine": "pc1", "instance_name": "station"},
         "station of pc1 has not reached the log server of the audit log for 10 minutes",
+    ),
+    AlertCase(
+        "TokensGuessed",
+        10,
+        {'castline_wrong_tokens_total{plant="north",line="line-1"}': "0+5x10"},
+        {'castline_wrong_tokens_total{plant="north",line="line-1"}': "0+1x10"},
+        {"plant": "north", "line": "line-1"},
+        "the gateway got more than 20 requests with wrong tokens for line-1 in 10 minutes",
     ),
     AlertCase(
         "WorkerStalled",
