@@ -55,7 +55,8 @@ def load_learned_pictures(version: Version, entry: LearnedPicturesEntry | None) 
     """
     if entry is None:
         return np.zeros(0, np.uint64)
-    return load_arrays(version.file(entry.file), ("sha256",))["sha256"].astype(np.uint64)
+    with version.copy_files(entry.file) as folder:
+        return load_arrays(folder / entry.file, ("sha256",))["sha256"].astype(np.uint64)
 
 
 def find_learned_groups(checksums: Sequence[str], groups: npt.NDArray[np.int32], learned: Checksums) -> npt.NDArray[np.bool_]:

@@ -158,17 +158,13 @@ def test_a_head_and_a_scorer_make_one_heat_map_which_the_evaluation_measures_too
     template = GoldenTemplate(PolarGrid(16, 64, 0.05, 1.12), np.ones((2, 16), np.float32), np.full((2, 2, 16), 3, np.float32), SIDE_PX)
     figures = {"cut_off": 1.0, "alarm_share": 0.01, "highest_alarm_share": 0.1, "good_pictures": 20}
     scorer = ScorerEntry.model_validate({"name": template.name, "files": template.save(folder), "side_px": SIDE_PX} | figures)
-<<<<<<< HEAD
-    version = Version(folder, taught.manifest.model_copy(update={"scorers": (scorer,)}))
+    files = {file: FileEntry(sha256=sha256_of_file(folder / file), bytes=(folder / file).stat().st_size) for file in scorer.files}
+    version = Version(folder, taught.manifest.model_copy(update={"scorers": (scorer,), "files": taught.manifest.files | files}))
     assert isinstance(open_heat_mapper(version), ResidualMapper), "the head was never measured"
     member = taught.manifest.segmentation
     assert member is not None
     measured = member.model_copy(update={"figures": {"pointing": 0.6}})
     version = Version(folder, version.manifest.model_copy(update={"segmentation": measured}))
-=======
-    files = {file: FileEntry(sha256=sha256_of_file(folder / file), bytes=(folder / file).stat().st_size) for file in scorer.files}
-    version = Version(folder, taught.manifest.model_copy(update={"scorers": (scorer,), "files": taught.manifest.files | files}))
->>>>>>> 1943e8a1 (gateway: clients that send wrong tokens wait, and an alert shows them)
     mapper = open_heat_mapper(version)
     assert isinstance(mapper, CombinedMapper)
     white = make_pictures(2, 4).pixels[1]
