@@ -5,6 +5,7 @@ Finished trainings are kept, so after an interruption the same command trains on
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable
 from functools import partial
@@ -20,6 +21,7 @@ from models.training.options import TrainingOptions
 
 if TYPE_CHECKING:
     from models.evaluation.experiments.experiment import ResultTable
+    from models.registry import Version
     from models.training.labelled_pictures import LabelledPictures
     from models.training.progress_bars import ProgressBars
 
@@ -403,16 +405,22 @@ def heat_maps(
     from models.training.segmentation import SegmentationRecipe
 
     member = (start := locate_version(start_name)).manifest.segmentation
+    inputs = {"start": _describe_content(start) if member else "none"}
     scorers: dict[str, Any] = {GoldenTemplate.name: learn_golden_template}
     if autoencoder_steps:
         scorers["MAA"] = partial(learn_memory_autoencoder, recipe=AutoencoderRecipe(steps=autoencoder_steps))
-    grad_cam = open_grad_cam(locate_version(grad_cam_name), side_px) if grad_cam_name else None
+        inputs["MAA"] = f"{autoencoder_steps} steps"
+    grad_cam = None
+    if grad_cam_name:
+        grad_cam_version = locate_version(grad_cam_name)
+        grad_cam, inputs["grad-cam"] = open_grad_cam(grad_cam_version, side_px), _describe_content(grad_cam_version)
     experiment = HeatMapExperiment(
         SegmentationRecipe(side_px=side_px, steps=steps),
         folds,
         ExperimentFolder(out),
         scorers,
         {"grad-cam": grad_cam.compute_heat_map} if grad_cam else {},
+        inputs,
         load_segmentation_network(start, member) if member else None,
     )
 
@@ -480,6 +488,12 @@ def small_defects(
 
     experiment = SmallDefectExperiment(good, tested, side_px, part_mm, lengths_mm, seed, out, defective)
     return _run_and_show(out, lambda bars: experiment.run(bars.on_cell_progress))
+
+
+def _describe_content(version: Version) -> str:
+    """Returns the name of a version with a digest of its files, because two versions in different folders can have the same name."""
+    checksums = sorted(f"{name} {entry.sha256}" for name, entry in version.manifest.files.items())
+    return f"{version.name} {hashlib.sha256(chr(10).join(checksums).encode()).hexdigest()[:16]}"
 
 
 def _silence_tensorflow() -> None:

@@ -96,6 +96,13 @@ class MarkedPictures:
         is_good: npt.NDArray[np.bool_] = np.all(self.marks == 0, axis=(1, 2))
         return is_good
 
+    def fingerprint(self) -> str:
+        """Returns a SHA-256 over the pixels, marks, kinds and checksums of all pictures in their order, but not over their paths."""
+        digest = hashlib.sha256("\n".join((*self.kinds, "", *self.checksums)).encode())
+        for array in (self.pixels, self.marks):
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
+
     def select(self, chosen: npt.NDArray[Any]) -> MarkedPictures:
         """Returns the chosen pictures. `chosen` is an array of indices, or a mask with True for each chosen picture."""
         indices = np.arange(len(self))[chosen]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -37,6 +38,7 @@ from streams.errors import ModelError
 
 FOLD_SEED = 17
 SEGMENTATION = "segmentation"
+_COMMAND = "castline experiment heat-maps"
 
 ComputeHeat = Callable[[npt.NDArray[np.uint8]], HeatMap]
 
@@ -49,6 +51,8 @@ class HeatMapExperiment:
     - Each of `scorers` learns from the good pictures of the other folds. Its residuals are the heat map.
     - The map of the segmentation head is also combined with the residuals of each scorer, as `CombinedMapper` does.
     - The methods in `fixed`, such as Grad-CAM, are not trained. They must not have seen the pictures that have masks.
+    - `inputs` names everything else on which the results depend, such as the versions of `start` and of Grad-CAM. If `folder` holds results
+      of other inputs, they are refused.
     """
 
     recipe: SegmentationRecipe
@@ -56,6 +60,7 @@ class HeatMapExperiment:
     folder: ExperimentFolder
     scorers: Mapping[str, LearnScorer]
     fixed: Mapping[str, ComputeHeat]
+    inputs: Mapping[str, str]
     start: keras.Model | None = None
 
     def run(
@@ -67,9 +72,20 @@ class HeatMapExperiment:
         - `is_tested`: True for each picture that is to be tested, shape (n,). These pictures are divided into folds. For each fold, the
           networks learn from all pictures that are not near-duplicates of a picture of the fold.
 
-        Raises ModelError if there are fewer groups of near-duplicates than folds.
+        Raises ModelError if there are fewer groups of near-duplicates than folds, or if `folder` holds results of other inputs.
         """
-        self.folder.claim({"experiment": "heat-maps", "recipe": asdict(self.recipe), "folds": self.folds, "pictures": len(pictures)})
+        self.folder.claim(
+            {
+                "experiment": "heat-maps",
+                "recipe": asdict(self.recipe),
+                "folds": self.folds,
+                "pictures": pictures.fingerprint(),
+                "masks": hashlib.sha256(np.packbits(masks).tobytes() + np.packbits(is_tested).tobytes()).hexdigest(),
+                "scorers": sorted(self.scorers),
+                "fixed": sorted(self.fixed),
+                "inputs": dict(self.inputs),
+            }
+        )
         groups = group_near_duplicates(pictures.pixels, pictures.checksums)
         tested = np.flatnonzero(is_tested)
         expect_groups(groups[tested], self.folds)
@@ -92,13 +108,15 @@ class HeatMapExperiment:
             for name, found in result.items():
                 heats.setdefault(name, []).extend(found.astype(np.float32))
             callback.on_cell_progress(cell, fold + 1, self.folds)
+        # The boxes have the levels that the localiser uses. Methods without a level here have none in the localiser either.
+        box_levels = {SEGMENTATION: describe_member(pictures, self.recipe, _COMMAND).box_level}
         for name in self.scorers:
             # A residual above 1 exceeds the limit of good parts, so 1 is used as the cut-off.
             pairs = zip(heats[SEGMENTATION], heats[name], strict=True)
-            heats[f"{SEGMENTATION}+{name}"] = [
-                combine_heat(head, scale_scores(residuals, 1.0), SCALED_CUT_OFF) for head, residuals in pairs
-            ]
-        figures = {name: measure_localisation(found, list(masks[order])) for name, found in heats.items()}
+            combined = f"{SEGMENTATION}+{name}"
+            box_levels[combined] = SCALED_CUT_OFF
+            heats[combined] = [combine_heat(head, scale_scores(residuals, 1.0), box_levels[SEGMENTATION]) for head, residuals in pairs]
+        figures = {name: measure_localisation(found, list(masks[order]), box_levels.get(name)) for name, found in heats.items()}
         return make_heat_map_table(figures, measure_kinds(kinds, pictures.select(np.array(order))))
 
     def _run_fold(
@@ -109,7 +127,7 @@ class HeatMapExperiment:
         The keys are the names of the segmentation head, of each scorer, and of each method in `fixed`, such as Grad-CAM.
         The key "kinds" holds the kind of defect that the segmentation head sees in each picture.
         """
-        member = describe_member(seen, self.recipe, "castline experiment heat-maps")
+        member = describe_member(seen, self.recipe, _COMMAND)
         side_px = self.recipe.side_px
         head = Segmentation(trace_head(train_segmentation(seen, self.recipe, self.start, report), member, side_px), member, side_px)
         maps = [head.compute_defect_map(picture) for picture in pixels]
