@@ -146,7 +146,8 @@ _GOOD_ONLY_OPTIONS = (
 @click.option(
     "--alarm-share",
     type=float,
-    help="Choose the scorer's cut-off so that at most this share of the good parts gets a higher anomaly score.",
+    help="Choose the scorer's cut-off so that at most this share of the good parts gets a higher anomaly score. If the version also "
+    "searches for small defects (--details), the two together may reach this share.",
 )
 @click.option(
     "--alarms-per-hour",
