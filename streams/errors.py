@@ -11,6 +11,7 @@ CastlineError
   +- SettingsError   A setting is wrong: the process does not start.
   +- BrokerError     Kafka cannot run or does not answer: the process or the command ends.
   |    +- PortInUseError  Another program listens at the broker's port: tried again if the broker has data.
+  |    +- BrokerStartError  This start of the embedded broker failed: the process ends with exit code 1, and is started again.
   +- DuplicateProcessError  Another installation runs a process with the same name or task: this process ends with exit code 4.
 """
 
@@ -80,6 +81,10 @@ class BrokerError(CastlineError):
 
 class PortInUseError(BrokerError):
     """Another program listens at a port of the embedded broker."""
+
+
+class BrokerStartError(BrokerError):
+    """The embedded broker was too slow, or ended while it started. Neither its settings nor its data folder are known to be wrong."""
 
 
 class DuplicateProcessError(CastlineError):

@@ -14,7 +14,7 @@ from deploy.kafka.broker import EmbeddedBroker
 from deploy.kafka.disk_guard import DiskGuard, release_reserve
 from deploy.kafka.java import kafka_jars
 from deploy.kafka.startup_archive import make_archive
-from streams.errors import BrokerError, PortInUseError
+from streams.errors import BrokerError, BrokerStartError, PortInUseError
 from streams.kafka_users import has_users
 from streams.settings import Settings
 from streams.worker_process import WorkerProcess, worker_process
@@ -33,7 +33,7 @@ def command(file: Path | None, fetch_only: bool) -> int:
     password until the setting broker.access is `roles`.
 
     Prints `Kafka ready at HOST:PORT` when Kafka serves clients. The exit status is 3 if the data folder cannot be used, or if the port of a
-    new broker is in use. A broker that was started before waits until its port is free.
+    new broker is in use. A broker that was started before waits until its port is free. The exit status is 1 if Kafka ended or was too slow.
     """
     if fetch_only:
         click.echo(f"{len(kafka_jars())} jars of the broker in the cache, verified")
@@ -54,7 +54,12 @@ def _run(settings: Settings, process: WorkerProcess) -> int:
     while not guard.has_room_to_start():
         if stopping.wait(1):
             return 0
-    _start_when_port_is_free(broker, process)
+    try:
+        _start_when_port_is_free(broker, process)
+    except BrokerStartError as error:
+        # The supervisor and systemd start a process again if its exit status is 1, but not if the status is 3.
+        click.echo(f"castline: {error}", err=True)
+        return 1
     if not stopping.is_set():
         process.health.set_ready()
         if not has_users(settings.broker):

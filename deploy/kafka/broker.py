@@ -25,7 +25,7 @@ from deploy.kafka.disk_guard import RESERVE_FILE
 from deploy.kafka.java import archive_options, java_command
 from deploy.supervisor.launch import bound_command
 from streams.atomic_file import write_atomically
-from streams.errors import BrokerError, PortInUseError
+from streams.errors import BrokerError, BrokerStartError, PortInUseError
 from streams.kafka import open_client
 from streams.kafka_access import create_access, set_passwords
 from streams.kafka_users import ACCESS_MARKER, PASSWORD_FOLDER, ROLES, broker_password_dir, has_users
@@ -169,8 +169,8 @@ class EmbeddedBroker:
     def start(self, is_cancelled: Callable[[], bool] = lambda: False) -> None:
         """Starts Kafka and returns when Kafka serves clients. If `is_cancelled` returns True, stops the broker and returns.
 
-        Raises PortInUseError if another program listens at a port of the broker. Raises BrokerError if the data folder or the jars cannot
-        be used, or after `broker.start_timeout_s` seconds.
+        Raises PortInUseError if another program listens at a port of the broker, and BrokerStartError if Kafka ends, or does not serve
+        clients within `broker.start_timeout_s` seconds. Raises another BrokerError if the data folder or the jars cannot be used.
         """
         self._refuse_used_ports()
         java = java_command(self._broker)
@@ -234,6 +234,8 @@ class EmbeddedBroker:
             cwd=folder,
             env=_make_environment(),
         )
+        if formatting.returncode < 0:
+            raise BrokerStartError(f"The program that formats the data folder {folder} was ended by signal {-formatting.returncode}.")
         if formatting.returncode:
             raise BrokerError(
                 f"Kafka cannot format the data folder {folder}. Choose another broker.data_dir, or correct what Kafka reports: "
@@ -248,7 +250,7 @@ class EmbeddedBroker:
         while not is_cancelled():
             if process.poll() is not None:
                 self._refuse_used_ports()
-                raise BrokerError(f"The broker ended with status {process.returncode} while it started. {self._last_line()}")
+                raise BrokerStartError(f"The broker ended with status {process.returncode} while it started. {self._last_line()}")
             problem = "The broker did not respond"
             if self._is_responding():
                 self._refuse_lost_topics()
@@ -258,7 +260,9 @@ class EmbeddedBroker:
             if time.monotonic() > until:
                 self.stop(5)
                 self._refuse_used_ports()
-                raise BrokerError(f"{problem} within {self._broker.start_timeout_s:.0f} s (broker.start_timeout_s). {self._last_line()}")
+                raise BrokerStartError(
+                    f"{problem} within {self._broker.start_timeout_s:.0f} s (broker.start_timeout_s). {self._last_line()}"
+                )
             time.sleep(0.1)
         self.stop(5)
 

@@ -15,7 +15,7 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 
 from deploy.kafka.broker import EmbeddedBroker
 from deploy.supervisor.ports import free_ports
-from streams.errors import BrokerError
+from streams.errors import BrokerError, BrokerStartError
 from streams.settings import Settings
 
 pytestmark = pytest.mark.real
@@ -98,6 +98,24 @@ def test_a_damaged_metadata_log_is_refused_instead_of_forgetting_topics(used_fol
             kept.write_bytes(b"\x00" * kept.stat().st_size)
     with pytest.raises(BrokerError, match=r"damaged|ended with status"):
         EmbeddedBroker(settings_for(damaged)).start()
+
+
+def test_a_broker_that_ends_while_it_starts_may_be_started_again(used_folder: Path) -> None:
+    with pytest.raises(BrokerStartError, match="while it started"):
+        EmbeddedBroker(settings_for(used_folder), properties={"process.roles": "none"}).start()
+
+
+def test_a_broker_that_is_slow_ends_with_a_status_after_which_it_is_started_again(used_folder: Path, tmp_path: Path) -> None:
+    environment = {
+        **os.environ,
+        "CASTLINE_BROKER__PORT": str(free_ports(2)),
+        "CASTLINE_BROKER__DATA_DIR": str(used_folder),
+        "CASTLINE_BROKER__START_TIMEOUT_S": "0.1",
+        "CASTLINE_SERVICE__RUN_DIR": str(tmp_path / "run"),
+    }
+    done = subprocess.run([CASTLINE, "broker"], env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert "did not respond within" in done.stderr
+    assert done.returncode == 1, "the supervisor and systemd do not start a process again whose exit status is 3"
 
 
 def test_the_command_says_ready_and_stops_on_sigterm_and_no_java_outlives_its_kill(tmp_path: Path) -> None:
