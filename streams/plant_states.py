@@ -144,6 +144,11 @@ class LineActivity:
 
     def __init__(self, travel_s: float | None) -> None:
         self.travel_s = travel_s
+        self._counts: LineCounts | None = None
+        self.forget_times()
+
+    def forget_times(self) -> None:
+        """Forgets when castings, pictures, verdicts and reports came, because the clock was set. The counts stay."""
         self.newest_casting: float | None = None
         self.newest_picture: float | None = None
         self.newest_verdict: float | None = None
@@ -154,7 +159,6 @@ class LineActivity:
         # The time of the first verdict that came after the newest report of the board.
         self.without_report_since: float | None = None
         self._missed: deque[float] = deque(maxlen=_MAX_MISSED)
-        self._counts: LineCounts | None = None
 
     def add_counts(self, counts: LineCounts, now: float) -> None:
         """Adds the counts at the time `now`. A count that has grown since the last call means that an event happened.

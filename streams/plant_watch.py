@@ -15,6 +15,7 @@ from typing import Any
 from kafka import TopicPartition
 
 from streams import metrics
+from streams.clock_steps import ClockSteps
 from streams.commands import find_signers
 from streams.compacted_topics import add_kafka_record
 from streams.identity import RecentPartIds, make_header_map
@@ -37,6 +38,10 @@ _POLL_RECORDS = 500
 _SORTINGS_BACK = 100
 # For each line, a PlantWatch remembers the ids of this many castings, to recognise a second sorting about the same casting.
 _REMEMBERED_PART_IDS = 1000
+# After the clock was set by at least this much, the times of castings and pictures are forgotten, because they do not fit the clock.
+_LEAST_STEP_S = 1.0
+# For this many calls of `add_counts`, which take about three seconds, records with times of the old clock can still arrive.
+_CALLS_UNTIL_SETTLED = 3
 _ENDING_ACTIONS = ("acknowledge", "clear")
 
 
@@ -53,6 +58,11 @@ class WatchedLine:
     def is_gate_held(self) -> bool:
         """True if the newest sorting says that a fault holds the gate, and no person has ended the fault since."""
         return self._fault_at is not None and self._fault_at > self._fault_ended_at
+
+    def forget_times(self) -> None:
+        """Forgets all times, because the clock was set. A gate that is held stays held until a person ends the fault."""
+        self._fault_at, self._fault_ended_at = (0.0 if self.is_gate_held else None), -1.0
+        self.activity.forget_times()
 
     def add_sorting(self, sorting: Sorting) -> None:
         """Adds a sorting, if the board has reported it. Ignores a further sorting about the same casting.
@@ -79,7 +89,7 @@ class PlantWatch:
     """A thread that watches the lines of the plant without a consumer group, so that each process gets all records. Thread-safe.
 
     The line of the uploads is not watched, because it has no castings. `report` is called in the thread about once a second, with the state
-    of each line and the end of its planned stop.
+    of each line and the end of its planned stop. `clock_steps` notices when the clock of this machine is set.
     """
 
     def __init__(
@@ -87,12 +97,15 @@ class PlantWatch:
         settings: Settings,
         role: str,
         report: Callable[[str, PlantState, datetime | None], None] = lambda name, state, planned_stop: None,
+        clock_steps: ClockSteps | None = None,
     ) -> None:
         self._settings = settings
         self._role = role
         self._topics = TopicNames(settings.topics.prefix)
         self._lines = {line.name: WatchedLine(line) for line in settings.lines if line.name != settings.station.upload_line}
         self._report_line = report
+        self._clock_steps = clock_steps or ClockSteps()
+        self._calls_until_settled = 0
         self._live_settings = LiveSettingsByLine()
         self._is_connected = False
         self._lock = threading.Lock()
@@ -139,8 +152,17 @@ class PlantWatch:
         """Adds the numbers of pictures and verdicts that Kafka has received for each line until `now`."""
         with self._lock:
             self._is_connected = True
+            self._forget_times_after_step()
             for name, line in self._lines.items():
                 line.activity.add_counts(LineCounts(pictures=pictures[name], verdicts=verdicts[name]), now.timestamp())
+
+    def _forget_times_after_step(self) -> None:
+        if abs(self._clock_steps.take_step_s()) >= _LEAST_STEP_S:
+            self._calls_until_settled = _CALLS_UNTIL_SETTLED
+        if self._calls_until_settled:
+            self._calls_until_settled -= 1
+            for line in self._lines.values():
+                line.forget_times()
 
     def _is_stop_planned(self, name: str, now: datetime) -> bool:
         until = self.find_planned_stop(name)

@@ -118,7 +118,7 @@ class PartArchive(Protocol):
     def write(self, records: Sequence[ArchivedRecord]) -> int:
         """Stores all `records` in order, or none of them, and returns how many rows of parts changed.
 
-        Writing a record again changes nothing. Raises ArchiveError, which is `retriable` if the database does not answer.
+        Writing a record again changes nothing. Raises ArchiveError, which is `retriable` unless a record is the reason.
         """
         ...
 
@@ -220,7 +220,7 @@ class Archivist:
         return []
 
     async def _write(self, contents: Sequence[ArchivedRecord]) -> None:
-        """Writes `contents` in one transaction, and tries again while the database does not answer.
+        """Writes `contents` in one transaction, and tries again while the database does not answer or cannot be written.
 
         Raises ArchiveError if the database rejects one of the records.
         """
@@ -234,7 +234,7 @@ class Archivist:
                     raise
                 wait_s = backoff.failed()
                 self._report_problem(str(error), "database")
-                log.warning("The database does not answer: %s. The next attempt follows in %.1f s.", error, wait_s)
+                log.warning("The database stores no records: %s. The next attempt follows in %.1f s.", error, wait_s)
                 await asyncio.sleep(wait_s)
                 continue
             except (OSError, MemoryError):

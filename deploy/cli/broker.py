@@ -33,7 +33,8 @@ def command(file: Path | None, fetch_only: bool) -> int:
     password until the setting broker.access is `roles`.
 
     Prints `Kafka ready at HOST:PORT` when Kafka serves clients. The exit status is 3 if the data folder cannot be used, or if the port of a
-    new broker is in use. A broker that was started before waits until its port is free. The exit status is 1 if Kafka ended or was too slow.
+    new broker is in use. A broker that was started before waits until its port is free. The exit status is 1 if Kafka ended or was too
+    slow.
     """
     if fetch_only:
         click.echo(f"{len(kafka_jars())} jars of the broker in the cache, verified")

@@ -12,7 +12,7 @@ from functools import reduce
 from operator import or_
 from typing import Any, Protocol
 
-from django.db import DatabaseError, InterfaceError, OperationalError, connection, transaction
+from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, connection, transaction
 from django.db.models import Q
 
 from station.archive.database import lock_parts
@@ -59,18 +59,19 @@ class PartWriter:
     def write(self, records: Sequence[ArchivedRecord]) -> int:
         """Merges `records` into the rows of their parts. Returns the number of rows that were added or changed.
 
-        If one record cannot be written, writes none and raises ArchiveError. The error is `retriable` if the database does not answer.
+        If one record cannot be written, writes none and raises ArchiveError. The error is `retriable` unless a record is the reason.
         """
         try:
             with transaction.atomic():
                 lock_parts()
                 return self._merge_all(records)
-        except (OperationalError, InterfaceError) as error:
-            connection.close()
-            raise ArchiveError(f"cannot write {len(records)} records into the database: {_first_line(error)}") from error
-        except (DatabaseError, OverflowError, ValueError) as error:
+        except (DataError, IntegrityError, OverflowError, ValueError) as error:
             connection.close()
             raise ArchiveError(f"a record does not fit the table of parts: {_first_line(error)}", retriable=False) from error
+        except (DatabaseError, InterfaceError) as error:
+            # The database is the reason: for example, it can only be read, or its file is damaged. The records are perhaps valid.
+            connection.close()
+            raise ArchiveError(f"cannot write {len(records)} records into the database: {_first_line(error)}") from error
 
     def _merge_all(self, records: Sequence[ArchivedRecord]) -> int:
         rows = _load_rows({record.part_id for record in records})

@@ -11,6 +11,7 @@ import pytest
 from kafka import KafkaProducer
 from prometheus_client import REGISTRY
 
+from streams.clock_steps import ClockSteps
 from streams.plant_states import PlantState
 from streams.plant_watch import PlantWatch, export_state
 from streams.records import Command, CommandAnswer, LiveLineSettings, Record, Sorting
@@ -54,6 +55,56 @@ def make_acknowledgement(at: datetime, outcome: str = "done") -> Command:
     answer = CommandAnswer.model_validate({"outcome": outcome, "message": "The faults are over.", "answered_at": at})
     asked = {"asked_by": "ada", "asked_at": at, "valid_until": at + timedelta(seconds=30)}
     return Command.model_validate({"command_id": uuid.uuid4(), "line": "line-1", "action": "acknowledge", **asked, "answer": answer})
+
+
+class SetClock:
+    """A clock that a test sets, and a steady clock."""
+
+    def __init__(self) -> None:
+        self.steady_s = 0.0
+        self.ahead_s = NOW.timestamp()
+
+    def make_steps(self) -> ClockSteps:
+        return ClockSteps(lambda: self.steady_s + self.ahead_s, lambda: self.steady_s)
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_after_the_clock_was_set_each_state_begins_and_ends_at_its_limit(hours: int) -> None:
+    clock = SetClock()
+    watch = PlantWatch(SETTINGS, "test", clock_steps=clock.make_steps())
+    for second in range(60):
+        let_run(watch, second + 1, NOW - timedelta(seconds=60 - second))
+    for part in range(61, 64):
+        watch.add_record(make_kafka_record("castings.sorted.line-1", make_sorting(part, NOW, "no-verdict")))
+    assert watch.find_state("line-1", NOW) is PlantState.LATE
+    clock.ahead_s += 3600 * hours
+    now = NOW + timedelta(hours=hours)
+    for second in range(5):
+        let_run(watch, 64 + second, now + timedelta(seconds=second))
+    assert watch.find_state("line-1", now + timedelta(seconds=5)) is PlantState.RUNNING
+    for second in range(5, 25):
+        watch.add_record(make_kafka_record("castings.sorted.line-1", make_sorting(64 + second, now + timedelta(seconds=second))))
+        watch.add_counts({"line-1": 68}, {"line-1": 68}, now + timedelta(seconds=second))
+    assert watch.find_state("line-1", now + timedelta(seconds=25)) is PlantState.CAMERA_SILENT
+
+
+def test_a_gate_that_is_held_stays_held_when_the_clock_is_set_back_and_a_person_can_end_the_fault() -> None:
+    clock = SetClock()
+    watch = PlantWatch(SETTINGS, "test", clock_steps=clock.make_steps())
+    watch.add_record(make_kafka_record("castings.commands", make_acknowledgement(NOW)))
+    for hours in (-1, -2):
+        clock.ahead_s -= 3600
+        now = NOW + timedelta(hours=hours)
+        for _ in range(4):
+            watch.add_counts({"line-1": 1}, {"line-1": 1}, now)
+        watch.add_record(make_kafka_record("castings.sorted.line-1", make_sorting(-hours, now, "fault")))
+        assert watch.find_state("line-1", now) is PlantState.GATE_HELD
+    clock.ahead_s -= 3600
+    now = NOW + timedelta(hours=-3)
+    watch.add_counts({"line-1": 1}, {"line-1": 1}, now)
+    assert watch.find_state("line-1", now) is PlantState.GATE_HELD
+    watch.add_record(make_kafka_record("castings.commands", make_acknowledgement(now)))
+    assert watch.find_state("line-1", now) is PlantState.NO_CASTINGS
 
 
 @pytest.fixture

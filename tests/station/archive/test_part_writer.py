@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import random
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
+from django.db import InternalError, connection
+from django.db.utils import DatabaseErrorWrapper
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -138,3 +144,19 @@ def test_a_batch_with_a_record_that_does_not_fit_the_table_is_rejected(part_writ
     with pytest.raises(ArchiveError, match="does not fit") as raised:
         part_writer.write([VERDICT, huge])
     assert not raised.value.retriable
+
+
+@pytest.mark.parametrize("fault", ["damaged", "can only be read", "refused"])
+def test_no_record_is_rejected_because_the_database_cannot_be_written(fault: str, tmp_path: Path, database: object) -> None:
+    def fail(_: Sequence[Part]) -> None:
+        if fault == "refused":
+            # PostgreSQL's answer during a failover, see ReadOnlySqlTransaction in the documentation of psycopg.
+            raise InternalError("cannot execute INSERT in a read-only transaction")
+        file = tmp_path / "other.sqlite3"
+        file.write_bytes(b"no database" * 1000 if fault == "damaged" else b"")
+        with DatabaseErrorWrapper(connection), closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as other:
+            other.execute("CREATE TABLE parts (id INTEGER)")
+
+    with pytest.raises(ArchiveError, match="cannot write 1 records") as raised:
+        PartWriter(KEEP_NO_GOOD_PICTURES, CandidateQueue(SETTINGS), fail).write([VERDICT])
+    assert raised.value.retriable
