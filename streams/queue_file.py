@@ -7,15 +7,21 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import logging
 import sqlite3
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
 from streams.errors import SettingsError
 
+log = logging.getLogger(__name__)
+
 # Errors of the operating system, and result codes of SQLite, that come from the disk. A setting is not wrong then, and the error can end.
 _DISK_FAULTS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS})
 _SQLITE_DISK_FAULTS = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN})
+_SQLITE_DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 
 class DiskFaultError(Exception):
@@ -26,6 +32,29 @@ def is_disk_fault(error: sqlite3.Error) -> bool:
     """Returns whether the disk, and not the content of the file, is the reason of `error`."""
     # The lower eight bits are SQLite's primary result code.
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in _SQLITE_DISK_FAULTS
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """Returns whether `error` means that the content of the file is damaged."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _SQLITE_DAMAGE
+
+
+def set_aside(path: Path, reason: object) -> None:
+    """Renames the damaged SQLite file `path`, so that a new file can begin in its place. Logs the new name and the `reason`.
+
+    No connection to the file may be open.
+    """
+    damaged = path.with_suffix(f".damaged-{int(time.time())}")
+    log.error("The queue %s is damaged (%s). Its file is renamed to %s, and a new file begins.", path, reason, damaged.name)
+    path.replace(damaged)
+    for suffix in ("-wal", "-shm"):
+        with suppress(FileNotFoundError):
+            Path(f"{path}{suffix}").replace(f"{damaged}{suffix}")
+
+
+def list_set_aside(path: Path) -> list[str]:
+    """Returns the names of the damaged files that once had the name `path`."""
+    return sorted(file.name for file in path.parent.glob(f"{path.stem}.damaged-*") if not file.name.endswith(("-wal", "-shm")))
 
 
 def lock_queue(folder: Path, line: str, setting: str, owner: str) -> IO[str]:

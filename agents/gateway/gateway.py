@@ -91,7 +91,8 @@ class GatewayLine:
         count = self.spool.parked_count
         parked = f"Kafka refused {count} pictures of {self.name}, which are parked in the spool; the log says why"
         cameras = [*self.camera.list_complaints(), *self.intake.list_complaints()]
-        return [*self.complaints.list_texts(), *cameras, *([parked] if count else [])]
+        damaged = self.spool.find_complaint()
+        return [*self.complaints.list_texts(), *cameras, *([parked] if count else []), *([damaged] if damaged else [])]
 
     def find_complaint(self) -> str:
         """Returns all complaints of this line in one text, or "" if there are none."""

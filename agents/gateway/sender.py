@@ -326,6 +326,7 @@ class Sender:
 
     def _run(self) -> None:
         while not self._is_finished():
+            run = self._spool.run
             try:
                 channel = self._connect()
                 try:
@@ -341,6 +342,8 @@ class Sender:
                 # are sent again with the same part ids.
                 self._set_unavailable(str(error))
                 self._wait_before_retry()
+            except sqlite3.DatabaseError as error:
+                self._spool.replace_damaged(error, run)
 
     def _send_pictures(self, channel: PictureChannel) -> None:
         """Sends pictures over `channel` until the sender stops, or until another channel must take the place of this one.

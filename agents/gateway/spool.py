@@ -17,13 +17,14 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import TypeVar
 
 from streams import metrics
 from streams.atomic_file import flush_to_disk
 from streams.errors import SettingsError, SpoolFullError
 from streams.identity import PartId, format_time, parse_time
 from streams.operating_system import SYSTEM, OperatingSystem
-from streams.queue_file import DiskFaultError, connect_queue, is_disk_fault, lock_queue
+from streams.queue_file import DiskFaultError, connect_queue, is_damage, is_disk_fault, list_set_aside, lock_queue, set_aside
 from streams.supervision import SupervisedThread
 
 # Disk space that a picture needs besides its bytes: other columns, unused ends of pages, and its receipt.
@@ -36,6 +37,8 @@ _MAX_WRITE_AHEAD_BYTES = 64 * 2**20
 _MAX_WRITE_AHEAD_SHARE = 1 / 16
 # If less than this share of `gateway.spool_max_bytes` is free, each line empties its write-ahead log, even if the log is small.
 _NEARLY_FULL_SHARE = 1 / 8
+# More pictures than a line stores in a second.
+_PICTURES_PER_S = 1_000_000
 _LAYOUT_VERSION = 1
 
 _SCHEMA = """
@@ -141,6 +144,9 @@ class SpoolBudget:
             self._picture_bytes -= size
 
 
+Result = TypeVar("Result")
+
+
 class Spool:
     """The spool of one line, which only one process at a time can open. Thread-safe.
 
@@ -148,34 +154,32 @@ class Spool:
     """
 
     def __init__(self, folder: Path, line: str, budget: SpoolBudget, clock: Callable[[], float] = time.time) -> None:
-        """Opens or creates the file of `line` in `folder`.
+        """Opens or creates the file of `line` in `folder`. A damaged file is set aside, and a new one is created.
 
-        Raises SettingsError if another process uses the file, if it is damaged, or if a newer release wrote it.
+        Raises SettingsError if another process uses the file, or if a newer release wrote it.
         """
         self.line = line
         self.folder = folder
         self._budget = budget
+        self._clock = clock
         self._lock = threading.RLock()
+        self._reader_lock = threading.Lock()
         self._path = folder / f"{line}.sqlite"
         self._write_ahead_path = folder / f"{line}.sqlite-wal"
+        self._connections: list[sqlite3.Connection] = []
+        self._write_ahead_file = -1
+        self._has_file = False
+        self.run = 0
         try:
             self._lock_file = lock_queue(folder, line, "gateway.spool_dir", "gateway")
         except DiskFaultError as error:
             raise SettingsError(f"gateway.spool_dir: {error}. Free space on this disk.") from None
         try:
-            self._writer = self._connect()
-            self._reader = self._connect()
-            self._reader_lock = threading.Lock()
-            # Checkpoints use a separate connection, so that pictures can be read and written while a checkpoint waits for the disk.
-            self._checkpointer = self._connect()
-            self.run = self._begin_run(int(clock()))
-            # From here on, a commit of this connection does not wait for the disk. Only the method `flush` waits.
-            self._writer.execute("PRAGMA synchronous = NORMAL")
-            self._write_ahead_file = os.open(self._write_ahead_path, os.O_RDONLY)
-            # Without this flush, the new files could be missing from the folder after a power cut.
-            flush_to_disk(folder)
-            count, size = self._writer.execute("SELECT count(*), total(size) FROM pictures").fetchone()
-            self._waiting_count, self._parked_count = int(count), 0
+            try:
+                self._open()
+            except sqlite3.DatabaseError as error:
+                self._set_aside(error)
+                self._open()
         except sqlite3.DatabaseError as error:
             self._lock_file.close()
             if is_disk_fault(error):
@@ -186,12 +190,78 @@ class Spool:
                 f"gateway.spool_dir: the spool of {line} in {self._path} cannot be used ({error}); "
                 "move the file to another folder and keep it, because it may hold unsent pictures; the gateway then makes a new file"
             ) from None
+
+    def _open(self) -> None:
+        """Opens or creates the file, and begins a run. Raises sqlite3.DatabaseError if the file cannot be used."""
+        self._writer = self._connect()
+        self._reader = self._connect()
+        # Checkpoints use a separate connection, so that pictures can be read and written while a checkpoint waits for the disk.
+        self._checkpointer = self._connect()
+        earlier_run = self.run
+        self.run = self._begin_run(max(int(self._clock()), earlier_run + 1))
+        if earlier_run:
+            # Pictures of the damaged file can still be on their way to Kafka. The sequence numbers of the new file must differ from theirs.
+            self._writer.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('pictures', ?)", (self.run * _PICTURES_PER_S,))
         self._last_part = 0
-        budget.add_existing(int(size))
+        # From here on, a commit of this connection does not wait for the disk. Only the method `flush` waits.
+        self._writer.execute("PRAGMA synchronous = NORMAL")
+        write_ahead_file = os.open(self._write_ahead_path, os.O_RDONLY)
+        if self._write_ahead_file == -1:
+            self._write_ahead_file = write_ahead_file
+        else:
+            # A thread may be waiting in `flush` for the disk. The number of its file must not become that of any other file.
+            os.dup2(write_ahead_file, self._write_ahead_file)
+            os.close(write_ahead_file)
+        # Without this flush, the new files could be missing from the folder after a power cut.
+        flush_to_disk(self.folder)
+        count, size = self._writer.execute("SELECT count(*), total(size) FROM pictures").fetchone()
+        self._waiting_count, self._parked_count, self._picture_bytes = int(count), 0, int(size)
+        self._budget.add_existing(self._picture_bytes)
+        self._damaged_names = list_set_aside(self._path)
+        self._has_file = True
+
+    def _set_aside(self, error: sqlite3.DatabaseError) -> None:
+        """Closes the file and renames it. Raises `error` if the file is not damaged."""
+        if not is_damage(error):
+            raise error
+        self._has_file = False
+        self._disconnect()
+        set_aside(self._path, error)
+
+    def _disconnect(self) -> None:
+        for connection in self._connections:
+            connection.close()
+        self._connections = []
+
+    def replace_damaged(self, error: sqlite3.DatabaseError, run: int) -> None:
+        """Sets the file aside and begins a new one, if `error` means that the file of the run `run` is damaged. Otherwise raises `error`.
+
+        The pictures of the damaged file are no longer sent. Raises sqlite3.Error or OSError if no new file can be made. The next call then
+        tries again.
+        """
+        with self._reader_lock, self._lock:
+            if self.run != run:
+                return  # Another thread has replaced the file.
+            if self._has_file:
+                self._set_aside(error)
+                self._budget.release(self._picture_bytes)
+                self._waiting_count = self._parked_count = self._picture_bytes = 0
+            self._disconnect()
+            self._open()
+
+    def find_complaint(self) -> str:
+        """Returns a sentence while a damaged file lies beside the file of the spool, or "". A person has to move the damaged file."""
+        if not self._damaged_names:
+            return ""
+        return (
+            f"the spool of {self.line} was damaged, and pictures were perhaps not sent: check the disk, and move "
+            f"{', '.join(self._damaged_names)} out of {self.folder}"
+        )
 
     def _connect(self) -> sqlite3.Connection:
         # Pages are larger than SQLite's default, because a row holds a whole picture.
         connection = connect_queue(self._path, _SCHEMA, _LAYOUT_VERSION, page_bytes=8192)
+        self._connections.append(connection)
         # An automatic checkpoint would make a picture wait for the disk. `run_maintenance` makes the checkpoints.
         connection.execute("PRAGMA wal_autocheckpoint = 0")
         return connection
@@ -229,6 +299,9 @@ class Spool:
 
     def find_receipt(self, key: str) -> tuple[PartId, str] | None:
         """Returns the part and the SHA-256 of the picture that was accepted under the idempotency key `key`, or None if there was none."""
+        return self._repair(lambda: self._find_receipt(key))
+
+    def _find_receipt(self, key: str) -> tuple[PartId, str] | None:
         with self._lock:
             row = self._writer.execute("SELECT run, part, sha256 FROM receipts WHERE mark = ?", (key,)).fetchone()
         return (PartId(self.line, row[0], row[1]), row[2]) if row else None
@@ -239,6 +312,27 @@ class Spool:
         If the spool knows one of the idempotency `keys`, it stores nothing and returns the part of the earlier picture with this key.
         Raises SpoolFullError if there is no room. Call `flush` afterwards, because a power cut before the flush can undo this call.
         """
+        kept_keys = tuple(keys)
+        return self._repair(lambda: self._accept(picture, kept_keys, part))
+
+    def _repair(self, use: Callable[[], Result]) -> Result:
+        """Returns `use()`. If the file proves damaged, replaces the file and calls `use` once more.
+
+        Raises SpoolFullError if the damaged file cannot be replaced now.
+        """
+        run = self.run
+        try:
+            return use()
+        except sqlite3.DatabaseError as error:
+            if self._has_file and not is_damage(error):
+                raise
+            try:
+                self.replace_damaged(error, run)
+            except (sqlite3.Error, OSError) as problem:
+                raise SpoolFullError(f"the damaged spool {self._path} cannot be replaced: {problem}") from None
+        return use()
+
+    def _accept(self, picture: CheckedPicture, keys: Iterable[str], part: PartId | None) -> PictureReceipt:
         size = len(picture.value) + _ROW_BYTES
         if not self._budget.has_room(size):
             # The write-ahead log is emptied to make room for the picture. If there is still no room, `reserve` below raises SpoolFullError.
@@ -246,7 +340,7 @@ class Spool:
                 self._empty_write_ahead()
         with self._lock:
             for key in keys:
-                if receipt := self.find_receipt(key):
+                if receipt := self._find_receipt(key):
                     return PictureReceipt(receipt[0], is_repeat=True)
             self._budget.reserve(size)
             new_part = part or PartId(self.line, self.run, self._last_part + 1)
@@ -259,6 +353,7 @@ class Spool:
                 self._budget.release(size)
                 raise
             self._waiting_count += 1
+            self._picture_bytes += size
             if part is None:
                 self._last_part += 1
             self._count_write_ahead()
@@ -330,6 +425,7 @@ class Spool:
                         freed, count, parked = freed + size, count + 1, parked + (reason is not None)
             self._waiting_count -= count
             self._parked_count -= parked
+            self._picture_bytes -= freed
             self._budget.release(freed)
             self._count_write_ahead()
 
@@ -341,14 +437,26 @@ class Spool:
 
     def forget_key(self, key: str) -> None:
         """Deletes the receipt of an idempotency key that the camera can no longer use."""
+        self._repair(lambda: self._forget_key(key))
+
+    def _forget_key(self, key: str) -> None:
         with self._lock:
             self._writer.execute("DELETE FROM receipts WHERE mark = ?", (key,))
 
     def run_maintenance(self) -> None:
-        """Deletes old receipts, and copies SQLite's write-ahead log into the database file. Raises sqlite3.Error if the disk fails.
+        """Deletes old receipts, and copies SQLite's write-ahead log into the database file. Replaces a damaged file.
 
-        Call this method about once a second, in a separate thread, because it can wait for the disk.
+        Call this method about once a second, in a separate thread, because it can wait for the disk. Raises sqlite3.Error or OSError if the
+        disk fails.
         """
+        run = self.run
+        try:
+            self._maintain()
+        except sqlite3.DatabaseError as error:
+            self.replace_damaged(error, run)
+        self._damaged_names = list_set_aside(self._path)
+
+    def _maintain(self) -> None:
         with self._lock:
             self._writer.execute("DELETE FROM receipts WHERE id <= (SELECT max(id) FROM receipts) - ?", (_MAX_RECEIPTS,))
         self._checkpointer.execute("PRAGMA wal_checkpoint(PASSIVE)")
@@ -371,9 +479,7 @@ class Spool:
 
     def close(self) -> None:
         with self._reader_lock, self._lock:
-            self._checkpointer.close()
-            self._reader.close()
-            self._writer.close()
+            self._disconnect()
             os.close(self._write_ahead_file)
             self._budget.set_write_ahead(self.line, 0)
             self._lock_file.close()

@@ -18,7 +18,7 @@ from typing import IO
 
 from streams.errors import SettingsError
 from streams.identity import format_time, parse_time
-from streams.queue_file import DiskFaultError, connect_queue, is_disk_fault, lock_queue
+from streams.queue_file import DiskFaultError, connect_queue, is_disk_fault, lock_queue, set_aside
 from streams.records import Sorting
 
 log = logging.getLogger(__name__)
@@ -132,12 +132,7 @@ class SortingJournal:
             if isinstance(error, sqlite3.OperationalError) or is_disk_fault(error):
                 raise
             result = str(error)
-        damaged = self._path.with_suffix(f".damaged-{int(time.time())}")
-        log.error("The journal %s is damaged (%s). Its file is renamed to %s, and a new journal begins.", self._path, result, damaged.name)
-        self._path.replace(damaged)
-        for suffix in ("-wal", "-shm"):
-            with suppress(FileNotFoundError):
-                Path(f"{self._path}{suffix}").replace(f"{damaged}{suffix}")
+        set_aside(self._path, result)
         return connect_queue(self._path, _SCHEMA, _LAYOUT_VERSION)
 
     def append(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -272,6 +273,36 @@ def test_after_a_temporary_error_sending_starts_again_with_the_oldest_unconfirme
         kafka.errors.clear()
         wait_until(lambda: spool.waiting_count == 0)
     assert [part.part for part in kafka.confirmed] == [1, 2, 3]
+
+
+class DamagedOnceSpool(Spool):
+    """A spool whose file proves damaged when it is read for the first time."""
+
+    has_failed = False
+
+    def read_after(self, seq: int, limit: int, max_bytes: int | None = None) -> list[SpooledPicture]:
+        if not self.has_failed:
+            self.has_failed = True
+            error = sqlite3.DatabaseError("database disk image is malformed")
+            error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+            raise error
+        return super().read_after(seq, limit, max_bytes)
+
+
+def test_a_sender_replaces_a_damaged_spool_and_goes_on(tmp_path: Path) -> None:
+    kafka = FakeKafka()
+    spool = DamagedOnceSpool(tmp_path, "line-1", SpoolBudget(2**24))
+    sender = Sender(spool, kafka.connect, kafka.is_reachable, 4, ProgressWatchdog(30))
+    lost = spool.accept(make_picture(1)).part
+    sender.start()
+    wait_until(lambda: bool(spool.find_complaint()))
+    part = spool.accept(make_picture(2)).part
+    wait_until(lambda: kafka.confirmed == [part])
+    assert part.run > lost.run
+    assert list_thread_faults() == []
+    sender.stop(time.monotonic() + 5)
+    sender.join(30)
+    spool.close()
 
 
 def test_stopping_does_not_wait_for_an_unavailable_kafka(tmp_path: Path) -> None:

@@ -136,11 +136,60 @@ def test_a_second_gateway_on_the_same_line_is_refused(tmp_path: Path) -> None:
     line.close()
 
 
-def test_a_damaged_spool_is_reported_and_not_deleted(tmp_path: Path) -> None:
-    (tmp_path / "line-1.sqlite").write_bytes(b"this is no database" * 100)
-    with pytest.raises(SettingsError, match=r"line-1\.sqlite.*cannot be used"):
-        open_spool(tmp_path)
-    assert (tmp_path / "line-1.sqlite").read_bytes().startswith(b"this is no database")
+def damage(file: Path, kind: str) -> None:
+    content = file.read_bytes()
+    file.write_bytes({"cut": content[: len(content) // 2], "zeros": bytes(len(content)), "text": b"this is no database" * 100}[kind])
+
+
+@pytest.mark.parametrize("kind", ["cut", "zeros", "text"])
+def test_a_damaged_spool_is_set_aside_and_the_line_goes_on_with_a_complaint(tmp_path: Path, kind: str) -> None:
+    line = open_spool(tmp_path)
+    for number in range(20):
+        line.accept(make_picture(number, size=5000))
+    line.close()
+    damage(tmp_path / "line-1.sqlite", kind)
+    content = (tmp_path / "line-1.sqlite").read_bytes()
+    again = open_spool(tmp_path, now_s=NOW_S + 60)
+    (aside,) = tmp_path.glob("*.damaged-*")
+    assert aside.read_bytes() == content
+    assert aside.name in again.find_complaint()
+    assert again.accept(make_picture()).part == PartId("line-1", int(NOW_S) + 60, 1)
+    assert (again.waiting_count, len(again.read_after(0, 10))) == (1, 1)
+    aside.rename(tmp_path / "kept by a person")
+    again.run_maintenance()
+    assert again.find_complaint() == ""
+    again.close()
+
+
+@pytest.mark.parametrize("finder", ["accept", "maintenance"])
+def test_a_spool_that_is_damaged_while_it_is_used_is_replaced(tmp_path: Path, finder: str) -> None:
+    budget = SpoolBudget(2**24)
+    line = Spool(tmp_path, "line-1", budget, clock=lambda: NOW_S)
+    for number in range(20):
+        line.accept(make_picture(number, size=5000), keys=[f"key:{number}"])
+    in_flight = [spooled.seq for spooled in line.read_after(0, 5)]
+    line.run_maintenance()
+    line._empty_write_ahead()
+    file = tmp_path / "line-1.sqlite"
+    with file.open("r+b") as opened:
+        opened.seek(100)
+        opened.write(b"\xff" * (file.stat().st_size - 100))
+    # SQLite keeps pages in its memory. A change by another connection makes SQLite read them again.
+    line._disconnect()
+    line._writer, line._reader, line._checkpointer = (
+        sqlite3.connect(file, check_same_thread=False, isolation_level=None) for _ in range(3)
+    )
+    if finder == "maintenance":
+        line.run_maintenance()
+    part = line.accept(make_picture()).part
+    assert part == PartId("line-1", int(NOW_S) + 1, 1), "the run differs from that of the damaged file"
+    assert line.find_complaint()
+    line.remove(in_flight)
+    assert [spooled.part for spooled in line.read_after(0, 10)] == [part], "late confirmations delete no new picture"
+    assert line.waiting_count == 1
+    assert budget.picture_bytes < 5000, "the pictures of the damaged file count no longer"
+    line.flush()
+    line.close()
 
 
 def test_maintenance_bounds_the_size_of_the_write_ahead_file(tmp_path: Path) -> None:
