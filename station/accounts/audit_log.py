@@ -6,6 +6,8 @@ hashes anew. A comparison with the copy on the log server shows this change.
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import json
 import logging
 import logging.handlers
@@ -73,10 +75,11 @@ def list_records(after: int = 0) -> Iterator[dict[str, Any]]:
 class SyslogSender:
     """Sends text to a syslog server. `address` is a value of the setting `station.audit_syslog` that is not empty.
 
-    Raises OSError if the server cannot be reached. A server that listens on UDP never answers, so lost datagrams go unnoticed.
+    Raises OSError if the server cannot be reached, or takes no text for `timeout_s`. A server that listens on UDP never answers, so lost
+    datagrams go unnoticed.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, timeout_s: float = _SEND_TIMEOUT_S) -> None:
         place: str | tuple[str, int] = address
         kind = None
         if not address.startswith("/"):
@@ -86,7 +89,7 @@ class SyslogSender:
             place = parts.hostname, parts.port
             kind = socket.SOCK_STREAM if parts.scheme == "tcp" else socket.SOCK_DGRAM
         self._is_stream = kind == socket.SOCK_STREAM
-        self._handler = _RaisingSyslogHandler(place, logging.handlers.SysLogHandler.LOG_AUTHPRIV, kind)
+        self._handler = _RaisingSyslogHandler(place, kind, timeout_s)
         self._handler.ident = "castline-audit: "
         self._handler.append_nul = False
 
@@ -102,10 +105,22 @@ class SyslogSender:
 
 
 class _RaisingSyslogHandler(logging.handlers.SysLogHandler):
+    def __init__(self, place: str | tuple[str, int], kind: socket.SocketKind | None, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        super().__init__(place, logging.handlers.SysLogHandler.LOG_AUTHPRIV, kind)
+
     def createSocket(self) -> None:
         super().createSocket()
+        self._limit_time()
+
+    def _connect_unixsocket(self, address: str) -> None:
+        # The base class calls this method also after an error, to connect to the socket again. Without the limit, it would then wait for ever.
+        super()._connect_unixsocket(address)  # type: ignore[misc]
+        self._limit_time()
+
+    def _limit_time(self) -> None:
         # getattr() is used because the type stubs of Python do not name the attribute `socket`.
-        getattr(self, "socket").settimeout(_SEND_TIMEOUT_S)  # noqa: B009
+        getattr(self, "socket").settimeout(self._timeout_s)  # noqa: B009
 
     def is_closed_by_server(self) -> bool:
         # Check the connection before each message. If the server has closed the connection, the operating system would still accept one
@@ -123,18 +138,32 @@ class _RaisingSyslogHandler(logging.handlers.SysLogHandler):
 def ship_new_entries(sender: SyslogSender) -> int:
     """Sends all entries that were not sent before, and returns their number. After a crash, some entries are sent twice.
 
-    Raises OSError if the server cannot be reached.
+    If an entry is too large for one datagram, its detail is sent as size and SHA-256 only. Raises OSError if the server cannot be reached.
     """
     position = AuditShipment.objects.first() or AuditShipment()
     sent = 0
-    for record in list_records(after=position.shipped):
-        sender.send(json.dumps(record, sort_keys=True))
-        position.shipped, sent = record["number"], sent + 1
-        if sent % _CHUNK == 0:
+    try:
+        for record in list_records(after=position.shipped):
+            _send_record(sender, record)
+            position.shipped, sent = record["number"], sent + 1
+            if sent % _CHUNK == 0:
+                position.save()
+    finally:
+        if sent % _CHUNK:
             position.save()
-    if sent:
-        position.save()
     return sent
+
+
+def _send_record(sender: SyslogSender, record: dict[str, Any]) -> None:
+    try:
+        sender.send(json.dumps(record, sort_keys=True))
+    except OSError as error:
+        if error.errno != errno.EMSGSIZE:
+            raise
+        # Without the shorter record, this entry would keep all newer entries from the log server.
+        detail = json.dumps(record["detail"], sort_keys=True, separators=(",", ":")).encode()
+        short = {"omitted_bytes": len(detail), "omitted_sha256": hashlib.sha256(detail).hexdigest()}
+        sender.send(json.dumps({**record, "detail": short}, sort_keys=True))
 
 
 def keep_shipping() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import os
 import resource
@@ -20,7 +22,7 @@ from django.test.utils import override_settings
 from prometheus_client import REGISTRY
 
 from station.accounts.audit_log import SyslogSender, keep_shipping, list_records, ship_new_entries, verify_chain
-from station.accounts.models import AuditEntry, chain_sha256
+from station.accounts.models import AuditEntry, AuditShipment, chain_sha256
 from streams import metrics
 from tests.processes import CASTLINE
 from tests.station.conftest import SETTINGS, MakePart
@@ -126,6 +128,42 @@ def test_a_log_server_that_is_away_gets_the_entries_later(database: Path) -> Non
         assert ship_new_entries(sender) == 3
         sender.close()
         assert b'"subject": "entry 0"' in server.recv(65536)
+
+
+@pytest.mark.parametrize("kind", ["udp", "socket"])
+def test_an_entry_that_is_too_large_for_a_datagram_does_not_hold_back_newer_entries(database: Path, tmp_path: Path, kind: str) -> None:
+    large = {"before": "ü" * 150_000}
+    AuditEntry.record(None, "tested", "large", **large)
+    AuditEntry.record(None, "tested", "later")
+    with socket.socket(socket.AF_INET if kind == "udp" else socket.AF_UNIX, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0) if kind == "udp" else str(tmp_path / "log"))
+        server.settimeout(20)
+        sender = SyslogSender(f"udp://127.0.0.1:{server.getsockname()[1]}" if kind == "udp" else str(tmp_path / "log"))
+        assert ship_new_entries(sender) == 2
+        sender.close()
+        first, second = (json.loads(server.recv(65536).partition(b": ")[2]) for _ in range(2))
+    content = json.dumps(large, separators=(",", ":")).encode()
+    assert first["detail"] == {"omitted_bytes": len(content), "omitted_sha256": hashlib.sha256(content).hexdigest()}
+    assert (first["sha256"], second["subject"]) == (AuditEntry.objects.get(subject="large").sha256, "later")
+
+
+def test_an_entry_that_reached_the_log_server_is_not_sent_again_after_an_error(database: Path, tmp_path: Path) -> None:
+    AuditEntry.record(None, "tested", "entry 0")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
+        server.bind(str(tmp_path / "log"))
+        sender = SyslogSender(str(tmp_path / "log"), timeout_s=0.1)
+        # A socket that nobody reads takes only so many datagrams.
+        for number in range(int(Path("/proc/sys/net/unix/max_dgram_qlen").read_text()) + 10):
+            AuditEntry.record(None, "tested", f"entry {number + 1}")
+        with pytest.raises(TimeoutError):
+            ship_new_entries(sender)
+        server.setblocking(False)
+        subjects = []
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                subjects.append(json.loads(server.recv(65536).partition(b": ")[2])["subject"])
+        assert AuditShipment.objects.get().shipped == AuditEntry.objects.get(subject=subjects[-1]).pk
+        sender.close()
 
 
 def test_the_log_server_gets_entries_from_a_process_with_many_open_files(database: Path, many_open_files: None) -> None:
