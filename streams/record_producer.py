@@ -218,8 +218,10 @@ class RecordProducer:
 
     def _make_letter_of_refused(self, record: ProducerRecord, error: BaseException) -> ProducerRecord:
         metrics.dead_letters.labels(record.topic.rpartition(".")[2], REFUSED_BY_KAFKA).inc()
+        # Without the signature of this role, the readers would refuse the record after a redrive.
+        headers = sign_headers(self._settings, record.topic, record.key, record.value, record.headers)
         # The record has no position in its topic, because Kafka did not accept it.
-        source = ConsumedRecord(record.topic, -1, -1, record.key, record.value, dict(record.headers))
+        source = ConsumedRecord(record.topic, -1, -1, record.key, record.value, dict(headers))
         return self._bound(make_dead_letter(self._dead_letters, source, self._role, REFUSED_BY_KAFKA, repr(error)))
 
     async def _send_once(self, records: Sequence[ProducerRecord]) -> _Attempt:

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -23,6 +24,7 @@ from streams.record_producer import (
     make_dead_letter,
 )
 from streams.settings import Settings
+from streams.signatures import check_signature, create_keys
 from tests.held_kafka import HeldKafka
 
 SETTINGS = Settings()
@@ -62,8 +64,8 @@ class ScriptedKafka:
             future.set_result(None)
         return future
 
-    async def deliver(self, *records: ProducerRecord) -> list[ProducerRecord]:
-        producer = RecordProducer(cast(AppT[object], self), SETTINGS, "inspector", self.problems.append)
+    async def deliver(self, *records: ProducerRecord, settings: Settings = SETTINGS) -> list[ProducerRecord]:
+        producer = RecordProducer(cast(AppT[object], self), settings, "inspector", self.problems.append)
         async with asyncio.timeout(30):
             return await producer.deliver(records)
 
@@ -120,6 +122,19 @@ async def test_any_other_record_that_is_refused_for_its_size_becomes_a_dead_lett
     assert dict(headers)["dead-reason"] == b"refused-by-kafka"
     assert dict(headers)["dead-topic"] == b"castings.findings.line-1"
     assert dict(headers)["ce_type"] == b"castline.finding.v1"
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("moment", ["early", "late"])
+async def test_the_dead_letter_of_a_refused_record_has_its_signature_so_a_redrive_succeeds(moment: str, tmp_path: Path) -> None:
+    create_keys(tmp_path / "private", tmp_path / "public", "localiser")
+    keys = {"private_keys": tmp_path / "private", "public_keys": tmp_path / "public"}
+    settings = Settings.model_validate({"signing": keys}).for_role("localiser")
+    kafka = refusing(moment, lambda topic, value: MessageSizeTooLargeError() if topic != LETTERS else None)
+    topic = "castings.findings.line-1"
+    await kafka.deliver(ProducerRecord(topic, b"line-1:1:1", b"{}"), settings=settings)
+    ((_, value, headers),) = kafka.confirmed
+    check_signature(settings, topic, b"line-1:1:1", value, dict(headers))
 
 
 @pytest.mark.asyncio

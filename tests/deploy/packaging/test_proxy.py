@@ -35,6 +35,7 @@ class Proxy:
     port: int
     http_port: int
     camera_port: int
+    client_port: int
     station: CastlineProcess
     tls: ssl.SSLContext
 
@@ -59,8 +60,8 @@ class Proxy:
 def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
     folder = tmp_path_factory.mktemp("proxy")
     folder.chmod(0o755)
-    first_port = free_ports(5)
-    ports = list(range(first_port, first_port + 5))
+    first_port = free_ports(6)
+    ports = list(range(first_port, first_port + 6))
     settings = Settings.model_validate(
         {
             "kafka": {"bootstrap": f"127.0.0.1:{ports[0]}"},
@@ -87,7 +88,9 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
     temporary = "".join(f"{kind}_temp_path {folder}/{kind};\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
     (folder / "nginx.conf").write_text(
         f"daemon off;\npid {folder}/nginx.pid;\nevents {{ worker_connections 1024; }}\n"
-        f"http {{\naccess_log off;\n{temporary}include {folder}/castline.conf;\n}}\n"
+        f"http {{\naccess_log off;\n{temporary}include {folder}/castline.conf;\n"
+        # This server tells which client nginx sees, for an address in the header X-Client.
+        f"server {{ listen 127.0.0.1:{ports[5]}; set_real_ip_from 127.0.0.1; real_ip_header X-Client; return 200 $castline_client; }}\n}}\n"
     )
     command = [find_program("nginx"), "-e", str(folder / "error.log"), "-p", str(folder), "-c", str(folder / "nginx.conf")]
     with ExitStack() as stack:
@@ -96,7 +99,7 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
         nginx = subprocess.Popen(bound_command(command))
         stack.callback(nginx.wait)
         stack.callback(nginx.terminate)
-        running = Proxy(ports[2], ports[3], ports[4], station, tls)
+        running = Proxy(ports[2], ports[3], ports[4], ports[5], station, tls)
         wait_for_port(running.port, nginx)
         yield running
 
@@ -180,6 +183,37 @@ def test_slow_headers_and_slow_bodies_do_not_reach_the_station(proxy: Proxy) -> 
             with suppress(OSError):
                 while connection.recv(4096):
                     pass
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("2001:db8:1:2:a:b:c:d", "2001:db8:1:2::1"),
+        ("2001:db8::a:b:c:d", "2001:db8::1"),
+        ("2001:db8:1::1", "2001:db8:1::2"),
+        ("fe80::1:2:3:4", "fe80::5:6:7:8"),
+        ("fd00::1", "fd00::a:b:c:d"),
+        ("::1", "::2:3:4:5"),
+    ],
+)
+def test_all_addresses_of_an_ipv6_network_are_one_client(proxy: Proxy, first: str, second: str) -> None:
+    assert find_client(proxy, first) == find_client(proxy, second) != ""
+
+
+def test_other_networks_are_other_clients(proxy: Proxy) -> None:
+    addresses = ("192.0.2.1", "192.0.2.2", "2001:db8:1:2::1", "2001:db8:1:3::1", "2001:db8:2::1", "2001:db8::1", "fe80::1", "fd00::1")
+    addresses += ("::ffff:192.0.2.3", "::ffff:192.0.2.4")
+    assert len({find_client(proxy, address) for address in addresses}) == len(addresses)
+
+
+def find_client(proxy: Proxy, address: str) -> str:
+    """Returns the client whose limits nginx applies to a request from `address`."""
+    connection = http.client.HTTPConnection("127.0.0.1", proxy.client_port, timeout=20)
+    connection.request("GET", "/", headers={"X-Client": address})
+    try:
+        return connection.getresponse().read().decode()
+    finally:
+        connection.close()
 
 
 def test_one_address_has_a_limit_of_connections_and_of_requests_and_others_are_served(proxy: Proxy) -> None:
