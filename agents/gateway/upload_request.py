@@ -83,26 +83,29 @@ async def read_picture(request: web.Request, max_bytes: int, reserve: Callable[[
 async def _read_body(request: web.Request, limit: int, max_bytes: int, reserve: Callable[[int], None]) -> bytes:
     """Returns the body of the request. A compressed body is unpacked.
 
-    Raises RequestRefusedError if the body is malformed or has more than `limit` bytes. The error message names `max_bytes`, which is the
-    largest size of a picture. For a form, `limit` is larger than `max_bytes`, because a form has other fields beside the picture.
+    Raises RequestRefusedError if the body is malformed or has more than `limit` bytes, before or after it is unpacked. The error message
+    names `max_bytes`, which is the largest size of a picture. For a form, `limit` is larger than `max_bytes`, because a form has other fields beside the picture.
     """
     encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in ("", "identity", "gzip", "x-gzip", "deflate"):
         raise RequestRefusedError(
             415, f"expected Content-Encoding gzip, deflate or none, found {encoding[:40]!r}; switch off the compression at the camera"
         )
-    is_packed = encoding not in ("", "identity")
-    if not is_packed and request.content_length is not None and request.content_length > limit:
+    if request.content_length is not None and request.content_length > limit:
         raise _make_too_large(request.content_length, max_bytes)
-    unpacker = _Unpacker(encoding) if is_packed else None
-    body = bytearray()
+    unpacker = _Unpacker(encoding) if encoding not in ("", "identity") else None
+    body, received = bytearray(), 0
     async for chunk in _read_in_time(request):
+        received += len(chunk)
+        if received > limit:
+            # Compressed data can be long and unpack to nothing, so the received bytes are limited, too.
+            raise _make_too_large(received, max_bytes)
         for content in unpacker.unpack(chunk) if unpacker else (chunk,):
             reserve(len(content))
             body += content
             if len(body) > limit:
-                raise _make_too_large(limit + 1 if is_packed else len(body), max_bytes)
-            if is_packed:
+                raise _make_too_large(limit + 1, max_bytes)
+            if unpacker:
                 await asyncio.sleep(0)  # Unpacking a small body can take long, so the requests of other cameras are handled in between.
     if unpacker and not unpacker.is_complete:
         raise RequestRefusedError(
@@ -156,9 +159,10 @@ class _Unpacker:
     def unpack(self, chunk: bytes) -> Iterator[bytes]:
         """Yields the content of `chunk`, the next bytes of the body, in pieces of at most 64 KiB.
 
-        Raises RequestRefusedError with status 400 for data of another compression, and for data that unpack to far more bytes than a
-        picture does.
+        Raises RequestRefusedError with status 400 for data of another compression, for bytes after the end of the compressed data, and for
+        data that unpack to far more bytes than a picture does.
         """
+        is_after_end = self._zlib.eof and bool(chunk)
         try:
             # zlib can hold content back although it has taken the whole chunk. So zlib is asked until it returns nothing more.
             while not self._zlib.eof and (content := self._zlib.decompress(chunk, _CHUNK_BYTES)):
@@ -177,6 +181,12 @@ class _Unpacker:
                 400,
                 f"expected {self._encoding} data as the header Content-Encoding says, found other bytes; remove the header at the camera",
             ) from None
+        if is_after_end or self._zlib.unused_data:
+            raise RequestRefusedError(
+                400,
+                f"expected nothing after the end of the {self._encoding} data, found more bytes; compress the picture in one piece, or "
+                "switch off the compression at the camera",
+            )
 
 
 def _make_too_large(size: int, max_bytes: int) -> RequestRefusedError:

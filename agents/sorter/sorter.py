@@ -404,7 +404,7 @@ class Sorter:
                 part,
                 extra={"part": part},
             )
-        if state.is_restored and event.reason == "no-verdict":
+        if state.is_restored and event.reason == "no-verdict" and not self._lane.is_paused:
             # The process before this one did not handle this late verdict. This process begins with newer verdicts, so Kafka does not
             # deliver the late verdict again.
             state.is_late, state.is_restored = True, False

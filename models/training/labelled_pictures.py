@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import logging
+import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -260,8 +261,10 @@ def read_pictures(
 
 def _warn_of_darkness(brightest: int, depth_bits: int) -> None:
     """Warns of a depth that is too large. Such a depth is not refused, because a line can be this dark."""
-    if brightest <= DARK_LEVEL:
-        fitting_bits = depth_bits - int(np.log2(256 / max(1, brightest)))
+    level = brightest * (2**depth_bits - 1) / 255
+    # Every decoder reads pictures of 8 bits, so fewer bits are never named.
+    fitting_bits = max(8, math.ceil(math.log2(level + 1)))
+    if brightest <= DARK_LEVEL and fitting_bits < depth_bits:
         log.warning(
             "All pictures are dark: with a depth of %d bits, their brightest grey level is %d of 255. They would also fit into %d bits. If "
             "the camera delivers fewer than %d bits, give the right --depth-bits, and set the same depth_bits for the line.",

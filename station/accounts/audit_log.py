@@ -114,7 +114,7 @@ class _RaisingSyslogHandler(logging.handlers.SysLogHandler):
         self._limit_time()
 
     def _connect_unixsocket(self, address: str) -> None:
-        # The base class calls this method also after an error, to connect to the socket again. Without the limit, it would then wait for ever.
+        # After an error, the base class calls this method to connect to the socket again. Without a limit, it could then wait for ever.
         super()._connect_unixsocket(address)  # type: ignore[misc]
         self._limit_time()
 

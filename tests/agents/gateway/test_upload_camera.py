@@ -302,7 +302,7 @@ async def test_a_compressed_body_is_unpacked_up_to_the_limit(url: str, plant: Up
         headers = {"Content-Type": "image/jpeg", "Content-Encoding": encoding}
         assert (await send(url, data=body, headers=headers))[0] == 201
     assert [spooled.picture.value for spooled in plant.spools["http"].read_after(0, 10)] == [JPEG, JPEG]
-    bomb = gzip.compress(JPEG + bytes(50_000_000), mtime=0)
+    bomb = gzip.compress(JPEG + bytes(1_000_000), mtime=0)
     status, answer = await send(url, data=bomb, headers={"Content-Type": "image/jpeg", "Content-Encoding": "gzip"})
     assert (status, answer["size_bytes"], answer["limit_bytes"]) == (413, LIMIT + 1, LIMIT)
 
@@ -312,7 +312,7 @@ def test_a_compressed_body_is_unpacked_in_small_pieces() -> None:
     packed = zlib.compress(content, 9)
     for size in (1, 7, 1000, len(packed)):
         unpacker = _Unpacker("deflate")
-        pieces = [piece for at in range(0, len(packed), size) for piece in unpacker.unpack(packed[at : at + size])]
+        pieces = unpack(unpacker, packed, size)
         assert b"".join(pieces) == content
         assert unpacker.is_complete
         assert max(map(len, pieces)) <= 65536
@@ -326,6 +326,35 @@ def test_a_body_that_unpacks_to_far_more_bytes_than_a_picture_is_refused_early()
     assert sum(map(len, pieces)) <= 2**20
     black = zlib.compress(bytes(2**20), 9)
     assert b"".join(_Unpacker("gzip").unpack(black)) == bytes(2**20), "a small black picture is accepted"
+
+
+@pytest.mark.asyncio
+async def test_the_received_bytes_of_a_compressed_body_are_limited_although_they_unpack_to_nothing(url: str) -> None:
+    # The name of a file in the header of gzip (RFC 1952) has no largest length.
+    long_name = bytes.fromhex("1f8b0808000000000003") + b"x" * (LIMIT + 1)
+    headers = {**UPLOAD, "Content-Encoding": "gzip"}
+    status, answer = await send(url, data=long_name, headers=headers)
+    assert (status, answer["size_bytes"]) == (413, len(long_name))
+
+    async def send_in_chunks() -> AsyncIterator[bytes]:
+        for at in range(0, len(long_name), 4096):
+            yield long_name[at : at + 4096]
+
+    assert (await send(url, data=send_in_chunks(), headers=headers))[0] == 413
+
+
+def unpack(unpacker: _Unpacker, body: bytes, size: int) -> list[bytes]:
+    """Unpacks `body`, which arrives in chunks of `size` bytes."""
+    return [piece for at in range(0, len(body), size) for piece in unpacker.unpack(body[at : at + size])]
+
+
+@pytest.mark.parametrize("size", [1, 100, 10**6])
+@pytest.mark.parametrize("after", [b"x", gzip.compress(b"", mtime=0), gzip.compress(JPEG, mtime=0)], ids=["byte", "empty-member", "member"])
+def test_bytes_after_the_end_of_compressed_data_are_refused(after: bytes, size: int) -> None:
+    body = gzip.compress(JPEG, mtime=0) + after
+    with pytest.raises(RequestRefusedError, match="nothing after the end of the gzip data") as refused:
+        unpack(_Unpacker("gzip"), body, size)
+    assert refused.value.status == 400
 
 
 @pytest.mark.asyncio

@@ -67,17 +67,33 @@ def test_pictures_of_12_bits_are_read_with_the_depth_of_the_camera(tmp_path: Pat
         read_pictures(find_pictures([tmp_path]), 64)
 
 
-def test_a_depth_that_is_too_large_for_all_pictures_is_named_with_one_that_fits(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (tmp_path / "ok_front").mkdir()
-    levels = np.round(camera_pictures(1)[0] * (4095 / 255)).astype(np.uint16)
-    levels[:50, :50] = 4095
-    (tmp_path / "ok_front" / "a.png").write_bytes(make_png(levels))
-    read_pictures(find_pictures([tmp_path]), 64, depth_bits=12)
-    assert not castline_records(caplog)
-    read_pictures(find_pictures([tmp_path]), 64, depth_bits=14)
+@pytest.mark.parametrize(("brightest", "depth_bits", "named"), [(4000, 14, 12), (2090, 14, 12), (1030, 12, 11), (250, 10, 8)])
+def test_a_depth_that_is_too_large_for_all_pictures_is_named_with_one_that_reads_them(
+    brightest: int, depth_bits: int, named: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_deep_picture(tmp_path, brightest)
+    read_pictures(find_pictures([tmp_path]), 64, depth_bits=depth_bits)
     (record,) = castline_records(caplog)
-    assert "also fit into 12 bits" in record.getMessage()
+    assert f"also fit into {named} bits" in record.getMessage()
     assert "--depth-bits" in record.getMessage()
+    assert not read_pictures(find_pictures([tmp_path]), 64, depth_bits=named).unreadable
+
+
+@pytest.mark.parametrize(("brightest", "depth_bits"), [(4095, 12), (40, 8)])
+def test_a_depth_that_dark_pictures_need_is_not_complained_about(
+    brightest: int, depth_bits: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_deep_picture(tmp_path, brightest)
+    read_pictures(find_pictures([tmp_path]), 64, depth_bits=depth_bits)
+    assert not castline_records(caplog)
+
+
+def write_deep_picture(folder: Path, brightest: int) -> None:
+    """Writes a picture with 16 bits per sample whose levels go up to `brightest`, over an area that is as bright after resampling."""
+    (folder / "ok_front").mkdir()
+    levels = np.round(camera_pictures(1)[0] * (brightest / 255)).astype(np.uint16)
+    levels[:50, :50] = brightest
+    (folder / "ok_front" / "a.png").write_bytes(make_png(levels))
 
 
 def test_pictures_of_a_small_source_are_repeated_and_those_of_the_largest_are_not(tmp_path: Path) -> None:
