@@ -84,7 +84,8 @@ async def _read_body(request: web.Request, limit: int, max_bytes: int, reserve: 
     """Returns the body of the request. A compressed body is unpacked.
 
     Raises RequestRefusedError if the body is malformed or has more than `limit` bytes, before or after it is unpacked. The error message
-    names `max_bytes`, which is the largest size of a picture. For a form, `limit` is larger than `max_bytes`, because a form has other fields beside the picture.
+    names `max_bytes`, which is the largest size of a picture. For a form, `limit` is larger than `max_bytes`, because a form has other
+    fields beside the picture.
     """
     encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in ("", "identity", "gzip", "x-gzip", "deflate"):

@@ -121,16 +121,18 @@ class PartStates:
     def __init__(self, max_parts: int = MAX_PARTS) -> None:
         self._max_parts = max_parts
         self._states: OrderedDict[PartKey, PartState] = OrderedDict()
+        # The newest records of lost parts that have no state. Many lost parts would displace the states of the parts on the belt.
+        self._lost: OrderedDict[PartKey, Sorting] = OrderedDict()
         # The last run of the line's board, or 0 if it is unknown.
         self.last_run = 0
         # Maps each run to the parts whose sorting records a restarted sorter has read. There can be more of these parts than states.
         self._restored: dict[int, RecordedParts] = {}
 
     def get(self, run: int, part: int) -> PartState:
-        """Returns the state of a part. If the part has no state yet, an empty one is added."""
+        """Returns the state of a part. If the part has no state yet, one is added. It is empty, unless the part has a record as lost."""
         state = self._states.get((run, part))
         if state is None:
-            state = self._states[run, part] = PartState()
+            state = self._states[run, part] = PartState(sorting=self._lost.pop((run, part), None))
             while len(self._states) > self._max_parts:
                 self._states.popitem(last=False)
         return state
@@ -150,7 +152,7 @@ class PartStates:
     def last_sorting(self, run: int, part: int) -> Sorting | None:
         """Returns the newest sorting record of a part, or None if the part has no record or is no longer remembered."""
         state = self._states.get((run, part))
-        return state.sorting if state else None
+        return state.sorting if state else self._lost.get((run, part))
 
     def is_known(self, run: int, part: int) -> bool:
         """Returns whether the sorter knows anything about a part."""
@@ -182,6 +184,19 @@ class PartStates:
     def add_sorting(self, sorting: Sorting) -> None:
         """Stores a sorting record as the newest one of its part."""
         self.get(sorting.run, sorting.part).sorting = sorting
+
+    def add_lost_sorting(self, sorting: Sorting) -> None:
+        """Stores the sorting record of a part whose report the board has lost. If the part has no state, none is added.
+
+        A verdict that comes later then finds the record, so the part gets no second one with another reason.
+        """
+        key = sorting.run, sorting.part
+        if self.is_known(*key):
+            self.add_sorting(sorting)
+            return
+        self._lost[key] = sorting
+        while len(self._lost) > self._max_parts:
+            self._lost.popitem(last=False)
 
     def unrecorded_parts(self, run: int) -> list[PartKey]:
         """Returns the parts without a sorting record from all runs except `run`.

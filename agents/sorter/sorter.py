@@ -439,11 +439,12 @@ class Sorter:
         return make_untracked_sorting(state, self._line, run, part, self._board, reason, code, self._now())
 
     def _lost_sortings(self, keys: list[PartKey], reason: SortingReason, code: int) -> list[Sorting]:
-        """Returns new records for the parts whose reports the board has lost. If a part has a state, also adds the record to the state."""
+        """Returns new records for the parts whose reports the board has lost, and remembers them."""
         if keys:
             log.error("%s: the board has lost its reports on %d parts. The first one is part %d.", self._line, len(keys), min(keys)[1])
         sortings = [self._untracked_sorting(*key, reason, code) for key in keys]
-        self._remember([sorting for sorting in sortings if self._states.is_known(sorting.run, sorting.part)])
+        for sorting in sortings:
+            self._states.add_lost_sorting(sorting)
         return sortings
 
     async def _record(self, sorting: Sorting) -> None:

@@ -289,6 +289,31 @@ def test_parts_whose_reports_the_board_has_lost_get_a_record(tmp_path: Path) -> 
     asyncio.run(run())
 
 
+@pytest.mark.parametrize("error", ["unknown-part", "unknown-run", "late"])
+def test_a_verdict_on_a_part_that_was_recorded_as_lost_gives_no_record_of_another_reason(tmp_path: Path, error: str) -> None:
+    async def run() -> None:
+        async with running(tmp_path) as rig:
+            rig.sorter.handle_event(RunBegan(1, "power"))
+            rig.sorter.handle_event(report(1, event=0))
+            rig.sorter.handle_event(report(3, event=9))
+            rig.sorter.handle_event(RunBegan(2, "button"))
+            lost = (await rig.wait_for_records(3))[2]
+            assert (lost.part, lost.reason) == (2, "board-restarted")
+            verdict = make_verdict(LINE, 1, 2, "defect", datetime.now(UTC) - timedelta(seconds=30))
+            rig.lane.run = 1 if error == "late" else 2
+            rig.sorter._states.get(1, 2).set_verdict(verdict)
+            assert await rig.sorter._record_refusal(_Refusal(verdict, gate_error(error, "VERDICT"), time.monotonic() - 20))
+            rig.sorter.handle_event(RunBegan(3, "button"))
+            rig.sorter.handle_event(report(1, event=0, run=3))
+            records = await rig.wait_for_records(5 if error == "late" else 4)
+            of_part = [(record.reason, record.late, record.verdict_id) for record in records if (record.run, record.part) == (1, 2)]
+            assert of_part[0] == ("board-restarted", False, None)
+            # A late verdict is added to the record, as for any other part.
+            assert of_part[1:] == ([("board-restarted", True, verdict.verdict_id)] if error == "late" else [])
+
+    asyncio.run(run())
+
+
 def test_many_lost_reports_do_not_displace_what_the_sorter_knows_about_the_castings_on_the_belt(tmp_path: Path) -> None:
     """After a very large gap in the part numbers, the board is reset. The parts in the gap get their records in portions."""
 
@@ -396,6 +421,22 @@ def test_a_late_verdict_that_an_earlier_process_left_is_in_the_record_although_k
                 ("verdict", False, 0, "defect", verdicts[1].verdict_id),
             ]
         assert REGISTRY.get_sample_value("castline_verdicts_late_total", {"line": LINE}) == before + 1
+
+    asyncio.run(run())
+
+
+def test_a_part_that_passed_without_a_verdict_on_a_paused_line_is_not_recorded_as_late(tmp_path: Path) -> None:
+    """A paused line gives the board no verdicts. The sorter restarts before the board reports the part."""
+
+    async def run() -> None:
+        states = join_states([make_late(3)], [])
+        before = REGISTRY.get_sample_value("castline_verdicts_late_total", {"line": LINE}) or 0.0
+        async with running(tmp_path, states) as rig:
+            rig.lane.is_paused = True
+            rig.sorter.handle_event(report(3, event=7))
+            (record,) = await rig.wait_for_records(1)
+            assert (record.reason, record.late) == ("no-verdict", False)
+        assert (REGISTRY.get_sample_value("castline_verdicts_late_total", {"line": LINE}) or 0.0) == before
 
     asyncio.run(run())
 
