@@ -201,8 +201,8 @@ def test_all_addresses_of_an_ipv6_network_are_one_client(proxy: Proxy, first: st
 
 
 def test_other_networks_are_other_clients(proxy: Proxy) -> None:
-    addresses = ("192.0.2.1", "192.0.2.2", "2001:db8:1:2::1", "2001:db8:1:3::1", "2001:db8:2::1", "2001:db8::1", "fe80::1", "fd00::1")
-    addresses += ("::ffff:192.0.2.3", "::ffff:192.0.2.4")
+    addresses = ["192.0.2.1", "192.0.2.2", "::ffff:192.0.2.3", "::ffff:192.0.2.4", "fe80::1", "fd00::1"]
+    addresses += ["2001:db8:1:2::1", "2001:db8:1:3::1", "2001:db8:2::1", "2001:db8::1"]
     assert len({find_client(proxy, address) for address in addresses}) == len(addresses)
 
 
