@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from typing import Any, TypeVar
 
 from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
 
 from station.accounts.access import render_error_page
 from station.password_hasher import PasswordHasherBusyError
 
 _MAX_REQUESTS = 24
+# A download can last for hours if the client reads slowly, so an account can have only a few.
+_MAX_DOWNLOADS = 2
+
+View = TypeVar("View", bound=Callable[..., object])
+
+
+def download(view: View) -> View:
+    """Marks a view that sends a large file. An account can have two such requests at the same time. Must be the outermost decorator."""
+    view.is_download = True  # type: ignore[attr-defined]
+    return view
 
 
 class AccountCounter:
@@ -20,7 +33,8 @@ class AccountCounter:
 
     def __init__(self) -> None:
         self._counts: Counter[object] = Counter()
-        self._lock = threading.Lock()
+        # The lock is reentrant, because the garbage collector can call `end` while the same thread is in `begin`.
+        self._lock = threading.RLock()
 
     def begin(self, owner: object, limit: int) -> bool:
         """Adds 1 to the count of `owner` and returns True. If the count has reached `limit`, returns False."""
@@ -49,24 +63,46 @@ class AccountCounter:
 class AccountLimitMiddleware:
     """Limits how many requests of one account run at the same time. Requests from all sessions and IP addresses of the account count.
 
+    A file that is sent while it is made counts until it is sent. A live page does not count then, because it has limits of its own.
     Shows an error page if a log-in was refused because too many other log-ins wait for their password check.
     """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self._get_response = get_response
         self._requests = AccountCounter()
+        self._downloads = AccountCounter()
 
-    def __call__(self, request: HttpRequest) -> HttpResponse:
+    def __call__(self, request: Any) -> HttpResponse:
         if not request.user.is_authenticated:
             return self._get_response(request)
-        with self._requests.counted(request.user.pk, _MAX_REQUESTS) as is_granted:
-            if not is_granted:
+        with ExitStack() as counts:
+            if not counts.enter_context(self._requests.counted(request.user.pk, _MAX_REQUESTS)):
                 return _refuse(request, f"This account has {_MAX_REQUESTS} requests at once. Try again in a moment.")
-            return self._get_response(request)
+            request.account_counts = counts
+            response = self._get_response(request)
+            if response.streaming and not response.get("Content-Type", "").startswith("text/event-stream"):
+                _call_at_end(response, counts.pop_all().close)
+            return response
+
+    def process_view(self, request: Any, view: Callable[..., object], _args: object, _kwargs: object) -> HttpResponse | None:
+        """Answers 503 if the account has too many downloads. Called after `__call__` and before the view."""
+        counts: ExitStack | None = getattr(request, "account_counts", None)
+        if counts is None or not getattr(view, "is_download", False):
+            return None
+        if counts.enter_context(self._downloads.counted(request.user.pk, _MAX_DOWNLOADS)):
+            return None
+        return _refuse(request, f"This account has {_MAX_DOWNLOADS} downloads at once. Wait until one of them is complete.")
 
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
         """Answers 503 if the password hasher is busy. Other errors are left to Django."""
         return _refuse(request, str(error)) if isinstance(error, PasswordHasherBusyError) else None
+
+
+def _call_at_end(response: HttpResponseBase, end: Callable[[], None]) -> None:
+    """Calls `end` once, when the response is closed, or when it is deleted because the client left before the response began."""
+    finalizer = weakref.finalize(response, end)
+    finalizer.atexit = False
+    response._resource_closers.append(finalizer)  # type: ignore[attr-defined]  # Django calls these functions in `close`.
 
 
 def _refuse(request: HttpRequest, sentence: str) -> HttpResponse:

@@ -14,20 +14,34 @@ from streams.server_limits import HEADER_TIME_S, Connection, ConnectionLimits
 
 # Time without a request after which uvicorn closes a connection.
 KEEP_ALIVE_S = 20
-# A client can stop reading an answer for at most this time. A small answer fits into the buffers of the connection, so it is not limited.
+# A client can let the station wait for this time while it reads an answer, and for one second more for each 16 KiB that it has read. No
+# single pause can be longer. A small answer fits into the buffers of the connection, so it is not limited.
 _READ_PAUSE_S = 30.0
+_READ_BYTES_PER_S = 2**14
 
 
 class LimitedProtocol(H11Protocol):
     """A connection to the station. The station closes it if the client sends a request too slowly, or reads an answer too slowly."""
 
     def __init__(
-        self, limits: ConnectionLimits, *args: Any, header_time_s: float = HEADER_TIME_S, read_pause_s: float = _READ_PAUSE_S, **kwargs: Any
+        self,
+        limits: ConnectionLimits,
+        *args: Any,
+        header_time_s: float = HEADER_TIME_S,
+        read_pause_s: float = _READ_PAUSE_S,
+        read_bytes_per_s: float = _READ_BYTES_PER_S,
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self._limits = limits
         self._header_time_s = header_time_s
         self._read_pause_s = read_pause_s
+        self._read_bytes_per_s = read_bytes_per_s
+        # How long the client can still let the station wait.
+        self._wait_left_s = read_pause_s
+        # The time and the number of unread bytes when the present pause began.
+        self._paused_at_s = 0.0
+        self._unread_bytes = 0
         self._place: Connection | None = None
         self._header_timer: asyncio.TimerHandle | None = None
         self._read_timer: asyncio.TimerHandle | None = None
@@ -60,16 +74,21 @@ class LimitedProtocol(H11Protocol):
         self._header_timer = self.loop.call_later(KEEP_ALIVE_S + self._header_time_s, self.transport.abort)
         if self._place is not None:
             self._place.is_idle = True
+        self._wait_left_s = self._read_pause_s
         super().on_response_complete()
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._read_timer = self.loop.call_later(self._read_pause_s, self.transport.abort)
+        self._paused_at_s, self._unread_bytes = self.loop.time(), self.transport.get_write_buffer_size()
+        self._read_timer = self.loop.call_later(self._wait_left_s, self.transport.abort)
 
     def resume_writing(self) -> None:
         if self._read_timer is not None:
             self._read_timer.cancel()
             self._read_timer = None
+            read_bytes = self._unread_bytes - self.transport.get_write_buffer_size()
+            left_s = self._wait_left_s - (self.loop.time() - self._paused_at_s) + read_bytes / self._read_bytes_per_s
+            self._wait_left_s = min(self._read_pause_s, max(0.0, left_s))
         super().resume_writing()
 
     def _cancel_header_timer(self) -> None:

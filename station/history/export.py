@@ -180,8 +180,9 @@ class StreamBuffer(io.RawIOBase):
 def stream_file(request: HttpRequest, pieces: Iterator[bytes], content_type: str, file_name: str) -> StreamingHttpResponse:
     """Returns a response that sends `pieces` as a download while they are produced. Works under ASGI and WSGI.
 
-    `file_name` is written into a header without a check, so it must not come from a user.
+    `file_name` is written into a header without a check, so it must not come from a user. The answer to a HEAD request has no pieces.
     """
+    pieces = iter(()) if request.method == "HEAD" else pieces
     content = _iterate_in_thread(pieces) if isinstance(request, ASGIRequest) else pieces
     response = StreamingHttpResponse(content, content_type=content_type)
     response["Content-Disposition"] = f'attachment; filename="{file_name}"'

@@ -12,6 +12,7 @@ from django.utils import timezone
 from django.views.decorators.http import require_safe
 
 from models.pictures.display import EncodedPicture
+from station.account_limits import download
 from station.accounts.access import get_rights, right_required
 from station.accounts.models import AuditEntry
 from station.archive.models import Part
@@ -98,6 +99,7 @@ def _make_url(filters: PartFilters, **keys: HistoryKey | None) -> str:
     return reverse("history") + ("?" + "&".join(query) if query else "")
 
 
+@download
 @require_safe
 @right_required("look")
 def download_csv(request: HttpRequest) -> HttpResponseBase:
@@ -105,6 +107,7 @@ def download_csv(request: HttpRequest) -> HttpResponseBase:
     return _download(request, export_csv, "text/csv; charset=utf-8", "csv")
 
 
+@download
 @require_safe
 @right_required("look")
 def download_parquet(request: HttpRequest) -> HttpResponseBase:

@@ -14,6 +14,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
+from station.account_limits import download
 from station.accounts.access import right_required
 from station.accounts.models import AuditEntry
 from station.archive.models import Part
@@ -252,6 +253,7 @@ def data_sets(request: HttpRequest) -> HttpResponse:
     return render(request, "station/reviews/data_sets.html", content)
 
 
+@download
 @require_safe
 @right_required("review")
 def data_set(request: HttpRequest, name: str) -> HttpResponseBase:

@@ -20,6 +20,7 @@ import pytest
 
 from deploy.supervisor.ports import free_ports
 from streams.settings import Settings
+from tests.image_topics import wait_for
 from tests.processes import CastlineProcess
 from tests.station.browser.plant import PASSWORD, create_account
 
@@ -216,6 +217,20 @@ def test_one_account_cannot_take_all_live_pages(station: Station) -> None:
             statuses += [open_stream(cookies, f"127.0.1.{number}") for _ in range(10)]
         assert statuses.count(200) < 40
         assert open_stream(bertas, OTHER_PERSON) == 200
+
+
+def test_downloads_count_until_they_end_and_no_longer(station: Station) -> None:
+    _, cookies = station.log_in("anna", "127.0.1.1")
+    path = "/history/export.csv"
+    for _ in range(15):
+        with station.connect("127.0.1.1") as connection:
+            connection.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nCookie: {cookies}\r\n\r\n".encode())
+    headers = {"Cookie": cookies}
+    wait_for(
+        lambda: station.request("GET", path, "127.0.1.1", headers=headers)[0] == 200, 20, "the downloads of clients that left still count"
+    )
+    statuses = [station.request("GET", path, "127.0.1.1", headers=headers)[0] for _ in range(15)]
+    assert statuses.count(200) >= 14, statuses
 
 
 def test_many_log_ins_at_once_keep_nobody_out(station: Station) -> None:

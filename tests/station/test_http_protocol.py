@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -28,13 +28,13 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
 
 
 @asynccontextmanager
-async def serving(max_per_network: int = 100) -> AsyncIterator[tuple[int, ConnectionLimits]]:
+async def serving(max_per_network: int = 100, read_bytes_per_s: float = 2**14) -> AsyncIterator[tuple[int, ConnectionLimits]]:
     """Serves the application. Yields the port and the limits. A header gets 0.4 s, and a pause in reading 0.4 s."""
     limits = ConnectionLimits(max_per_network, 100)
 
     class QuickProtocol(LimitedProtocol):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(limits, *args, header_time_s=0.4, read_pause_s=0.4, **kwargs)
+            super().__init__(limits, *args, header_time_s=0.4, read_pause_s=0.4, read_bytes_per_s=read_bytes_per_s, **kwargs)
 
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
@@ -104,6 +104,20 @@ async def test_a_client_that_does_not_read_its_answer_is_cut_off_and_one_that_re
                 content += part
                 await asyncio.sleep(0.02)
             assert len(content) > 2**23
+
+
+async def test_a_client_that_reads_a_little_of_its_answer_again_and_again_is_cut_off() -> None:
+    async with serving(read_bytes_per_s=2**22) as (port, limits), connected(port) as (reader, writer):
+        writer.write(REQUEST)
+        content = b""
+        # The pauses are shorter than 0.4 s, but 8 MiB would take 20 s.
+        async with asyncio.timeout(15):
+            with suppress(ConnectionResetError):
+                while part := await reader.read(2**15):
+                    content += part
+                    await asyncio.sleep(0.08)
+        assert 0 < len(content) < 2**23
+        await wait_until(lambda: len(limits) == 0)
 
 
 async def test_a_connection_above_the_limit_takes_the_place_of_an_idle_one() -> None:

@@ -9,11 +9,14 @@ from datetime import timedelta
 
 import pyarrow.parquet as pq
 import pytest
-from django.test import Client
+from django.http import HttpRequest, StreamingHttpResponse
+from django.test import Client, RequestFactory
 
+from station.account_limits import AccountLimitMiddleware
+from station.accounts.models import AuditEntry
 from station.history.export import COLUMNS, export_csv, export_parquet, format_csv_cell
 from station.history.filters import read_filters
-from tests.station.conftest import EARLIEST, MakePart
+from tests.station.conftest import EARLIEST, MakeAccount, MakePart
 
 
 def download(client: Client, url: str) -> bytes:
@@ -41,6 +44,39 @@ def test_parquet_has_the_same_parts_with_types(operator: Client, part: MakePart)
     assert table["id"].to_pylist() == ["line-1:7:4", "line-1:7:3", "line-1:7:2", "line-1:7:1"]
     assert table["defect_probability"].to_pylist() == [None, 0.02, 0.02, 0.02]
     assert table["seen_at"].to_pylist()[3] == EARLIEST + timedelta(seconds=1)
+
+
+def test_an_account_can_have_two_downloads_at_once_until_they_are_closed(operator: Client, part: MakePart) -> None:
+    part()
+    before = AuditEntry.objects.count()
+    first, _second = (operator.get(f"/history/export.{suffix}") for suffix in ("csv", "parquet"))
+    refused = operator.get("/history/export.csv")
+    assert (first.status_code, refused.status_code) == (200, 503)
+    assert "2 downloads at once" in refused.content.decode()
+    assert AuditEntry.objects.count() == before + 2
+    assert operator.get("/history/").status_code == 200
+    assert b"".join(first.streaming_content)  # type: ignore[attr-defined]  # reading to the end closes the response
+    assert download(operator, "/history/export.csv")
+
+
+def test_a_download_whose_client_left_before_it_began_does_not_count(account: MakeAccount) -> None:
+    def answer(request: HttpRequest) -> StreamingHttpResponse:
+        return StreamingHttpResponse(iter([b"x"]))
+
+    middleware = AccountLimitMiddleware(answer)  # type: ignore[arg-type]
+    request = RequestFactory().get("/")
+    request.user = account("anna", "operator")
+    for _ in range(30):
+        assert middleware(request).status_code == 200
+    held = [middleware(request) for _ in range(24)]
+    assert middleware(request).status_code == 503
+    held[0].close()
+    assert middleware(request).status_code == 200
+
+
+def test_a_head_request_reads_no_part(operator: Client, part: MakePart) -> None:
+    part()
+    assert list(operator.head("/history/export.csv").streaming_content) == []  # type: ignore[attr-defined]
 
 
 def test_an_empty_history_is_an_empty_file(operator: Client) -> None:
