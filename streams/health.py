@@ -37,8 +37,11 @@ _MAX_CONNECTIONS_PER_ADDRESS = 16
 _PAUSE_SHARE = 9
 # If the disk refuses the file with the address of the pages, the file is written again after this many seconds.
 _PUBLISH_AGAIN_S = 5.0
-# If a process waits for a person, the answer of its page /readyz has this header with the value "person".
+# If a process waits for a person, the answer of its page /readyz has this header with the value "person". If the process waits for Kafka,
+# for the database or for free space on a disk, the value is "outside".
 WAITS_FOR_HEADER = "X-Castline-Waits-For"
+# Problems with these keys end without a restart of the process.
+_OUTSIDE_TOPICS = frozenset({"kafka", "producer", "database", "disk", "port"})
 # The name of the header of /metrics that says how many seconds ago the page was made.
 PAGE_AGE_HEADER = "X-Castline-Page-Age"
 
@@ -91,6 +94,8 @@ class ProcessHealth:
         self._problems = {"start": "starting"}
         # The keys of those problems in `_problems` that only a person can solve.
         self._person_topics: set[str] = set()
+        # The keys of those problems in `_problems` for which `set_waiting` was called last.
+        self._waiting_topics: set[str] = set()
         self._checks: list[Callable[[], str]] = [watchdog.find_stall]
         self._complaint_checks: list[Callable[[], str]] = []
         # Maps each component of the process, such as the camera of a line, to its problem or "". A process with such a problem
@@ -118,8 +123,17 @@ class ProcessHealth:
 
         Each `topic`, such as "start" or "kafka", has at most one problem.
         """
+        self._waiting_topics.discard(topic)
         self._problems[topic] = problem
         metrics.process_ready.labels(self.role).set(0)
+
+    def set_waiting(self, problem: str, topic: str = "start") -> None:
+        """Sets a problem that ends without a restart of this process, such as a database that does not answer.
+
+        A supervisor does not restart this process because its start takes long.
+        """
+        self.set_not_ready(problem, topic)
+        self._waiting_topics.add(topic)
 
     def set_problem(self, problem: str, topic: str = "kafka") -> None:
         """Sets the problem for `topic`, which makes the process not ready. If `problem` is "", removes the earlier problem."""
@@ -149,6 +163,14 @@ class ProcessHealth:
     def waits_for_person(self) -> bool:
         """Returns True if the process is not ready and each of its problems can be solved only by a person."""
         return bool(self._problems) and self._person_topics.issuperset(list(self._problems))
+
+    def describe_wait(self) -> str:
+        """Returns for what the process waits before it can become ready: "person", "outside" or "", as in the header of /readyz."""
+        if self.waits_for_person():
+            return "person"
+        # The process of a sorter adds the name of a line to the keys of its problems.
+        waits = any(topic in self._waiting_topics or topic.partition(" ")[0] in _OUTSIDE_TOPICS for topic in list(self._problems))
+        return "outside" if waits else ""
 
     def check_readiness(self) -> tuple[int, str]:
         """Returns the HTTP status and the text of the page /readyz."""
@@ -199,6 +221,17 @@ class InstanceSlot:
 
     def release(self) -> None:
         self._file.close()
+
+
+def remove_stale_targets(run_dir: Path) -> None:
+    """Deletes the files with the addresses of processes that have ended, for example because they were killed.
+
+    The process id in such a file can belong to a new process. A process holds the lock of its slot until it ends.
+    """
+    for file in (run_dir / "targets").glob("*.json"):
+        with suppress(OSError), (run_dir / f"{file.stem}.lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file.unlink()
 
 
 class _MetricsPage:
@@ -310,8 +343,8 @@ class HealthServer:
                 self.send_header("Content-Length", str(len(body)))
                 if age_s is not None:
                     self.send_header(PAGE_AGE_HEADER, f"{age_s:.3f}")
-                if self.path == "/readyz" and health.waits_for_person():
-                    self.send_header(WAITS_FOR_HEADER, "person")
+                if self.path == "/readyz" and (wait := health.describe_wait()):
+                    self.send_header(WAITS_FOR_HEADER, wait)
                 self.end_headers()
                 self.wfile.write(body)
 

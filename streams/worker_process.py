@@ -87,8 +87,8 @@ class WorkerProcess:
             os.execv(sys.executable, [sys.executable, *before, *(port if before[-2:] != port else [])])
 
     def report_not_ready(self, reason: str) -> None:
-        """Sets the process to not ready, shows `reason` at /readyz and writes it to the log."""
-        self.health.set_not_ready(reason)
+        """Sets the process to not ready while it waits, shows `reason` at /readyz and writes it to the log."""
+        self.health.set_waiting(reason)
         log.warning(reason)
 
     def wait_for_topics(self, topics: Iterable[str], identities: Iterable[GroupIdentity] = ()) -> bool:
@@ -97,7 +97,7 @@ class WorkerProcess:
         Raises SettingsError if one of `topics` does not exist. Raises DuplicateProcessError if another installation already runs a process
         with the name or the work of one of `identities`.
         """
-        self.health.set_not_ready("waiting for Kafka")
+        self.health.set_waiting("waiting for Kafka")
         existing = None
         while existing is None:
             admin = wait_for_kafka(self.settings, self.role, self.report_not_ready, self.stop_requested.is_set)

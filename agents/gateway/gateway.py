@@ -315,7 +315,7 @@ class Gateway:
         if used_bytes > _NEARLY_FULL * self._budget.max_bytes:
             problems.append(f"the spool is nearly full: {used_bytes} of {self._budget.max_bytes} bytes")
         if problems:
-            self._health.set_not_ready("; ".join(problems))
+            self._health.set_waiting("; ".join(problems))
         else:
             self._health.set_ready()
 

@@ -47,7 +47,7 @@ def _serve(process: WorkerProcess) -> int:
     configure(settings)
     from station.archive.database import migrate_database, wait_for_database
 
-    process.health.set_not_ready("waiting for the database")
+    process.health.set_waiting("waiting for the database")
     if not wait_for_database(process.report_not_ready, process.stop_requested.wait):
         return 0
     migrate_database()

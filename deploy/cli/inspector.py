@@ -111,7 +111,7 @@ def _serve(process: WorkerProcess) -> int:
     )
     follower.start()
     try:
-        health.set_not_ready("reading which versions and thresholds are chosen")
+        health.set_waiting("reading which versions and thresholds are chosen")
         choices = None
         # Wait for the settings of the lines, because the first verdicts must already use a line's own threshold.
         while choices is None or not line_rules.are_known:

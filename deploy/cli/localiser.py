@@ -75,7 +75,7 @@ def _serve(process: WorkerProcess) -> int:
     )
     follower.start()
     try:
-        process.health.set_not_ready("reading which versions and regions are chosen")
+        process.health.set_waiting("reading which versions and regions are chosen")
         # Wait for the regions of the lines, because a heat map must not show ignored areas.
         while not choices.are_known:
             if process.stop_requested.wait(0.1):

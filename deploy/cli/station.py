@@ -63,11 +63,11 @@ def _serve(settings: Settings, health: ProcessHealth, stop_requested: threading.
     check_library(settings.station.oidc)
 
     def report_fault(fault: str) -> None:
-        health.set_not_ready(fault)
+        health.set_waiting(fault)
         log.warning(fault)
 
     with open_socket() as listening:
-        health.set_not_ready("waiting for the database")
+        health.set_waiting("waiting for the database")
         if not wait_for_database(report_fault, stop_requested.wait):
             return 0
         migrate_database(apply=migrate)

@@ -39,7 +39,7 @@ def command(file: Path | None, inspectors: int, no_station: bool, log_file: Path
     from deploy.kafka.disk_guard import release_reserve
     from deploy.supervisor import Journal, RestartPolicy, StopRequests, Supervisor
     from deploy.supervisor.plant_roles import plant_roles
-    from streams.health import InstanceSlot
+    from streams.health import InstanceSlot, remove_stale_targets
     from streams.private_files import refuse_exposed_files
 
     settings = load_settings(file)
@@ -53,6 +53,7 @@ def command(file: Path | None, inspectors: int, no_station: bool, log_file: Path
         raise SettingsError(
             f"Another `castline up` runs with the same service.run_dir, {settings.service.run_dir}. Stop it, or set another folder."
         )
+    remove_stale_targets(settings.service.run_dir)
     requests = StopRequests()
     with ExitStack() as stack:
         stack.callback(slot.release)

@@ -48,7 +48,7 @@ def plant_roles(
             Role(
                 "broker",
                 (*castline, "broker"),
-                LinePrinted("Kafka ready at"),
+                LinePrinted("Kafka ready at", settings.service.run_dir),
                 _BROKER,
                 BROKER_STOP,
                 max(settings.service.grace_s, 20) + _CLOSING_S,

@@ -24,6 +24,7 @@ class ProbeResult:
     """The latest health and metrics of one process, read from its pages `/readyz`, `/healthz` and `/metrics`.
 
     - `is_ready`: True if the process is ready. A process that only waits for a person counts as ready, too.
+    - `is_waiting`: True if the process is not ready because it waits for Kafka, for the database or for free space on a disk.
     - `complaint`: the text of /healthz while the process is unhealthy.
     - `unhealthy_since`: monotonic seconds, or None.
     - `is_silent`: True if the process did not answer at all.
@@ -32,6 +33,7 @@ class ProbeResult:
 
     address: str
     is_ready: bool = False
+    is_waiting: bool = False
     complaint: str = ""
     unhealthy_since: float | None = None
     is_silent: bool = False
@@ -57,11 +59,11 @@ class ProbeResult:
 
 @dataclass(frozen=True)
 class _Page:
-    """The response of a health page. `waits_for_person` is True if the process cannot become ready before a person acts."""
+    """The response of a health page. `waits_for` is the value of the header WAITS_FOR_HEADER."""
 
     status: int
     text: str
-    waits_for_person: bool = False
+    waits_for: str = ""
 
 
 class Prober:
@@ -88,9 +90,10 @@ class Prober:
         self._thread.join(self._timeout_s * 2)
 
     def add(self, pid: int, address: str) -> None:
-        """Begins to read the pages of process `pid` at `address` (host:port)."""
+        """Begins to read the pages of process `pid` at `address` (host:port), if they are not read there already."""
         with self._lock:
-            self._results.setdefault(pid, ProbeResult(address))
+            if pid not in self._results or self._results[pid].address != address:
+                self._results[pid] = ProbeResult(address)
 
     def remove(self, pid: int) -> None:
         """Stops reading the web pages of process `pid`, such as /healthz."""
@@ -110,7 +113,7 @@ class Prober:
             for pid, before in probed:
                 result = self._probe(pid, before)
                 with self._lock:
-                    if pid in self._results:
+                    if pid in self._results and self._results[pid].address == result.address:
                         self._results[pid] = result
 
     def _probe(self, pid: int, before: ProbeResult) -> ProbeResult:
@@ -118,7 +121,7 @@ class Prober:
         health = self._get(before.address, "/healthz")
         since = before.unhealthy_since or now
         if health.status == 0:
-            return replace(before, is_ready=False, complaint=health.text, unhealthy_since=since, is_silent=True)
+            return replace(before, is_ready=False, is_waiting=False, complaint=health.text, unhealthy_since=since, is_silent=True)
         readiness = self._get(before.address, "/readyz")
         samples = before.samples
         if now - self._metrics_read_at.get(pid, -self._metrics_every_s) >= self._metrics_every_s:
@@ -126,11 +129,11 @@ class Prober:
             if page.status == 200:
                 samples = read_samples(page.text)
             self._metrics_read_at[pid] = now
-        is_ready = readiness.status == 200 or readiness.waits_for_person
+        is_ready = readiness.status == 200 or readiness.waits_for == "person"
+        answer = replace(before, is_ready=is_ready, is_waiting=readiness.waits_for == "outside", is_silent=False, samples=samples)
         if health.status == 200:
-            return replace(before, is_ready=is_ready, complaint="", unhealthy_since=None, is_silent=False, samples=samples)
-        complaint = health.text.strip()
-        return replace(before, is_ready=is_ready, complaint=complaint, unhealthy_since=since, is_silent=False, samples=samples)
+            return replace(answer, complaint="", unhealthy_since=None)
+        return replace(answer, complaint=health.text.strip(), unhealthy_since=since)
 
     def _get(self, address: str, path: str) -> _Page:
         """Reads a page. If the process does not answer, the status is 0 and the text is the reason."""
@@ -145,8 +148,7 @@ class Prober:
                 return _Page(response.status, response.read().decode(errors="replace"))
         except urllib.error.HTTPError as error:
             with error:
-                waits_for_person = error.headers.get(WAITS_FOR_HEADER) == "person"
-                return _Page(error.code, error.read().decode(errors="replace"), waits_for_person)
+                return _Page(error.code, error.read().decode(errors="replace"), error.headers.get(WAITS_FOR_HEADER, ""))
 
 
 def read_samples(page: str) -> Samples:
@@ -159,9 +161,19 @@ def read_samples(page: str) -> Samples:
     return samples
 
 
+def _read_change_time(file: Path) -> float:
+    try:
+        return file.stat().st_mtime
+    except OSError:
+        return 0.0  # The process has just removed its file.
+
+
 def find_target(run_dir: Path, pid: int) -> str | None:
-    """Returns the address of the pages of process `pid`, from its file in `run_dir`/targets. Returns None if there is no file yet."""
-    for file in (run_dir / "targets").glob("*.json"):
+    """Returns the address of the pages of process `pid`, from its file in `run_dir`/targets. Returns None if there is no file yet.
+
+    A file that a killed process has left can name the same process id. So the newest file counts.
+    """
+    for file in sorted((run_dir / "targets").glob("*.json"), key=_read_change_time, reverse=True):
         try:
             (target,) = json.loads(file.read_text())
             if target["labels"]["pid"] == str(pid):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -21,7 +22,8 @@ _LAST_LINES = 40
 class ChildProcess:
     """Starts a process. `on_line` is called with each line of the process's output, from another thread.
 
-    Make this object in the main thread, because the kernel kills the process when the thread that started it ends.
+    Make this object in the main thread, because the kernel kills the process when the thread that started it ends. Raises OSError if the
+    machine has no room for another process or thread.
     """
 
     def __init__(self, command: Sequence[str], on_line: Callable[[str], None]) -> None:
@@ -39,7 +41,12 @@ class ChildProcess:
         self._last_lines: deque[str] = deque(maxlen=_LAST_LINES)
         self._first_lines: list[str] = []
         self._reader = SupervisedThread("output", self._read)
-        self._reader.start()
+        try:
+            self._reader.start()
+        except RuntimeError as error:
+            self.kill()
+            self._process.wait()
+            raise OSError(errno.EAGAIN, str(error)) from None
 
     @property
     def pid(self) -> int:

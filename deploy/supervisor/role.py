@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from deploy.supervisor.prober import Prober, find_target
+from deploy.supervisor.prober import Prober, ProbeResult, find_target
 from deploy.supervisor.process import ChildProcess
 
 
@@ -36,12 +36,21 @@ class ReadyCheck(Protocol):
 
 @dataclass(frozen=True)
 class LinePrinted:
-    """The process is ready once it has printed a line that begins with `start`."""
+    """The process is ready once it has printed a line that begins with `start`.
+
+    If `run_dir` is given, the health pages of the process are read until then. So the supervisor knows if the process waits for something.
+    """
 
     start: str
+    run_dir: Path | None = None
 
     def is_ready(self, process: ChildProcess, prober: Prober) -> bool:
-        return process.has_printed(self.start)
+        if process.has_printed(self.start):
+            prober.remove(process.pid)
+            return True
+        if self.run_dir is not None:
+            _find_pages(self.run_dir, process, prober)
+        return False
 
 
 @dataclass(frozen=True)
@@ -61,12 +70,16 @@ class PageReady:
     run_dir: Path
 
     def is_ready(self, process: ChildProcess, prober: Prober) -> bool:
-        result = prober.result(process.pid)
-        if result is None:
-            if address := find_target(self.run_dir, process.pid):
-                prober.add(process.pid, address)
-            return False
-        return result.is_ready
+        result = _find_pages(self.run_dir, process, prober)
+        return result is not None and result.is_ready
+
+
+def _find_pages(run_dir: Path, process: ChildProcess, prober: Prober) -> ProbeResult | None:
+    """Returns what the health pages of the process said last. If they are not known or do not answer, reads their address again."""
+    result = prober.result(process.pid)
+    if (result is None or result.is_silent) and (address := find_target(run_dir, process.pid)):
+        prober.add(process.pid, address)
+    return result
 
 
 @dataclass(frozen=True)
@@ -92,7 +105,8 @@ class Role:
     - `stage`: the roles of stage 0 start first. The roles of stage 1 start when all roles of stage 0 are ready, and so on.
     - `stop_order`: the roles with the lowest number stop first.
     - `grace_s`: time from SIGTERM to SIGKILL.
-    - `slow_start_s`: if the process is not ready after this time, it is restarted.
+    - `slow_start_s`: if the process is not ready after this time, it is restarted. The time in which it waits for Kafka, for the database
+      or for free space on a disk does not count.
     - `is_one_shot`: if True, the process does one job and ends with status 0. It runs again after a role of a lower stage was restarted.
     - `is_essential`: if True, the plant stops if the process ends with status 3 (wrong settings) before it is ready.
     """

@@ -17,6 +17,7 @@ from streams.backoff import Backoff
 from streams.errors import DuplicateProcessError
 
 TICK_S = 0.1
+_NOT_STARTED = 126  # status of a process that could not be made, as in a shell
 _SETTINGS_AT_FAULT = 3  # exit status for wrong settings (EXIT_CODES in deploy/cli/main.py)
 
 
@@ -26,18 +27,22 @@ class ManagedProcess:
 
     - `is_duplicate`: true if the last process ended because the same role already runs on another machine.
     - `grace_s`: how many seconds the process has between SIGTERM and `kill_at`.
+    - `waited_at`: when the process waited last for Kafka, for the database or for free space on a disk.
+    - `is_replaced_healthy`: true if the supervisor has stopped the process although its health was good, because it was not ready in time.
     """
 
     role: Role
     state: State = State.WAITING
     process: ChildProcess | None = None
     started_at: float = 0.0
+    waited_at: float = 0.0
     ready_at: float = math.inf
     restart_at: float = 0.0
     kill_at: float = math.inf
     grace_s: float = 0.0
     was_ready: bool = False
     is_duplicate: bool = False
+    is_replaced_healthy: bool = False
     starts: int = 0
     deaths: int = 0
     backoff: Backoff = field(init=False)
@@ -48,6 +53,8 @@ class ManagedProcess:
     def compute_wait_s(self, status: int, now: float) -> float:
         """Notes that the process died with exit status `status`. Returns how many seconds to wait before its next start."""
         policy = self.role.restarts
+        if self.is_replaced_healthy:
+            return 0.0
         if now - self.ready_at >= policy.steady_s:
             self.backoff.succeeded()
             self.deaths = 0
@@ -162,9 +169,15 @@ class Supervisor:
 
     def _start(self, managed: ManagedProcess, now: float) -> None:
         role = managed.role
-        managed.process = ChildProcess(role.command, self._journal.writer(role.name))
-        managed.state, managed.started_at, managed.ready_at, managed.kill_at = State.STARTING, now, math.inf, math.inf
         managed.starts += 1
+        managed.started_at, managed.ready_at, managed.kill_at, managed.is_replaced_healthy = now, math.inf, math.inf, False
+        try:
+            managed.process = ChildProcess(role.command, self._journal.writer(role.name))
+        except OSError as error:
+            # For example, the machine has no memory for another process at the moment.
+            self._handle_death(managed, _NOT_STARTED, f"Cannot start the process: {error.strerror}.", now)
+            return
+        managed.state = State.STARTING
         count = f" (start {managed.starts})" if managed.starts > 1 else ""
         self._journal.inform(f"{role.name} started, process {managed.pid}{count}")
 
@@ -201,17 +214,11 @@ class Supervisor:
             self._journal.warn(f"{sentence}; it is started again {f'in {wait_s:.1f} s' if wait_s else 'at once'}")
 
     def _check(self, managed: ManagedProcess, now: float) -> None:
-        process, role = managed.process, managed.role
+        process = managed.process
         if process is None or self._is_stopping:
             return
         if managed.state is State.STARTING:
-            if not role.is_one_shot and role.ready_check.is_ready(process, self.prober):
-                managed.state, managed.was_ready, managed.ready_at, managed.is_duplicate = State.READY, True, now, False
-                self._journal.inform(f"{role.name} ready after {now - managed.started_at:.1f} s")
-                if managed.starts > 1:
-                    self._repeat_jobs(role.stage)
-            elif now - managed.started_at > role.slow_start_s:
-                self._replace(managed, now, f"not ready {role.slow_start_s:g} s after its start")
+            self._check_start(managed, process, now)
         elif managed.state is State.READY:
             result = self.prober.result(process.pid)
             unhealthy_s = now - result.unhealthy_since if result and result.unhealthy_since is not None else 0.0
@@ -220,6 +227,22 @@ class Supervisor:
             elif result and unhealthy_s > self._unhealthy_s:
                 self._replace(managed, now, f"unhealthy for {self._unhealthy_s:g} s: {result.complaint}")
         self._kill_if_overdue(managed, now)
+
+    def _check_start(self, managed: ManagedProcess, process: ChildProcess, now: float) -> None:
+        """Notes that a starting process is ready. Replaces it if its start takes too long, without its time of waiting."""
+        role = managed.role
+        if not role.is_one_shot and role.ready_check.is_ready(process, self.prober):
+            managed.state, managed.was_ready, managed.ready_at, managed.is_duplicate = State.READY, True, now, False
+            self._journal.inform(f"{role.name} ready after {now - managed.started_at:.1f} s")
+            if managed.starts > 1:
+                self._repeat_jobs(role.stage)
+            return
+        result = self.prober.result(process.pid)
+        if result and result.is_waiting:
+            managed.waited_at = now
+        elif now - max(managed.started_at, managed.waited_at) > role.slow_start_s and managed.kill_at == math.inf:
+            managed.is_replaced_healthy = result is not None and not result.complaint
+            self._replace(managed, now, f"not ready {role.slow_start_s:g} s after its start")
 
     def _repeat_jobs(self, stage: int) -> None:
         """Runs all one-shot roles of the stages after `stage` again. A one-shot role does one job and ends.

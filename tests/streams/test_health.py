@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from streams.health import HealthServer, InstanceSlot, ProcessHealth, ProgressWatchdog
+from streams.health import HealthServer, InstanceSlot, ProcessHealth, ProgressWatchdog, remove_stale_targets
 from streams.settings import ServiceSettings
 
 
@@ -80,6 +80,34 @@ def test_a_process_waits_for_a_person_only_if_nothing_else_is_missing() -> None:
     health.set_person_problem("", "latency")
     assert not health.waits_for_person()
     assert health.check_readiness() == (200, "ready")
+
+
+def test_a_process_says_whether_it_waits_for_something_that_a_restart_does_not_change() -> None:
+    health = ProcessHealth("archivist", ProgressWatchdog(30))
+    assert health.describe_wait() == "", "it is starting"
+    health.set_waiting("waiting for the database")
+    assert health.describe_wait() == "outside"
+    health.set_not_ready("loading the models")
+    assert health.describe_wait() == ""
+    for topic in ("kafka", "disk", "kafka line-1"):
+        health.set_problem("does not answer", topic)
+        assert health.describe_wait() == "outside"
+        health.set_problem("", topic)
+        assert health.describe_wait() == ""
+    health.set_ready()
+    health.set_person_problem("run castline gateway measure line-1", "latency")
+    assert health.describe_wait() == "person"
+
+
+def test_only_addresses_of_ended_processes_are_deleted(tmp_path: Path) -> None:
+    targets = tmp_path / "targets"
+    targets.mkdir()
+    (targets / "gateway-1.json").write_text("[]")
+    slot = InstanceSlot(tmp_path, "sorter")
+    with HealthServer(ProcessHealth("sorter", ProgressWatchdog(30)), ServiceSettings(run_dir=tmp_path), str(slot)):
+        remove_stale_targets(tmp_path)
+        assert [file.name for file in targets.iterdir()] == ["sorter-1.json"]
+    slot.release()
 
 
 def test_two_workers_never_share_a_slot_and_a_released_slot_is_used_again(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ import pytest
 
 from deploy.supervisor import FileExists, Journal, LinePrinted, PageReady, RestartPolicy, Role, State, Supervisor
 from deploy.supervisor.prober import Prober
+from deploy.supervisor.role import ReadyCheck
 from streams.health import HealthServer, ProcessHealth, ProgressWatchdog
 from streams.settings import ServiceSettings
 
@@ -345,6 +347,66 @@ def test_a_process_that_waits_for_a_person_does_not_hold_up_the_others(tmp_path:
                 time.sleep(0.02)
         finally:
             prober.close()
+
+
+# A process whose page /readyz says for what it waits, as in the file of the second argument. It is ready when the file is empty.
+WAITING = """
+    import http.server, json, os, pathlib, sys
+    class Pages(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            waits_for = pathlib.Path(sys.argv[2]).read_text() if self.path == "/readyz" else ""
+            self.send_response(503 if waits_for else 200)
+            self.send_header("X-Castline-Waits-For", waits_for)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+        def log_message(self, *arguments): pass
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Pages)
+    folder = pathlib.Path(sys.argv[1]) / "targets"
+    folder.mkdir(exist_ok=True)
+    target = {"targets": [f"127.0.0.1:{server.server_address[1]}"], "labels": {"pid": str(os.getpid())}}
+    (folder / f"worker-{os.getpid()}.json").write_text(json.dumps([target]))
+    server.serve_forever()
+    """
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("ready_check", [PageReady, partial(LinePrinted, "never")])
+def test_a_start_that_waits_for_kafka_or_the_disk_is_not_too_slow(tmp_path: Path, ready_check: Callable[[Path], ReadyCheck]) -> None:
+    waits_for = tmp_path / "waits-for"
+    waits_for.write_text("outside")
+    worker = role("worker", python(WAITING, tmp_path, waits_for), ready_check=ready_check(tmp_path), slow_start_s=2.0)
+    with supervising(worker) as (supervisor, log):
+        managed, ends_s = supervisor.processes["worker"], time.monotonic() + 5
+        tick_until(supervisor, lambda: time.monotonic() > ends_s)
+        assert managed.starts == 1
+        waits_for.write_text("-")
+        tick_until(supervisor, lambda: managed.starts == 3)
+        assert managed.deaths == 0, "the supervisor has replaced a healthy process, which did not die by itself"
+    assert log.getvalue().count("it is started again at once") == 2
+
+
+@pytest.mark.real
+def test_a_process_that_cannot_be_made_is_tried_again_and_the_others_go_on() -> None:
+    # Linux refuses so long an argument.
+    large = role("large", (sys.executable, "x" * 3_000_000), restarts=RestartPolicy(first_s=0.05, longest_s=0.1))
+    with supervising(large, role("worker")) as (supervisor, log):
+        tick_until(supervisor, lambda: supervisor.processes["worker"].is_up and supervisor.processes["large"].starts > 3)
+        assert supervisor.failure == ""
+    assert "Cannot start the process: Argument list too long.; it is started again in 0.1 s" in log.getvalue()
+
+
+@pytest.mark.real
+def test_an_old_address_with_the_same_process_id_delays_no_start(tmp_path: Path) -> None:
+    worker = role("worker", python(PAGES, tmp_path, tmp_path / "ill"), ready_check=PageReady(tmp_path))
+    with supervising(worker) as (supervisor, _):
+        supervisor.tick()
+        stale = json.dumps([{"targets": ["127.0.0.1:9"], "labels": {"pid": str(supervisor.processes["worker"].pid)}}])
+        (tmp_path / "targets").mkdir(exist_ok=True)
+        old = tmp_path / "targets" / "gateway-1.json"
+        old.write_text(stale)
+        os.utime(old, (1, 1))
+        supervisor.prober.add(supervisor.processes["worker"].pid, "127.0.0.1:9")
+        tick_until(supervisor, lambda: supervisor.all_ready)
 
 
 @pytest.mark.real
