@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import http.client
 import socket
 import ssl
@@ -36,6 +37,7 @@ class Proxy:
     http_port: int
     camera_port: int
     client_port: int
+    folder: Path
     station: CastlineProcess
     tls: ssl.SSLContext
 
@@ -87,7 +89,8 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
     (folder / "castline.conf").write_text(place_shipped(folder, ports))
     temporary = "".join(f"{kind}_temp_path {folder}/{kind};\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
     (folder / "nginx.conf").write_text(
-        f"daemon off;\npid {folder}/nginx.pid;\nevents {{ worker_connections 1024; }}\n"
+        # Another user could not enter the folder of the test.
+        f"user {getpass.getuser()};\ndaemon off;\npid {folder}/nginx.pid;\nevents {{ worker_connections 1024; }}\n"
         f"http {{\naccess_log off;\n{temporary}include {folder}/castline.conf;\n"
         # This server tells which client nginx sees, for an address in the header X-Client.
         f"server {{ listen 127.0.0.1:{ports[5]}; set_real_ip_from 127.0.0.1; real_ip_header X-Client; return 200 $castline_client; }}\n}}\n"
@@ -99,7 +102,7 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
         nginx = subprocess.Popen(bound_command(command))
         stack.callback(nginx.wait)
         stack.callback(nginx.terminate)
-        running = Proxy(ports[2], ports[3], ports[4], ports[5], station, tls)
+        running = Proxy(ports[2], ports[3], ports[4], ports[5], folder, station, tls)
         wait_for_port(running.port, nginx)
         yield running
 
@@ -231,6 +234,77 @@ def test_one_address_has_a_limit_of_connections_and_of_requests_and_others_are_s
     answers = [proxy.request("POST", "/log-in/", "127.0.7.2", b"")[0] for _ in range(20)]
     assert answers.count(429) >= 5
     assert proxy.request("GET", "/log-in/", "127.0.0.1")[0] == 200
+
+
+def open_bodies(proxy: Proxy, stack: ExitStack, sources: list[str], path: str, size: int) -> list[ssl.SSLSocket]:
+    """Returns connections that have sent the header and the first MiB of a request whose body has `size` bytes."""
+    connections = []
+    for source in sources:
+        connection = stack.enter_context(proxy.connect(source))
+        connection.settimeout(0.1)
+        connection.sendall(f"POST {path} HTTP/1.1\r\nHost: castline.test\r\nContent-Length: {size}\r\n\r\n".encode())
+        with suppress(OSError):
+            connection.sendall(bytes(2**20))
+        connections.append(connection)
+    return connections
+
+
+def read_statuses(connections: list[ssl.SSLSocket]) -> list[bytes]:
+    """Returns the statuses of the requests that nginx has answered already."""
+    statuses = []
+    for connection in connections:
+        with suppress(OSError):
+            statuses.append(connection.recv(12)[-3:])
+    return statuses
+
+
+def test_bodies_of_strangers_fill_no_disk(proxy: Proxy) -> None:
+    """The folder of nginx's bodies holds no more than the shipped limits allow, whoever sends them."""
+    large = 128 * 2**20
+    with ExitStack() as stack:
+        one = open_bodies(proxy, stack, ["127.0.8.1"] * 8, "/uploads/", large)
+        assert read_statuses(one) == [b"503"] * 4, "one client"
+        many = open_bodies(proxy, stack, [f"127.0.8.{number}" for number in range(2, 22)], "/uploads/", large)
+        assert read_statuses(many) == [b"503"] * 8, "many clients"
+        assert len(list((proxy.folder / "client_body").rglob("*.*"))) <= 16
+        assert proxy.request("GET", "/log-in/", "127.0.0.1")[0] == 200
+    with ExitStack() as stack:
+        programs = open_bodies(proxy, stack, ["127.0.8.30"] * 24, "/api/v1/pictures", 8 * 2**20)
+        assert read_statuses(programs) == [b"503"] * 4
+
+
+@pytest.mark.parametrize(
+    ("path", "size", "too_large"),
+    [
+        ("/", 3 * 2**20, True),
+        ("/account/password/", 3 * 2**20, True),
+        ("/uploads/1/", 3 * 2**20, True),
+        ("/api/v1/pictures", 3 * 2**20, False),
+        ("/api/v1/pictures", 10 * 2**20, True),
+        ("/uploads/", 10 * 2**20, False),
+    ],
+)
+def test_only_pages_that_take_pictures_get_large_bodies(proxy: Proxy, path: str, size: int, too_large: bool) -> None:
+    status, _, text = proxy.request("POST", path, "127.0.8.60", bytes(size))
+    assert (status == 413 and "nginx" in text) is too_large
+
+
+def test_log_ins_through_a_provider_have_the_limit_of_log_ins(proxy: Proxy) -> None:
+    for path in ("/log-in/provider/", "/log-in/provider/return"):
+        source = f"127.0.9.{len(path)}"
+        assert [proxy.request("GET", path, source)[0] for _ in range(20)].count(429) >= 5, path
+    assert proxy.request("GET", "/log-in/", "127.0.0.1")[0] == 200
+
+
+def test_a_client_of_the_gateway_has_a_limit_of_requests(proxy: Proxy) -> None:
+    with proxy.connect("127.0.9.1", proxy.camera_port) as connection:
+        connection.sendall(b"GET /lines/line-1/pictures HTTP/1.1\r\nHost: castline.test\r\n\r\n" * 899)
+        connection.sendall(b"GET /lines/line-1/pictures HTTP/1.1\r\nHost: castline.test\r\nConnection: close\r\n\r\n")
+        received = b""
+        while part := connection.recv(2**16):
+            received += part
+    assert received.count(b"HTTP/1.1 429") >= 100
+    assert proxy.request("GET", "/lines/line-1/pictures", "127.0.9.2", port=proxy.camera_port)[0] == 502
 
 
 def test_a_client_cannot_choose_its_address(proxy: Proxy) -> None:
