@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import resource
 import signal
@@ -30,6 +31,7 @@ from station.pictures.signed_urls import SignedUrlMiddleware
 from station.reviews.queue import update_metrics
 from streams.errors import SettingsError
 from streams.health import ProcessHealth
+from streams.port_holder import describe_holder
 from streams.server_limits import ConnectionLimits
 from streams.settings import StationSettings
 from streams.supervision import SupervisedThread
@@ -70,8 +72,9 @@ def open_socket() -> socket.socket:
         listening.listen()
     except OSError as error:
         listening.close()
+        holder = f" The port is in use by {describe_holder(station.port)}." if error.errno == errno.EADDRINUSE else ""
         raise SettingsError(
-            f"station.port: cannot listen at {station.host}:{station.port}: {error.strerror}. "
+            f"station.port: cannot listen at {station.host}:{station.port}: {error.strerror}.{holder} "
             "Choose a free port and an address of this machine."
         ) from None
     return listening

@@ -1,6 +1,7 @@
 """Protects the files of the plant from other users of this machine: makes new files private, and checks existing files.
 
-A file counts as exposed only if other users also have access to each folder above it.
+A file counts as exposed only if other users also have access to each folder above it. A file that the plant trusts, such as its settings,
+counts as replaceable if other users can write to it or to a folder above it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ PRIVATE_UMASK = 0o077
 _OTHERS = 0o007
 _GROUP_AND_OTHERS = 0o077
 _PASSING = 0o011
+_OTHERS_WRITE = 0o002
+_OTHERS_PASS = 0o001
 
 
 def make_new_files_private() -> None:
@@ -79,6 +82,55 @@ def is_exposed(path: Path) -> bool:
         return False
 
 
+def list_trusted_paths(settings: Settings, settings_file: Path | None) -> Iterator[Path]:
+    """Yields the files and folders that decide whom and what the plant trusts: settings, public keys and model versions."""
+    if settings_file is not None:
+        yield settings_file
+    if (keys := settings.signing.public_keys) is not None:
+        yield from (keys, *_list_entries(keys))
+    if "://" not in str(settings.model.root):
+        yield (root := Path(settings.model.root))
+        for version in _list_entries(root):
+            yield from (version, *_list_entries(version))
+
+
+def _list_entries(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def find_replaceable_paths(settings: Settings, settings_file: Path | None) -> list[Path]:
+    """Returns the files and folders through which other users of this machine can replace a path of `list_trusted_paths`.
+
+    Such a path is the trusted path itself, or a folder above it whose entries others can rename. They cannot rename the entries of a folder
+    with the sticky bit, such as /tmp.
+    """
+    found: dict[Path, None] = {}
+    for trusted in list_trusted_paths(settings, settings_file):
+        # A link can be replaced in its own folder, and its target in another one.
+        for path in (trusted.absolute(), trusted.resolve()):
+            found |= dict.fromkeys(folder for folder in (path, *path.parents) if _is_writable(folder, may_be_sticky=folder != path))
+    return list(found)
+
+
+def _is_writable(path: Path, may_be_sticky: bool) -> bool:
+    """Returns whether other users can write to `path`. With `may_be_sticky`, a folder with the sticky bit does not count."""
+    try:
+        mode = path.lstat().st_mode
+        if stat.S_ISLNK(mode) or not mode & _OTHERS_WRITE or (may_be_sticky and mode & stat.S_ISVTX):
+            return False
+        # Kubernetes mounts the folders of a ConfigMap read-only, but their mode lets everybody write.
+        if os.statvfs(path).f_flag & os.ST_RDONLY:
+            return False
+        return all(folder.stat().st_mode & _OTHERS_PASS for folder in path.parents)
+    except OSError:
+        return False
+
+
+def format_protecting_command(path: Path) -> str:
+    """Returns a shell command that takes the right to write to `path` from other users."""
+    return f"chmod o-w {shlex.quote(str(path))}"
+
+
 def format_closing_command(path: Path) -> str:
     """Returns a shell command that takes the rights to `path` and its content from other users. This user keeps the rights.
 
@@ -90,10 +142,21 @@ def format_closing_command(path: Path) -> str:
     return f"chgrp -R {os.getegid()} {quoted} && chmod -R o-rwx {quoted}"
 
 
-def refuse_exposed_files(settings: Settings) -> None:
-    """Raises SettingsError if other users can read or write files of the plant. The message contains the command to correct this."""
+def refuse_exposed_files(settings: Settings, settings_file: Path | None = None) -> None:
+    """Raises SettingsError if other users can read or write files of the plant, or replace files that the plant trusts.
+
+    `settings_file` is the file of the settings. The message contains the command to correct this.
+    """
     exposed = find_exposed_paths(settings)
     if exposed:
         named = ", ".join(f"{path} (mode {stat.S_IMODE(path.stat().st_mode):04o})" for path in exposed)
         commands = " && ".join(map(format_closing_command, exposed))
         raise SettingsError(f"Other users of this machine can read or write {named}. Correct this with: {commands}")
+    replaceable = find_replaceable_paths(settings, settings_file)
+    if replaceable:
+        named = ", ".join(f"{path} (mode {stat.S_IMODE(path.stat().st_mode):04o})" for path in replaceable)
+        commands = " && ".join(map(format_protecting_command, replaceable))
+        raise SettingsError(
+            f"Other users of this machine can replace the settings, the public keys or the model versions through {named}. Correct this "
+            f"with: {commands}"
+        )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiohttp import web
 
 from streams.errors import SettingsError
+from streams.port_holder import describe_holder
 from streams.server_limits import Connection, ConnectionLimits
 
 _MAX_CONNECTIONS = 500
@@ -89,6 +91,7 @@ async def start_site(
         await web.TCPSite(runner, host, port).start()
     except OSError as error:
         await runner.cleanup()
-        raise SettingsError(f"gateway.port: expected {host}:{port} to be free, found it in use: {error.strerror}") from None
+        holder = f" by {describe_holder(port)}" if error.errno == errno.EADDRINUSE else ""
+        raise SettingsError(f"gateway.port: expected {host}:{port} to be free, found it in use{holder}: {error.strerror}") from None
     host, port = runner.addresses[0][:2]
     return runner, f"http://{host}:{port}"

@@ -7,17 +7,18 @@ from pathlib import Path
 from streams.kafka_users import ROLES
 from streams.logs import configure_logs
 from streams.private_files import refuse_exposed_files
-from streams.settings import Settings, load_settings
+from streams.settings import Settings, find_settings_file, load_settings
 from streams.signatures import check_keys
 
 
 def start_role(file: Path | None, role: str) -> Settings:
     """Loads and checks the settings of the role, sets up its log, and returns the settings.
 
-    Raises SettingsError if the settings are wrong, or if other users of this machine can read the files of the plant.
+    Raises SettingsError if the settings are wrong, or if other users of this machine can read the files of the plant, or replace
+    files that the plant trusts.
     """
     settings = load_settings(file, role=next((each for each in ROLES if each == role), "administrator"))
-    refuse_exposed_files(settings)
+    refuse_exposed_files(settings, find_settings_file(file))
     check_keys(settings)
     configure_logs(settings.service, role)
     return settings

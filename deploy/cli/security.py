@@ -23,7 +23,13 @@ from streams.kafka import is_reachable
 from streams.kafka_access import compare_access
 from streams.kafka_users import has_users
 from streams.printable import make_printable
-from streams.private_files import find_exposed_paths, format_closing_command, is_exposed
+from streams.private_files import (
+    find_exposed_paths,
+    find_replaceable_paths,
+    format_closing_command,
+    format_protecting_command,
+    is_exposed,
+)
 from streams.secrets import SecretAddress, mask_address
 from streams.security_finding import WEIGHTS, SecurityFinding
 from streams.settings import Settings, find_settings_file, load_settings
@@ -78,11 +84,15 @@ def format_finding(finding: SecurityFinding) -> str:
 def check_files(settings: Settings, settings_file: Path | None) -> Iterator[SecurityFinding]:
     """Yields a finding for each file of the plant that other users of this machine can read or write.
 
-    Also yields a finding if other users can read `settings_file` and it contains secrets.
+    Also yields a finding if other users can read `settings_file` and it contains secrets, or if they can replace files that the plant
+    trusts.
     """
     for path in find_exposed_paths(settings):
         remedy = f"Close it with: {format_closing_command(path)}"
         yield SecurityFinding("high", f"Other users of this machine can read or write {path}.", remedy)
+    for path in find_replaceable_paths(settings, settings_file):
+        problem = f"Other users of this machine can replace the settings, the public keys or the model versions through {path}."
+        yield SecurityFinding("high", problem, f"Protect it with: {format_protecting_command(path)}")
     if settings_file is not None and is_exposed(settings_file) and _holds_secrets(settings, tomllib.loads(settings_file.read_text())):
         remedy = f"Close it with: {format_closing_command(settings_file)}"
         yield SecurityFinding("high", f"Other users of this machine can read the secrets in {settings_file}.", remedy)

@@ -11,7 +11,7 @@ from typing import TextIO
 import click
 
 from streams.errors import CastlineError, SettingsError
-from streams.settings import DEFAULT_FILE, FILE_VARIABLE, Settings, load_settings
+from streams.settings import DEFAULT_FILE, FILE_VARIABLE, Settings, find_settings_file, load_settings
 
 
 @click.command("up")
@@ -43,7 +43,7 @@ def command(file: Path | None, inspectors: int, no_station: bool, log_file: Path
     from streams.private_files import refuse_exposed_files
 
     settings = load_settings(file)
-    refuse_exposed_files(settings)
+    refuse_exposed_files(settings, find_settings_file(file))
     _check_plant(settings)
     if settings.kafka.bootstrap == "embedded":
         with suppress(OSError):

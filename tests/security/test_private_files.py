@@ -18,13 +18,14 @@ from kafka import KafkaConsumer, KafkaProducer
 from kafka.errors import KafkaError
 
 from agents.sorter.command_socket import socket_name
+from deploy.cli.security import check_files
 from deploy.supervisor.launch import bound_command
 from deploy.supervisor.ports import free_ports
 from models.registry import BUNDLED_VERSIONS
 from streams.errors import SettingsError
 from streams.kafka import make_client_arguments
-from streams.private_files import find_exposed_paths, refuse_exposed_files
-from streams.settings import OidcSettings, load_settings
+from streams.private_files import find_exposed_paths, find_replaceable_paths, refuse_exposed_files
+from streams.settings import OidcSettings, Settings, load_settings
 from streams.signatures import create_keys
 from tests.image_topics import make_jpeg
 from tests.processes import CASTLINE
@@ -248,3 +249,64 @@ def test_the_password_files_of_the_roles_are_checked(open_folder: Path) -> None:
     settings = load_settings(write_settings(open_folder))
     kafka = settings.kafka.model_copy(update={"password_dir": folder})
     assert find_exposed_paths(settings.model_copy(update={"kafka": kafka})) == [folder / "sorter"]
+
+
+@pytest.fixture
+def trusting(open_folder: Path) -> tuple[Settings, Path]:
+    """Settings with public keys and a folder of model versions, and their file. Everybody can read all of them."""
+    file = write_settings(open_folder)
+    create_keys(open_folder / "keys", open_folder / "public", "inspector")
+    version = open_folder / "versions" / "demo"
+    version.mkdir(parents=True)
+    (version / "manifest.json").touch()
+    settings = load_settings(file)
+    signing = settings.signing.model_copy(update={"public_keys": open_folder / "public"})
+    model = settings.model.model_copy(update={"root": open_folder / "versions"})
+    return settings.model_copy(update={"signing": signing, "model": model}), file
+
+
+@pytest.mark.parametrize(
+    "name", ["castline.toml", "public", "public/inspector.pub", "versions", "versions/demo", "versions/demo/manifest.json", "."]
+)
+def test_everything_that_the_plant_trusts_is_checked_with_the_folders_above_it(trusting: tuple[Settings, Path], name: str) -> None:
+    settings, file = trusting
+    refuse_exposed_files(settings, file)
+    path = file.parent / name
+    path.chmod(path.stat().st_mode | 0o002)
+    assert find_replaceable_paths(settings, file) == [path]
+    assert [str(path) in finding.problem for finding in check_files(settings, file)] == [True]
+    with pytest.raises(SettingsError) as refused:
+        refuse_exposed_files(settings, file)
+    subprocess.run(str(refused.value).rpartition("Correct this with: ")[2].split(), check=True)
+    refuse_exposed_files(settings, file)
+
+
+def test_the_sticky_bit_protects_what_lies_in_a_folder_but_lets_others_add_keys(trusting: tuple[Settings, Path]) -> None:
+    settings, file = trusting
+    file.parent.chmod(0o1777)
+    assert find_replaceable_paths(settings, file) == []
+    (file.parent / "public").chmod(0o1777)
+    assert find_replaceable_paths(settings, file) == [file.parent / "public"]
+    file.parent.chmod(0o700)
+    assert find_replaceable_paths(settings, file) == [], "others cannot enter the folder above"
+
+
+def test_a_link_and_its_target_are_checked(trusting: tuple[Settings, Path]) -> None:
+    settings, file = trusting
+    aside, target = file.parent / "aside", file.parent / "target"
+    aside.mkdir()
+    target.mkdir()
+    (aside / "castline.toml").symlink_to(file.rename(target / "castline.toml"))
+    for folder in (aside, target):
+        folder.chmod(0o777)
+        assert find_replaceable_paths(settings, aside / "castline.toml") == [folder]
+        folder.chmod(0o755)
+
+
+@pytest.mark.real
+def test_a_role_does_not_start_with_settings_that_others_can_write(open_folder: Path) -> None:
+    file = write_settings(open_folder)
+    file.chmod(0o666)
+    refused = run_castline(file, "archivist")
+    assert refused.returncode == 3
+    assert f"chmod o-w {file}" in refused.stderr

@@ -1,7 +1,8 @@
-"""A program of another user listens at the broker's port before the broker does."""
+"""A program of another user listens at a port of the plant before the plant does."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pwd
 import socket
@@ -15,15 +16,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
+from agents.gateway.web_server import start_site
 from deploy.kafka.broker import EmbeddedBroker
 from deploy.supervisor.launch import bound_command
 from deploy.supervisor.ports import free_ports
-from streams.errors import BrokerError
+from streams.errors import BrokerError, SettingsError
 from streams.port_holder import describe_holder
-from streams.settings import Settings
+from streams.settings import Settings, load_settings
 from tests.processes import CASTLINE
 from tests.security.conftest import STRANGER, AskStranger
+from tests.security.test_private_files import run_castline, write_settings
 from tests.wired_line import wait_until
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(180)]
@@ -149,3 +153,16 @@ def test_the_holder_of_a_port_is_named(ask_stranger: AskStranger) -> None:
             return describe_holder(port)
 
     assert ask_stranger(listen) == f"a program of the user {pwd.getpwuid(STRANGER).pw_name}"
+
+
+@pytest.mark.asyncio
+async def test_gateway_and_station_name_the_holder_of_their_port(tmp_path: Path) -> None:
+    holder = f"in use by a program of the user {pwd.getpwuid(os.geteuid()).pw_name}"
+    file = write_settings(tmp_path)
+    settings = load_settings(file, {})
+    with socket.create_server(("127.0.0.1", settings.gateway.port)), pytest.raises(SettingsError, match=holder):
+        await start_site(web.Application(), "127.0.0.1", settings.gateway.port)
+    with socket.create_server(("127.0.0.1", settings.station.port)):
+        refused = await asyncio.to_thread(run_castline, file, "station")
+    assert refused.returncode == 3
+    assert holder in refused.stderr
