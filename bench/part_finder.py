@@ -45,16 +45,16 @@ def measure_part_finder(data: Path | None, pictures: int) -> PartFinderTime:
     Raises ModelError if no part is found in these pictures.
     """
     values, limits = read_values(data, pictures), PictureLimits()
-    decoded = [decode_picture(value, SIDE_PX, limits).pixels for value in values]
-    reference = learn_part_reference(decoded)
+    decoded = [decode_picture(value, SIDE_PX, limits) for value in values]
+    reference = learn_part_reference([picture.pixels for picture in decoded], [picture.area for picture in decoded])
     noise = list(np.random.default_rng(1).integers(0, 256, (min(pictures, 50), SIDE_PX, SIDE_PX), dtype=np.uint8))
     return PartFinderTime(
         pictures=len(decoded),
-        found=sum(find_part(pixels) is not None for pixels in decoded),
-        accepted=sum(not check_part(pixels, reference).reason for pixels in decoded),
+        found=sum(find_part(picture.pixels) is not None for picture in decoded),
+        accepted=sum(not check_part(picture.pixels, reference, picture.area).reason for picture in decoded),
         decode_us=_find_best(values, lambda value: decode_picture(value, SIDE_PX, limits)),
-        find_us=_find_best(decoded, find_part),
-        check_us=_find_best(decoded, lambda pixels: check_part(pixels, reference)),
+        find_us=_find_best(decoded, lambda picture: find_part(picture.pixels)),
+        check_us=_find_best(decoded, lambda picture: check_part(picture.pixels, reference, picture.area)),
         empty_us=_find_best(noise, lambda pixels: check_part(pixels, reference)),
     )
 

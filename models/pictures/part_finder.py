@@ -653,12 +653,13 @@ def _measure(pixels: npt.NDArray[np.uint8], part: FoundPart, area: _Area) -> _Me
     sectors = levels.reshape(SIGNATURE_RINGS, SECTORS, -1).mean(axis=2) - rings[:, None]
     differences = np.sqrt(np.square(sectors).mean(axis=0))
     reach_x, reach_y = math.hypot(major * cos, minor * sin), math.hypot(major * sin, minor * cos)
+    overhang, square = area.measure_overhang(part, reach_x, reach_y), _Area(0, 0, width, height)
     offset = math.hypot(part.centre_x_px - (area.left + area.right - 1) / 2, part.centre_y_px - (area.top + area.bottom - 1) / 2)
     return _Measures(
         size=math.sqrt(major * minor) / max(height, width),
         aspect=minor / major,
-        overhang=area.measure_overhang(part, reach_x, reach_y),
-        square_overhang=_Area(0, 0, width, height).measure_overhang(part, reach_x, reach_y),
+        overhang=overhang,
+        square_overhang=overhang if area == square else square.measure_overhang(part, reach_x, reach_y),
         offset=offset / max(height, width),
         support=part.rim_support,
         # `differences` says how much the brightness of each of the 8 sectors differs from the whole part. The second largest difference is

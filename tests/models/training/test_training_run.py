@@ -25,15 +25,15 @@ from models.inference.training_index import load_training_index
 from models.pictures.decoder import decode_picture
 from models.pictures.part_finder import check_part
 from models.registry import Version, open_registry
-from models.synthetic import write_castings
+from models.synthetic import render_series, write_castings
 from models.training.labelled_pictures import LabelledPictures, find_pictures, read_pictures
 from models.training.learned_pictures import load_learned_pictures, shorten_checksums
 from models.training.options import CUT_OFF_OPTIONS, TrainingOptions
 from models.training.trainer import EpochResult
 from models.training.training_run import TrainingRun, learn_part
 from streams.errors import ModelError
-from tests.part_pictures import make_pictures
-from tests.rendered_pictures import camera_pictures, resample
+from tests.part_pictures import make_pictures, zoom
+from tests.rendered_pictures import camera_pictures, frame_casting, resample
 
 pytestmark = pytest.mark.real
 
@@ -150,6 +150,18 @@ def test_pictures_without_a_known_part_are_trained_without_a_part_reference(cast
     pictures = read_pictures(find_pictures([castings]), 64)
     assert learn_part(replace(pictures, pixels=np.full_like(pictures.pixels, 99))) is None
     assert "No part reference" in caplog.text
+
+
+def test_the_part_reference_of_a_training_measures_the_border_of_the_camera_picture(tmp_path: Path) -> None:
+    """All parts are so large that the long sides of the picture cut them a little."""
+    for number, casting in enumerate(render_series(16, seed=9, defect_share=0.0)):
+        (tmp_path / "ok").mkdir(exist_ok=True)
+        Image.fromarray(frame_casting(zoom(casting.pixels, 1.3))).save(tmp_path / "ok" / f"{number}.png")
+    pictures = read_pictures(find_pictures([tmp_path]), 160)
+    learned, of_square = learn_part(pictures), learn_part(replace(pictures, sizes=()))
+    assert learned is not None
+    assert of_square is not None
+    assert learned.most_overhang > 0.1 > of_square.most_overhang
 
 
 def test_padding_a_batch_changes_no_probability(trained: Version) -> None:
