@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from deploy.cli.labelled_data import DEPTH_BITS_OF_VERSION, choose_depth_bits
+from deploy.cli.labelled_data import DEPTH_BITS_OF_VERSION, choose_depth_bits, echo_learned
 from streams.settings import load_settings
 
 if TYPE_CHECKING:
@@ -139,6 +139,7 @@ def command(
         if cascade:
             cascaded = open_ensemble(version, runtime, cascade=True, band=band, detail_time_s=detail_time_s)
             comparison = evaluate_cascade(report, cascaded, pictures)
+    echo_learned(pictures, version)
     if as_json:
         values = {"model": version.name, "threshold": version.manifest.threshold, **report.to_json()}
         click.echo(json.dumps(values | ({"cascade": comparison.to_json()} if comparison else {}), indent=2))

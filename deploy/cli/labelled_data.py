@@ -1,4 +1,4 @@
-"""What the commands that read labelled pictures share: the option --depth-bits, and the list of the files that could not be read."""
+"""What the commands that read labelled pictures share: the option --depth-bits, and what they say about unreadable or learned pictures."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from models.registry import Version
     from models.registry.manifest import Manifest
     from models.training.labelled_pictures import LabelledPictures
 
@@ -26,3 +27,18 @@ def echo_unreadable(pictures: LabelledPictures) -> None:
     """Prints the files that could not be read, and the reasons, on standard error."""
     for file in pictures.unreadable:
         click.echo(f"left out: {file.path}: {file.message}", err=True)
+
+
+def echo_learned(pictures: LabelledPictures, version: Version) -> None:
+    """Prints a warning on standard error if the networks of `version` have learned some of `pictures`."""
+    import numpy as np
+
+    from models.training.learned_pictures import load_learned_pictures, shorten_checksums
+
+    learned = load_learned_pictures(version, version.manifest.learned)
+    if count := int(np.isin(shorten_checksums(pictures.checksums), learned).sum()):
+        click.echo(
+            f"Warning: version {version.name} has learned {count} of the {len(pictures)} pictures, so the result is too good. Give "
+            "pictures that were never used for a training.",
+            err=True,
+        )

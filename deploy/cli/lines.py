@@ -17,7 +17,7 @@ import click
 import numpy as np
 from pydantic import ValidationError
 
-from deploy.cli.labelled_data import DEPTH_BITS_OF_VERSION, choose_depth_bits, echo_unreadable
+from deploy.cli.labelled_data import DEPTH_BITS_OF_VERSION, choose_depth_bits, echo_learned, echo_unreadable
 from deploy.cli.replay import TimeParameter
 from models.inference.line_outlook import PARTS_PER_HOUR as DEFAULT_PARTS_PER_HOUR
 from models.inference.line_outlook import LineComparison, Outlook, compare_settings, find_share, make_present_outlook
@@ -397,6 +397,7 @@ def simulate(
     depth_bits = choose_depth_bits(depth_bits, version.manifest)
     pictures = read_pictures(files, ensemble.side_px, version.manifest.picture_classes, depth_bits=depth_bits, details=ensemble.details)
     echo_unreadable(pictures)
+    echo_learned(pictures, version)
     report = evaluate_version(ensemble, pictures)
     groups = group_near_duplicates(pictures.pixels, pictures.checksums)
     rows = {

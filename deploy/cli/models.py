@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from deploy.cli import models_choice
-from deploy.cli.labelled_data import DEPTH_BITS_OF_VERSION, choose_depth_bits, echo_unreadable
+from deploy.cli.labelled_data import DEPTH_BITS_OF_VERSION, choose_depth_bits, echo_learned, echo_unreadable
 from models.registry import (
     BUNDLED_VERSIONS,
     LocalRegistry,
@@ -264,6 +264,7 @@ def reference(version: str, data: tuple[Path, ...], depth_bits: int | None) -> N
     depth_bits = choose_depth_bits(depth_bits, manifest)
     pictures = read_pictures(find_pictures(data), manifest.preprocessing.side_px, manifest.picture_classes, depth_bits=depth_bits)
     echo_unreadable(pictures)
+    echo_learned(pictures, located)
     report = evaluate_version(open_ensemble(located), pictures)
     groups = group_near_duplicates(pictures.pixels, pictures.checksums)
     add_drift_reference(located, make_drift_reference(pictures.pixels, report.probability, report.is_defect, groups))

@@ -66,9 +66,9 @@ def find_learned_groups(checksums: Sequence[str], groups: npt.NDArray[np.int32],
 
 
 def warn_of_unknown_pictures(name: str) -> str:
-    """Returns a warning about the start version `name`, whose weights have learned pictures that nobody knows."""
+    """Returns a warning about the start version `name`: it is not known which pictures its weights have learned."""
     return (
-        f"The release that made version {name} did not record which pictures it learned. Some validation pictures may be among them. Then "
-        "the figures are too good, and the threshold is not reliable. Evaluate the version with pictures of castings that were never used "
-        "for a training."
+        f"It is not known which pictures version {name} has learned, because an older release made {name} or the version from which {name} "
+        "was trained. Some validation pictures may be among them. Then the figures are too good, and the threshold is not reliable. "
+        "Evaluate the new version with pictures of castings that were never used for a training."
     )

@@ -269,7 +269,7 @@ def test_fine_tuning_goes_on_from_the_weights_of_a_version(castings: Path, train
     assert len(checked) >= 2
     assert not np.isin(checked, learned).any(), "the start version has learned none of the validation pictures"
     assert set(learned_later) == {*learned, *shorten_checksums(list_checksums(tuned, "training"))}
-    assert not any("did not record" in warning for warning in tuned.manifest.warnings)
+    assert not any("It is not known which pictures" in warning for warning in tuned.manifest.warnings)
 
 
 def list_checksums(version: Version, side: str) -> list[str]:
@@ -291,7 +291,7 @@ def test_fine_tuning_of_a_version_of_an_older_release_warns_and_so_does_that_of_
     for name in ("second", "third"):
         options = SMALL.model_copy(update={"start": str(start), "lenet_epochs": 1, "epochs": 1, "scorer": False, "seed": 2})
         manifest = TrainingRun(options, (castings,), tmp_path, name, "castline train").run(CallbackLog()).version.manifest
-        assert any(f"version {start.name} did not record which pictures it learned" in warning for warning in manifest.warnings)
+        assert any(f"It is not known which pictures version {start.name} has learned" in warning for warning in manifest.warnings)
         assert manifest.learned is not None
         assert not manifest.learned.is_complete
         start = tmp_path / name
@@ -352,6 +352,9 @@ def test_the_commands_train_evaluate_simulate_and_verify(castings: Path, tmp_pat
     )
     assert judged.exit_code == 0, judged.output
     found = json.loads(judged.stdout)
+    learned = json.loads((out / "manifest.json").read_text())["learned"]["pictures"]
+    # One picture is there twice, and its checksum is stored once.
+    assert f"version quick has learned {learned + 1} of the 61 pictures" in judged.stderr
     assert found["figures"]["pictures"] == 61
     assert len(found["unreadable"]) == 1
     assert len(found["strained"]) > 5
@@ -359,6 +362,7 @@ def test_the_commands_train_evaluate_simulate_and_verify(castings: Path, tmp_pat
     split = str(tmp_path / "quick.training/split.csv")
     simulated = runner.invoke(castline, ["lines", "simulate", "--model", str(out), "--split", split, "--defect-share", "0.01", "--json"])
     assert simulated.exit_code == 0, simulated.output
+    assert "has learned" not in simulated.stderr, "the validation pictures"
     assert json.loads(simulated.stdout)["pictures"] == json.loads((out / "manifest.json").read_text())["figures"]["pictures"]
     listed = runner.invoke(castline, ["models", "list", "--root", str(tmp_path), "--json"])
     assert [row["state"] for row in json.loads(listed.output)] == ["verified"]
