@@ -10,12 +10,15 @@ reviews-0003-2026-11-22/
 from __future__ import annotations
 
 import csv
+import fcntl
+import filecmp
 import hashlib
 import json
 import shutil
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -46,8 +49,8 @@ _COLUMNS = ("path", "class", "part", "sha256", "kinds", "boxes", "reviewer", "re
 _FIELD_LABELS = {"line": "Line", "since": "Seen from", "to": "To"}
 
 
-class EmptyDataSetError(ValueError):
-    """Raised if a data set would be empty, or if another person makes a data set at the same moment.
+class DataSetRefusedError(ValueError):
+    """Raised if a data set is not made: it would be empty, it exists already, another one is being made, or the disk is nearly full.
 
     The error message can be shown on a page.
     """
@@ -96,41 +99,73 @@ def parse_selection(form: Mapping[str, Any]) -> DataSetSelection:
 def make_data_set(selection: DataSetSelection, settings: Settings, made_by: str, now: datetime, fetch: FetchPicture) -> DataSet:
     """Writes a data set with the next free number into the folder `review.data_sets` and returns its row.
 
-    Raises EmptyDataSetError if the data set would be empty, or if another person is making a data set. Raises OSError if the folder
-    cannot be written.
+    Only one data set is made at a time. Raises DataSetRefusedError if none is made, and OSError if the folder cannot be written.
     """
     root = settings.review.data_sets
     root.mkdir(parents=True, exist_ok=True)
-    number = _next_number(root)
-    name = f"reviews-{number:04d}-{now:%Y-%m-%d}"
-    partial = root / f".{name}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        written = _write_pictures(partial, selection, settings, fetch)
-        if not written.counts:
-            reasons = ", ".join(f"{count} {reason}" for reason, count in written.left_out.items())
-            raise EmptyDataSetError(
-                f"There is nothing to put into a data set: {reasons or 'none of the selected parts was reviewed'}. Select other parts."
-            )
-        row = DataSet(
-            number=number,
-            name=name,
-            made_at=now,
-            made_by=made_by,
-            selection=selection.as_json(),
-            counts=dict(sorted(written.counts.items())),
-            left_out=dict(sorted(written.left_out.items())),
-            fingerprint=written.fingerprint(),
-        )
-        (partial / "data-set.json").write_text(json.dumps(_describe(row), indent=2) + "\n", encoding="utf-8")
+    with _locked(root):
+        # An interrupted process leaves its folder behind. Nobody else writes now, because of the lock.
+        for left_over in root.glob(".reviews-*.partial"):
+            shutil.rmtree(left_over, ignore_errors=True)
+        number = _next_number(root)
+        name = f"reviews-{number:04d}-{now:%Y-%m-%d}"
+        partial = root / f".{name}.partial"
         try:
-            row.save(force_insert=True)
-        except IntegrityError:
-            raise EmptyDataSetError("Another person made a data set at the same moment. Look at that data set first.") from None
-        partial.replace(root / name)
-        return row
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+            written = _write_pictures(partial, selection, settings, fetch)
+            row = DataSet(
+                number=number,
+                name=name,
+                made_at=now,
+                made_by=made_by,
+                selection=selection.as_json(),
+                counts=dict(sorted(written.counts.items())),
+                left_out=dict(sorted(written.left_out.items())),
+                fingerprint=written.fingerprint(),
+            )
+            _check_new(row, root, partial)
+            (partial / "data-set.json").write_text(json.dumps(_describe(row), indent=2) + "\n", encoding="utf-8")
+            try:
+                row.save(force_insert=True)
+            except IntegrityError:
+                raise DataSetRefusedError("Another person made a data set at the same moment. Look at that data set first.") from None
+            partial.replace(root / name)
+            return row
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def _locked(root: Path) -> Iterator[None]:
+    """Holds the lock of the folder. Raises DataSetRefusedError if another thread or process holds the lock."""
+    with (root / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DataSetRefusedError("A data set is being made at this moment. Wait until it is in the list.") from None
+        yield
+
+
+def _check_new(row: DataSet, root: Path, folder: Path) -> None:
+    """Raises DataSetRefusedError if the data set in `folder` is empty, or equal to an earlier one."""
+    if not row.counts:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in row.left_out.items())
+        raise DataSetRefusedError(
+            f"There is nothing to put into a data set: {reasons or 'none of the selected parts was reviewed'}. Select other parts."
+        )
+    for earlier in DataSet.objects.filter(fingerprint=row.fingerprint):
+        manifest = root / earlier.name / "manifest.csv"
+        # The manifest also holds the types and boxes of the defects. The fingerprint holds only pictures and classes.
+        if earlier.selection == row.selection and manifest.is_file() and filecmp.cmp(manifest, folder / "manifest.csv", shallow=False):
+            raise DataSetRefusedError(f"The data set {earlier.name} has the same parts with the same reviews. Use that data set.")
+
+
+def _check_free_space(folder: Path, keep_free_bytes: int) -> None:
+    free_bytes = shutil.disk_usage(folder).free
+    if free_bytes < keep_free_bytes:
+        raise DataSetRefusedError(
+            f"The disk of the data sets has only {free_bytes // 10**6} MB free, and {keep_free_bytes // 10**6} MB must stay free. "
+            "Ask an administrator to delete old data sets, or select fewer parts."
+        )
 
 
 def stream_zip(folder: Path) -> Iterator[bytes]:
@@ -180,6 +215,7 @@ def _write_pictures(folder: Path, selection: DataSetSelection, settings: Setting
                 continue
             checksum = hashlib.sha256(picture).hexdigest()
             row = _make_manifest_row(part, review, _SUFFIXES[sniff_content_type(picture)], checksum)
+            _check_free_space(folder, review.keep_free_bytes)
             (folder / row[0]).write_bytes(picture)
             manifest.writerow([format_csv_cell(value) for value in row])
             written.add(row[1], checksum)

@@ -815,6 +815,12 @@ class ReviewSettings(Section):
     )
     overdue_hours: float = Field(24, gt=0, le=8760, description="Time, in hours, after which a part that waits for its review is overdue.")
     data_sets: Path = Field(Path("var/data-sets"), description="Folder of the data sets that are made from reviewed parts.")
+    keep_free_bytes: int = Field(
+        5 * 10**9,
+        ge=0,
+        description="Free space that a data set leaves on the disk of `data_sets`, in bytes. Otherwise, the data set is not made. "
+        "The embedded broker begins to delete records at 4 GiB of free space, so choose more than that if both share a disk.",
+    )
     ok_class: ClassName = Field("ok_front", description="Name of the class of good parts in data sets. It begins with `ok`.")
     defect_class: ClassName = Field("def_front", description="Name of the class of bad parts in data sets.")
 

@@ -18,7 +18,7 @@ from PIL import Image
 from models.training.labelled_pictures import find_pictures, read_pictures
 from station.archive.models import Part
 from station.kafka_producer import KafkaUnavailableError
-from station.reviews.data_sets import DataSetSelection, EmptyDataSetError, make_data_set, parse_selection, stream_zip
+from station.reviews.data_sets import DataSetRefusedError, DataSetSelection, make_data_set, parse_selection, stream_zip
 from station.reviews.models import DataSet
 from streams.errors import PictureError
 from streams.settings import Settings
@@ -49,7 +49,7 @@ def jpeg(grey: int) -> bytes:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return SETTINGS.model_copy(update={"review": SETTINGS.review.model_copy(update={"data_sets": tmp_path / "sets"})})
+    return SETTINGS.model_copy(update={"review": SETTINGS.review.model_copy(update={"data_sets": tmp_path / "sets", "keep_free_bytes": 0})})
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def test_the_manifest_can_be_read_by_a_training_run(settings: Settings, store: P
 
 def test_numbers_rise_and_equal_data_sets_have_equal_fingerprints(settings: Settings, store: PictureStore) -> None:
     first = make_data_set(DataSetSelection(), settings, "anna", NOW, store.fetch)
-    second = make_data_set(DataSetSelection(), settings, "anna", NOW + timedelta(days=1), store.fetch)
+    second = make_data_set(DataSetSelection(line="line-1"), settings, "anna", NOW + timedelta(days=1), store.fetch)
     part = make_data_set(DataSetSelection(to=EARLIEST + timedelta(seconds=4)), settings, "anna", NOW, store.fetch)
     assert [first.name, second.name] == ["reviews-0001-2026-11-22", "reviews-0002-2026-11-23"]
     assert first.fingerprint == second.fingerprint != part.fingerprint
@@ -113,14 +113,52 @@ def test_a_data_set_that_the_database_does_not_know_is_not_overwritten(settings:
     DataSet.objects.all().delete()
     second = make_data_set(DataSetSelection(), settings, "anna", NOW, store.fetch)
     assert (first.number, second.number) == (1, 2)
-    assert len(list(settings.review.data_sets.iterdir())) == 2
+    assert len(list(settings.review.data_sets.glob("reviews-*"))) == 2
 
 
 def test_an_empty_selection_leaves_nothing_behind(settings: Settings, store: PictureStore) -> None:
-    with pytest.raises(EmptyDataSetError, match="none of the selected parts was reviewed"):
+    with pytest.raises(DataSetRefusedError, match="none of the selected parts was reviewed"):
         make_data_set(DataSetSelection(line="line-2"), settings, "anna", NOW, store.fetch)
-    assert list(settings.review.data_sets.iterdir()) == []
+    assert [path.name for path in settings.review.data_sets.iterdir()] == [".lock"]
     assert DataSet.objects.count() == 0
+
+
+def test_the_same_data_set_is_not_made_twice_but_a_changed_review_makes_a_new_one(settings: Settings, store: PictureStore) -> None:
+    first = make_data_set(DataSetSelection(), settings, "anna", NOW, store.fetch)
+    with pytest.raises(DataSetRefusedError, match=f"The data set {first.name} has the same parts"):
+        make_data_set(DataSetSelection(), settings, "berta", NOW + timedelta(days=1), store.fetch)
+    assert len(list(settings.review.data_sets.glob("*reviews-*"))) == 1
+    Part.objects.filter(part=2).update(review_kinds=["burr"])
+    assert make_data_set(DataSetSelection(), settings, "anna", NOW, store.fetch).number == 2
+
+
+def test_a_data_set_is_not_made_while_another_one_is_being_made(settings: Settings, store: PictureStore) -> None:
+    refusals = []
+
+    def fetch(part: Part) -> bytes | None:
+        with pytest.raises(DataSetRefusedError, match="being made") as refused:
+            make_data_set(DataSetSelection(), settings, "berta", NOW, store.fetch)
+        refusals.append(refused.value)
+        return store.fetch(part)
+
+    made = make_data_set(DataSetSelection(), settings, "anna", NOW, fetch)
+    assert made.counts == {"def_front": 3, "ok_front": 3}
+    assert refusals
+    assert DataSet.objects.count() == 1
+
+
+def test_what_an_interrupted_process_has_left_behind_is_deleted(settings: Settings, store: PictureStore) -> None:
+    left_over = settings.review.data_sets / ".reviews-0007-2026-11-20.partial"
+    left_over.mkdir(parents=True)
+    make_data_set(DataSetSelection(), settings, "anna", NOW, store.fetch)
+    assert not left_over.exists()
+
+
+def test_a_data_set_leaves_space_on_the_disk(settings: Settings, store: PictureStore) -> None:
+    review = settings.review.model_copy(update={"keep_free_bytes": 10**18})
+    with pytest.raises(DataSetRefusedError, match="MB free"):
+        make_data_set(DataSetSelection(), settings.model_copy(update={"review": review}), "anna", NOW, store.fetch)
+    assert [path.name for path in settings.review.data_sets.iterdir()] == [".lock"]
 
 
 def test_the_zip_file_holds_the_whole_folder(settings: Settings, store: PictureStore) -> None:
