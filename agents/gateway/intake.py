@@ -72,6 +72,7 @@ class CameraFrame:
     - `idempotency_key`: a second frame with the same key is a repeat.
     - `part`: set only by cameras that are triggered for each part.
     - `waited_s`: seconds since the picture arrived, or None if unknown.
+    - `is_arrival`: True if `captured_at` is the time of arrival, because the camera gives no time.
     """
 
     value: bytes
@@ -81,6 +82,7 @@ class CameraFrame:
     idempotency_key: str = ""
     part: PartId | None = None
     waited_s: float | None = 0.0
+    is_arrival: bool = False
     receipt: Future[PictureReceipt] = field(default_factory=Future)
 
 
@@ -248,7 +250,7 @@ class Intake:
         """
         arrived_at = datetime.fromtimestamp(self._clock() - (frame.waited_s or 0.0), UTC)
         if self._uses_arrival and frame.part is None:
-            return replace(frame, captured_at=arrived_at), frame.waited_s is not None
+            return replace(frame, captured_at=arrived_at, is_arrival=True), frame.waited_s is not None
         if is_plausible(frame.captured_at, arrived_at):
             return frame, True
         metrics.picture_times_replaced.labels(self._line).inc()
@@ -271,7 +273,9 @@ class Intake:
             latency.add_picture(time_s)
             if latency.usable_s is None:
                 return [*forgotten, *matcher.release_pictures(), MatchDecision(pending, None)]
-            decisions = matcher.add_picture(pending, time_s - latency.usable_s, self._clock(), len(pending.frame.value))
+            decisions = matcher.add_picture(
+                pending, time_s - latency.usable_s, self._clock(), len(pending.frame.value), is_arrival=pending.frame.is_arrival
+            )
             return forgotten + self._check_latency(decisions, matcher)
 
     def _check_latency(

@@ -29,6 +29,9 @@ _RECENT_GAPS = 32
 _KEPT_PARTS = 2048
 # If this many late pictures in a row have the same delay and fit their parts, the delay is normal, and no sign of a wrong clock.
 _MIN_FITTING = 8
+# Pictures that an outage of the network has held up arrive within this time of each other. The number of compared arrivals is limited.
+_BURST_S = 0.5
+_RECENT_ARRIVALS = 64
 # The report of a part may arrive up to 0.1 s after the part was counted.
 _REPORT_DELAY_S = 0.1
 
@@ -54,6 +57,7 @@ class _WaitingPicture(Generic[Picture]):
 
     The wait usually ends at `expires_s`. It lasts longer if new reports of the board can still decide which part the picture shows.
     If the picture is later than usual, `late_age_s` is the time from `time_s` to its arrival, otherwise None.
+    If `time_s` comes from the arrival of the picture, `arrived_s` is the time of the arrival, otherwise None.
     """
 
     time_s: float
@@ -61,6 +65,7 @@ class _WaitingPicture(Generic[Picture]):
     picture: Picture
     size: int = 0
     late_age_s: float | None = None
+    arrived_s: float | None = None
 
 
 @dataclass
@@ -115,6 +120,8 @@ class Matcher(Generic[Picture]):
         # The pictures that wait for a decision, in the order of arrival.
         self._pictures: list[_WaitingPicture[Picture]] = []
         self._recent_gaps: deque[float] = deque(maxlen=_RECENT_GAPS)
+        # The times of the last pictures whose times come from their arrival.
+        self._arrivals: deque[float] = deque(maxlen=_RECENT_ARRIVALS)
         # The ages of the last matched pictures that were not late. The age of a picture is the time from its `time_s` to its arrival. If
         # the sorter runs on another machine, whose clock is ahead, the ages are negative.
         self._recent_ages: deque[float] = deque(maxlen=_RECENT_GAPS)
@@ -169,8 +176,12 @@ class Matcher(Generic[Picture]):
                 self._recent_gaps.append(later.time_s - earlier.time_s)
         return self.decide_due(now_s)
 
-    def add_picture(self, picture: Picture, time_s: float, now_s: float, size: int = 0) -> list[MatchDecision[Picture]]:
+    def add_picture(
+        self, picture: Picture, time_s: float, now_s: float, size: int = 0, *, is_arrival: bool = False
+    ) -> list[MatchDecision[Picture]]:
         """Adds a picture of `size` bytes and returns the decisions that are due. `time_s` is the picture's time minus the latency.
+
+        `is_arrival` says that this time is the time of arrival, and not a time from the camera.
 
         A picture whose time is in the future gets no part, because the board counts a part before the camera takes its picture.
 
@@ -185,7 +196,10 @@ class Matcher(Generic[Picture]):
             late_age_s = age_s if age_s > usual_s + self._reach_s else None
             if late_age_s is None or not self._is_near(late_age_s, self._doubted_age_s):
                 self._doubted_age_s = None
-        self._pictures.append(_WaitingPicture(time_s, now_s + self._window_s, picture, size, late_age_s))
+        if is_arrival:
+            self._arrivals.append(time_s)
+        arrived_s = now_s if is_arrival else None
+        self._pictures.append(_WaitingPicture(time_s, now_s + self._window_s, picture, size, late_age_s, arrived_s))
         return self.decide_due(now_s)
 
     def decide_due(self, now_s: float, *, is_ending: bool = False) -> list[MatchDecision[Picture]]:
@@ -204,7 +218,7 @@ class Matcher(Generic[Picture]):
                 decision = MatchDecision(waiting.picture, None)
                 self._refused_count += 1
             else:
-                decision = None if follows_doubt else self._decide(waiting, now_s, is_final=is_ending or is_over)
+                decision = None if follows_doubt else self._decide_alone(waiting, now_s, is_final=is_ending or is_over)
             if decision is None:
                 undecided.append(waiting)
             else:
@@ -227,6 +241,7 @@ class Matcher(Generic[Picture]):
         """
         pictures, self._pictures = self._pictures, []
         self._recent_ages.clear()
+        self._arrivals.clear()
         self._doubted_age_s = self._fitting_age_s = None
         return [MatchDecision(waiting.picture, None) for waiting in pictures]
 
@@ -282,6 +297,28 @@ class Matcher(Generic[Picture]):
                 self._doubts += 1
                 self._refused_count = 0
             self._doubted_age_s = age_s
+
+    def _decide_alone(self, waiting: _WaitingPicture[Picture], now_s: float, is_final: bool) -> MatchDecision[Picture] | None:
+        """Decides which part a picture shows. Returns None if the picture must still wait.
+
+        After an outage of the network, pictures that were held up arrive together, and look like pictures of later parts. So a picture
+        whose time is its arrival gets no part if another picture arrived shortly before or after it, or fits the same part.
+        """
+        if waiting.arrived_s is None:
+            return self._decide(waiting, now_s, is_final)
+        reach_s = min(ASSIGNED_SHARE * median(self._recent_gaps), _BURST_S) if self._recent_gaps else _BURST_S
+        index = self._find_nearest(waiting.time_s)
+        part_s = waiting.time_s if index is None else self._parts[index].time_s
+        is_near_part = abs(part_s - waiting.time_s) < reach_s
+        rivals = sum(
+            abs(other_s - waiting.time_s) < reach_s or (is_near_part and abs(other_s - part_s) < reach_s) for other_s in self._arrivals
+        )
+        if rivals > 1:  # The picture itself is one of them.
+            return MatchDecision(waiting.picture, None)
+        # A rival can still arrive.
+        if now_s - waiting.arrived_s < min(reach_s + max(0.0, part_s - waiting.time_s), _BURST_S, self._window_s):
+            return MatchDecision(waiting.picture, None) if is_final else None
+        return self._decide(waiting, now_s, is_final)
 
     def _decide(self, waiting: _WaitingPicture[Picture], now_s: float, is_final: bool) -> MatchDecision[Picture] | None:
         """Decides which part a picture shows. Returns None if the picture must still wait."""

@@ -220,7 +220,8 @@ class _Handlers:
         if len(key) > _MAX_KEY_CHARACTERS:
             raise RequestRefusedError(400, f"expected an Idempotency-Key of at most {_MAX_KEY_CHARACTERS} characters, found {len(key)}")
         picture = await read_picture(request, self._max_bytes, memory.grow)
-        return CameraFrame(picture.value, captured_at, picture.declared_type, idempotency_key=f"key:{key}" if key else "")
+        idempotency_key = f"key:{key}" if key else ""
+        return CameraFrame(picture.value, captured_at, picture.declared_type, idempotency_key=idempotency_key, is_arrival=claimed is None)
 
     async def accept_part(self, request: web.Request) -> web.Response:
         endpoint = self._endpoints.get(request.match_info["line"])

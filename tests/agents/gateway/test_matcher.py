@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from itertools import pairwise
 
 import pytest
@@ -329,3 +330,54 @@ def test_all_pictures_are_decided_once_and_no_part_is_missed_or_matched_twice_or
     for decision in decisions:
         if decision.picture is not None and decision.part is not None:
             assert abs(times[decision.picture] - times[decision.part.part]) <= WINDOW_S
+
+
+def send_through_an_outage(seed: int, *, is_arrival: bool) -> tuple[int, int]:
+    """Sends 40 pictures through a network that fails for some seconds. The kept pictures then arrive 20 to 100 ms after each other.
+
+    Returns how many pictures got their own part, and how many got another one.
+    """
+    draw = random.Random(seed)
+    begin_s = 20 + draw.uniform(0, 1)
+    free_s = begin_s + draw.uniform(0.5, 6)
+    events: list[tuple[float, int, str]] = [(number + 0.02, number, "") for number in range(1, 41)]
+    for number in range(1, 41):
+        arrival_s = number + draw.uniform(-0.05, 0.05)
+        if begin_s <= arrival_s < free_s:
+            arrival_s = free_s = free_s + draw.uniform(0.02, 0.1)
+        events.append((arrival_s, number, str(number)))
+    matcher = make_matcher()
+    decisions: Decisions = []
+    for time_s, number, picture in sorted([*events, *((tick / 20, 0, "") for tick in range(900))]):
+        if picture:
+            decisions += matcher.add_picture(picture, time_s, time_s, is_arrival=is_arrival)
+        elif number:
+            decisions += matcher.add_part(part(number), float(number), time_s)
+        decisions += matcher.decide_due(time_s)
+    own = [decision.picture == str(decision.part.part) for decision in decisions if decision.picture and decision.part]
+    return own.count(True), own.count(False)
+
+
+def test_pictures_that_arrive_together_after_an_outage_get_no_part_of_another_casting() -> None:
+    results = [send_through_an_outage(seed, is_arrival=True) for seed in range(200)]
+    assert sum(wrong for _, wrong in results) == 0
+    assert min(right for right, _ in results) >= 30, "the pictures before and after the outage get their parts"
+    with_own_times = [send_through_an_outage(seed, is_arrival=False) for seed in range(200)]
+    assert sum(wrong for _, wrong in with_own_times) > 0, "the test has outages that would do harm"
+
+
+def test_a_part_for_which_two_arrivals_compete_gets_none() -> None:
+    matcher = make_matcher()
+    for number in range(1, 4):
+        matcher.add_part(part(number), float(number), float(number))
+    assert matcher.add_picture("a", 2.85, 2.85, is_arrival=True) == []
+    assert {decision.part for decision in matcher.add_picture("b", 3.15, 3.15, is_arrival=True)} == {None}
+
+
+def test_an_arrival_without_a_rival_gets_its_part_after_a_quarter_of_the_spacing() -> None:
+    matcher = make_matcher()
+    for number in range(1, 4):
+        matcher.add_part(part(number), float(number), float(number))
+    assert matcher.add_picture("a", 3.01, 3.01, is_arrival=True) == []
+    assert matcher.decide_due(3.24) == []
+    assert matcher.decide_due(3.27) == [MatchDecision("a", part(3))]
