@@ -216,8 +216,12 @@ def test_with_the_time_of_arrival_a_picture_that_waited_has_the_time_at_which_it
     line = CameraLine(tmp_path / "spool", settings)
     for number in (1, 2, 3):
         line.intake.report_part(PartId("line-1", 9, number), now - timedelta(seconds=9.2 - 3 * number))
-    receipt = line.accept(CameraFrame(JPEG, now, waited_s=3.0))
-    assert receipt == PictureReceipt(PartId("line-1", 9, 2))
+    frame = CameraFrame(JPEG, now, waited_s=3.0)
+    line.intake.accept(frame)
+    assert not frame.receipt.done(), "another picture can follow, which arrived at the same time"
+    time.sleep(0.5)
+    line.intake.decide_due()
+    assert frame.receipt.result(0) == PictureReceipt(PartId("line-1", 9, 2))
     assert not line.accept(CameraFrame(JPEG, now, waited_s=None)).is_matched
     line.stop()
 

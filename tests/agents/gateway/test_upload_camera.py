@@ -250,6 +250,16 @@ async def test_an_upload_gets_the_part_that_was_reported_for_its_time(url: str, 
     assert third["part"] == "timed:12:3"
 
 
+@pytest.mark.asyncio
+async def test_uploads_without_a_time_that_arrive_together_get_no_part(url: str, plant: UploadPlant) -> None:
+    now = datetime.now(UTC)
+    for number in range(1, 4):
+        report_at = now + timedelta(seconds=2 * (number - 3))
+        assert (await post(url, "/lines/timed/parts", PARTS, json=report(number, report_at)))[0] == 202
+    answers = await asyncio.gather(*(post(url, "/lines/timed/pictures", UPLOAD) for _ in range(2)))
+    assert [body["matched"] for _, body in answers] == [False, False]
+
+
 async def send(url: str, method: str = "POST", path: str = "/lines/http/pictures", **options: Any) -> tuple[int, dict[str, Any]]:
     """Sends a request with the line's token as Basic password, as cameras do, unless `options` say otherwise."""
     headers = {"Authorization": encode_basic_auth("camera", "let-me-in"), **options.pop("headers", {})}
