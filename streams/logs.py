@@ -13,29 +13,36 @@ from streams.secrets import mask_secrets
 from streams.settings import ServiceSettings
 
 # These libraries log a message for each failed try or each malformed request.
-_REPEATING_LIBRARIES = ("kafka", "aiokafka", "aiohttp")
+_CLIENT_LIBRARIES = ("kafka", "aiokafka", "aiohttp")
+_REPEATING_LIBRARIES = (*_CLIENT_LIBRARIES, "django", "uvicorn")
 _REPEAT_INTERVAL_S = 10.0
+_MAX_KINDS = 1000
+# A longer message of these libraries, and a longer line of a traceback, is cut off, because a stranger may have sent its text.
+_MAX_CHARACTERS = 1024
 
 
 class RepeatFilter(logging.Filter):
     """Logs the same message of a library only once in `interval_s` seconds. The next such message says how many were left out.
 
     Without the filter, the Kafka clients log hundreds of messages a second while Kafka does not answer, and the gateway's web server logs a
-    traceback for each malformed request. The same text with another kind of error is another message.
+    traceback for each malformed request. The station's web server logs each unknown path and each wrong host name. Two messages are the
+    same if they have the same template, the same kind of error and the same HTTP status.
     """
 
     def __init__(self, interval_s: float = _REPEAT_INTERVAL_S, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self._interval_s = interval_s
         self._clock = clock
-        self._passed_at_s: dict[tuple[str, str, str], float] = {}
-        self._left_out: dict[tuple[str, str, str], int] = {}
+        self._passed_at_s: dict[tuple[str, ...], float] = {}
+        self._left_out: dict[tuple[str, ...], int] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.name.partition(".")[0] not in _REPEATING_LIBRARIES:
             return True
-        kind = record.exc_info[0] if record.exc_info else None
-        message = record.name, str(record.msg), kind.__name__ if kind else ""
+        message = _find_kind(record)
+        if len(self._passed_at_s) > _MAX_KINDS:
+            self._passed_at_s.clear()
+            self._left_out.clear()
         if self._clock() - self._passed_at_s.get(message, float("-inf")) < self._interval_s:
             self._left_out[message] = self._left_out.get(message, 0) + 1
             return False
@@ -45,15 +52,31 @@ class RepeatFilter(logging.Filter):
         return True
 
 
+def _find_kind(record: logging.LogRecord) -> tuple[str, ...]:
+    """Returns what makes a message differ from others: its logger, template, kind of error and HTTP status."""
+    error = record.exc_info[0] if record.exc_info else None
+    # Django logs a refused request under a logger for each kind of refusal, such as django.security.DisallowedHost, and without a template.
+    template = "" if record.name.startswith("django.security") and not record.args else str(record.msg)
+    return record.name, template, error.__name__ if error else "", str(getattr(record, "status_code", ""))
+
+
 class SecretFilter(logging.Filter):
-    """Removes the secrets of the settings, and passwords in addresses, from each message and traceback of the log."""
+    """Removes the secrets of the settings, and passwords in addresses, from each message and traceback of the log. Cuts long texts off."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         record.msg, record.args = mask_secrets(_format_message(record)), ()
+        if record.name.partition(".")[0] in _REPEATING_LIBRARIES:
+            record.msg = _cut(record.msg)
         if record.exc_info:
-            record.exc_text = mask_secrets(logging.Formatter().formatException(record.exc_info))
+            lines = mask_secrets(logging.Formatter().formatException(record.exc_info)).splitlines()
+            record.exc_text = "\n".join(_cut(line) for line in lines)
             record.exc_info = None
         return True
+
+
+def _cut(text: str) -> str:
+    left_out = len(text) - _MAX_CHARACTERS
+    return text if left_out <= 0 else f"{text[:_MAX_CHARACTERS]} (and {left_out} characters more)"
 
 
 def _format_message(record: logging.LogRecord) -> str:
@@ -84,7 +107,7 @@ def configure_logs(service: ServiceSettings, role: str) -> None:
     root.handlers[:] = [handler]
     root.setLevel(service.log_level.upper())
     # At level info, these libraries would log every connection and every fetch from Kafka.
-    for name in (*_REPEATING_LIBRARIES, "faust", "mode", "asyncio", "urllib3", "fsspec"):
+    for name in (*_CLIENT_LIBRARIES, "faust", "mode", "asyncio", "urllib3", "fsspec"):
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
     # kafka-python warns at each connection without TLS. The warning is hidden, because SCRAM sends no password over the connection, and
     # because the embedded broker listens on loopback only.

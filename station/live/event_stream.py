@@ -108,33 +108,56 @@ class Viewer:
     session: str
 
 
+@dataclass(eq=False)
+class OpenStream:
+    """An open event stream. `is_displaced` becomes True when the stream must end in favour of another account."""
+
+    viewer: Viewer
+    is_displaced: bool = False
+
+
 class OpenStreams:
-    """Counts the open event streams: of all viewers, of each account and of each session. All methods are called in the event loop."""
+    """The open event streams, oldest first, and the limits of their number. All methods are called in the event loop.
+
+    At the limit for all people, the account with the most streams gives one to an account that has at least two fewer.
+    """
 
     def __init__(self) -> None:
-        self._viewers: Counter[Viewer] = Counter()
+        self._streams: list[OpenStream] = []
 
     @property
     def count(self) -> int:
-        return self._viewers.total()
+        return len(self._streams)
 
     def find_refusal(self, viewer: Viewer) -> str:
         """Returns why `viewer` cannot open a further stream, or "" if it can."""
-        if self._viewers[viewer] >= MAX_SESSION_STREAMS:
+        accounts = self._count_accounts()
+        if sum(stream.viewer == viewer for stream in self._streams) >= MAX_SESSION_STREAMS:
             return f"{MAX_SESSION_STREAMS} live pages are open in this browser. Close one, then reload this page."
-        if sum(count for other, count in self._viewers.items() if other.account == viewer.account) >= MAX_ACCOUNT_STREAMS:
+        if accounts[viewer.account] >= MAX_ACCOUNT_STREAMS:
             return f"{MAX_ACCOUNT_STREAMS} live pages are open for this account. Close one, or log in with another account."
-        if self.count >= MAX_STREAMS:
+        if self.count >= MAX_STREAMS and max(accounts.values()) < accounts[viewer.account] + 2:
             return "Too many live pages are open at this station. Close one, then reload this page."
         return ""
 
-    def add(self, viewer: Viewer) -> None:
-        self._viewers[viewer] += 1
+    def add(self, viewer: Viewer) -> OpenStream:
+        """Adds a stream. At the limit for all people, displaces the newest stream of the account with the most streams."""
+        if self.count >= MAX_STREAMS:
+            [(account, _)] = self._count_accounts().most_common(1)
+            newest = next(stream for stream in reversed(self._streams) if stream.viewer.account == account)
+            newest.is_displaced = True
+            self._streams.remove(newest)
+        stream = OpenStream(viewer)
+        self._streams.append(stream)
+        return stream
 
-    def remove(self, viewer: Viewer) -> None:
-        self._viewers[viewer] -= 1
-        if not self._viewers[viewer]:
-            del self._viewers[viewer]
+    def remove(self, stream: OpenStream) -> None:
+        """Removes a stream. Does nothing if the stream was displaced."""
+        if not stream.is_displaced:
+            self._streams.remove(stream)
+
+    def _count_accounts(self) -> Counter[int]:
+        return Counter(stream.viewer.account for stream in self._streams)
 
 
 open_streams = OpenStreams()
@@ -152,11 +175,15 @@ async def stream_events(
     if refusal := open_streams.find_refusal(viewer):
         yield _format_event("status", render_to_string("station/live/_status.html", {"trouble": refusal}))
         return
-    open_streams.add(viewer)
+    stream = open_streams.add(viewer)
     try:
         sent_revisions: dict[str, tuple[int, int]] = {}
         tick = 0
         while not is_stopping():
+            if stream.is_displaced:
+                displaced = "Too many live pages are open, and most of them for this account. Close some, then reload this page."
+                yield _format_event("status", render_to_string("station/live/_status.html", {"trouble": displaced}))
+                return
             if tick % _STATUS_TICKS == 0:
                 if tick and tick % _PERMISSION_TICKS == 0 and not await is_permitted():
                     logged_out = "You were logged out. Reload the page."
@@ -171,7 +198,7 @@ async def stream_events(
             tick += 1
             await asyncio.sleep(TICK_S)
     finally:
-        open_streams.remove(viewer)
+        open_streams.remove(stream)
 
 
 def _format_event(name: str, html: str) -> bytes:

@@ -56,14 +56,12 @@ def test_the_stream_ends_when_the_station_stops(consumer: LiveConsumer) -> None:
 
 
 def test_too_many_open_live_pages_are_refused(operator: Client) -> None:
-    viewers = [Viewer(-number, "") for number in range(MAX_STREAMS)]
-    for viewer in viewers:
-        open_streams.add(viewer)
+    streams = [open_streams.add(Viewer(-number, "")) for number in range(MAX_STREAMS)]
     try:
         response = operator.get("/live/events")
     finally:
-        for viewer in viewers:
-            open_streams.remove(viewer)
+        for stream in streams:
+            open_streams.remove(stream)
     assert response.status_code == 503
     assert "Too many live pages" in response.content.decode()
 
@@ -73,12 +71,45 @@ def test_a_session_and_an_account_have_limits_of_their_own() -> None:
     for number in range(MAX_ACCOUNT_STREAMS):
         viewer = Viewer(1, f"session {number // MAX_SESSION_STREAMS}")
         assert streams.find_refusal(viewer) == ""
-        streams.add(viewer)
+        newest = streams.add(viewer)
     assert "in this browser" in streams.find_refusal(Viewer(1, "session 0"))
     assert "for this account" in streams.find_refusal(Viewer(1, "one more session"))
     assert streams.find_refusal(Viewer(2, "session of another account")) == ""
-    streams.remove(Viewer(1, "session 0"))
-    assert streams.find_refusal(Viewer(1, "session 0")) == ""
+    streams.remove(newest)
+    assert streams.find_refusal(newest.viewer) == ""
+
+
+def test_two_accounts_cannot_take_all_live_pages() -> None:
+    streams = OpenStreams()
+    opened = [streams.add(Viewer(number % 2, f"session {number // MAX_SESSION_STREAMS}")) for number in range(MAX_STREAMS)]
+    assert streams.find_refusal(Viewer(2, "a")) == ""
+    other = streams.add(Viewer(2, "a"))
+    displaced = [stream for stream in opened if stream.is_displaced]
+    assert displaced == opened[-2:-1], "the newest stream of the account with the most streams"
+    assert streams.count == MAX_STREAMS
+    assert "Too many live pages" in streams.find_refusal(Viewer(0, "b")), "an account gets no streams of an account with as many"
+    for stream in (*opened, other):
+        streams.remove(stream)
+    assert streams.count == 0
+
+
+def test_a_displaced_live_page_says_so_and_ends(consumer: LiveConsumer) -> None:
+    async def is_permitted() -> bool:
+        return True
+
+    async def collect() -> list[bytes]:
+        opened = [open_streams.add(Viewer(number, "")) for number in range(MAX_STREAMS - 2)]
+        opened.append(open_streams.add(Viewer(-1, "")))
+        page = stream_events(CardRenderer(consumer), None, Viewer(-1, ""), lambda: False, is_permitted)
+        await anext(page)
+        opened.append(open_streams.add(Viewer(-2, "")))
+        events = [event async for event in page]
+        for stream in opened:
+            open_streams.remove(stream)
+        return events
+
+    assert b"most of them for this account" in asyncio.run(asyncio.wait_for(collect(), 20))[-1]
+    assert open_streams.count == 0
 
 
 def test_a_card_is_rendered_less_often_on_a_busy_machine(consumer: LiveConsumer) -> None:
