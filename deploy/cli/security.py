@@ -111,12 +111,13 @@ def check_listeners(settings: Settings) -> Iterator[SecurityFinding]:
         yield SecurityFinding(
             "high", "The station accepts requests for every host name.", "Write only the host names of the station into station.hosts."
         )
-    if station.proxies and any(ipaddress.ip_network(network, strict=False).prefixlen == 0 for network in station.trusted_proxies):
-        yield SecurityFinding(
-            "high",
-            "station.trusted_proxies contains all addresses, so every client can pretend to have another address.",
-            "Name only your own proxies in station.trusted_proxies.",
-        )
+    for name, server in (("station", station), ("gateway", gateway)):
+        if server.proxies and any(ipaddress.ip_network(network, strict=False).prefixlen == 0 for network in server.trusted_proxies):
+            yield SecurityFinding(
+                "high",
+                f"{name}.trusted_proxies contains all addresses, so every client can pretend to have another address.",
+                f"Name only your own proxies in {name}.trusted_proxies.",
+            )
     if not is_loopback(gateway.host):
         yield SecurityFinding(
             "medium",

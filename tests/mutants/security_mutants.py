@@ -35,6 +35,13 @@ SECURITY_MUTANTS = (
         f"{_TEST_ACCESS} -k without_a_password",
     ),
     Mutant(
+        "password of the user broker goes to any program at the port",
+        "deploy/kafka/broker.py",
+        "        if not self._is_listening():\n            raise ConnectionRefusedError",
+        "        if False:\n            raise ConnectionRefusedError",
+        "tests/security/test_ports.py -k gets_no_password",
+    ),
+    Mutant(
         "wrong signature accepted",
         _SIGNATURES,
         "        except InvalidSignature:\n            continue\n",
@@ -152,7 +159,28 @@ SECURITY_MUTANTS = (
         "for suffix in ())",
         _TEST_PRIVATE,
     ),
+    Mutant(
+        "others may write what the plant trusts",
+        _PRIVATE,
+        "    replaceable = find_replaceable_paths(settings, settings_file)\n",
+        "    replaceable: list[Path] = []\n",
+        _TEST_PRIVATE,
+    ),
     # 6. Log-in
+    Mutant(
+        "wrong tokens at the gateway are not delayed",
+        "agents/gateway/token_check.py",
+        "        wait_s = self._find_wait_s(network)\n",
+        "        wait_s = 0.0\n",
+        "tests/agents/gateway/test_token_check.py",
+    ),
+    Mutant(
+        "right token accepted during a delay, which shows which guess is right",
+        "agents/gateway/token_check.py",
+        "        if (is_known or not wait_s) and hmac",
+        "        if hmac",
+        "tests/agents/gateway/test_token_check.py",
+    ),
     Mutant(
         "X-Forwarded-For believed from everybody",
         "streams/client_address.py",
@@ -260,6 +288,13 @@ SECURITY_MUTANTS = (
         "            if identity not in self._found:\n",
         "            if True:\n",
         _TEST_REGISTRY,
+    ),
+    Mutant(
+        "copies of a version's files are not compared with the manifest",
+        _REGISTRY,
+        "    expect_checksum(digest.hexdigest(), entry, str(source))\n",
+        "",
+        "tests/security/test_exchanged_versions.py",
     ),
     Mutant(
         "unsigned manifest accepted",

@@ -25,6 +25,7 @@ from tests.security.test_private_files import run_castline, write_settings
         ("station", {"host": "0.0.0.0"}, "without TLS"),
         ("station", {"hosts": ["*"]}, "every host name"),
         ("station", {"proxies": 1, "trusted_proxies": ["0.0.0.0/0"]}, "pretend to have another address"),
+        ("gateway", {"proxies": 1, "trusted_proxies": ["::/0"]}, "gateway.trusted_proxies"),
         ("gateway", {"host": "192.0.2.1"}, "passwords of cameras"),
         ("service", {"host": "::"}, "metrics and health pages"),
         ("kafka", {"bootstrap": "kafka.plant.example:9092"}, "not encrypted"),
