@@ -15,6 +15,7 @@ from django.conf import settings as django_settings
 
 from streams.atomic_file import make_public_folder
 from streams.errors import SettingsError
+from streams.secrets import remember_secret
 from streams.settings import Settings, StationSettings
 
 _HERE = Path(__file__).parent
@@ -240,4 +241,5 @@ def read_secret_key(station: StationSettings) -> str:
             f"station.secret_key_file: the key in {file} has {len(key)} characters. Delete the file, so that a new key is made, "
             f"or write a key of at least {MIN_KEY_CHARACTERS} characters into it."
         )
+    remember_secret(key)
     return key

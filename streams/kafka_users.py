@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import get_args
 
 from streams.errors import BrokerError
+from streams.secrets import remember_secret
 from streams.settings import BrokerSettings, KafkaRole, Settings
 
 ROLES: tuple[KafkaRole, ...] = get_args(KafkaRole)
@@ -94,4 +95,5 @@ def read_login(settings: Settings) -> KafkaLogin:
         raise KafkaLoginError(
             f"The file {file}, which must hold the password of a Kafka user, is empty. Delete it, and restart the broker."
         )
+    remember_secret(password)
     return KafkaLogin(security, name_user(settings, settings.role), password)

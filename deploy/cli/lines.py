@@ -27,6 +27,7 @@ from streams.errors import ModelError, SettingsError
 from streams.identity import format_time
 from streams.live_line_settings import LiveSettingsByLine, publish_live_line_settings, read_live_line_settings
 from streams.model_choices import ModelChoices, read_model_choices
+from streams.printable import make_printable
 from streams.records import MAX_REGIONS, MIN_REGION_AREA, LiveLineSettings, Region, RegionPoint
 from streams.settings import Settings, load_settings
 
@@ -108,7 +109,7 @@ def show(file: Path | None, line: str | None, parts_per_hour: float, as_json: bo
         click.echo(json.dumps(rows, indent=2))
         return
     for row in rows:
-        click.echo("\n".join(_format_line(row)))
+        click.echo("\n".join(map(make_printable, _format_line(row))))
 
 
 @command.command("set")

@@ -18,6 +18,7 @@ from streams.errors import CastlineError, ModelError
 from streams.identity import format_time
 from streams.live_line_settings import LiveSettingsByLine, read_live_line_settings
 from streams.model_choices import ALL_LINES, EffectiveModel, ModelChoices, publish_model_choice, read_model_choices
+from streams.printable import make_printable
 from streams.records import ModelChoice
 from streams.settings import Settings, load_settings
 
@@ -115,7 +116,8 @@ def status(file: Path | None, as_json: bool) -> int:
             shadow = f", shadow {row['shadow']}" if row["shadow"] else ""
             by = f", by {row['chosen_by']} at {row['chosen_at']}" if row["chosen_by"] else ""
             previous = f", before it {', '.join(row['previous'])}" if row["previous"] else ""
-            click.echo(f"{row['line']}: {row['version']}{shadow} (chosen for {row['chosen_for']}{by}{previous}); {row['state']}")
+            text = f"{row['line']}: {row['version']}{shadow} (chosen for {row['chosen_for']}{by}{previous}); {row['state']}"
+            click.echo(make_printable(text))
             for note in (row["decoder"], row["training_pictures"]):
                 if note:
                     click.echo(f"  {note}")
@@ -134,7 +136,7 @@ def _publish(settings: Settings, choices: ModelChoices, record: ModelChoice) -> 
     lines = "all lines for which no model was chosen separately" if record.line == ALL_LINES else record.line
     shadow = f", with {record.shadow} as its shadow" if record.shadow else ""
     earlier = f"before: {before.version}" if before.version != record.version else "as before"
-    click.echo(f"{lines}: {record.version} is chosen{shadow} ({earlier})")
+    click.echo(make_printable(f"{lines}: {record.version} is chosen{shadow} ({earlier})"))
 
 
 def _find_changed_lines(settings: Settings, choices: ModelChoices, key: str) -> list[str]:

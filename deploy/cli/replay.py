@@ -20,6 +20,7 @@ from streams.identity import make_header_map
 from streams.kafka import read_to_end
 from streams.live_line_settings import read_live_line_settings
 from streams.object_store import ObjectStore
+from streams.printable import make_printable
 from streams.record_producer import ConsumedRecord
 from streams.record_reader import read_broker_time, read_record
 from streams.records import Verdict
@@ -169,7 +170,7 @@ def format_report(report: ReplayReport) -> str:
             f"{part.part}  {was.label} ({_format_probability(was.probability)}, {was.model}) -> "
             f"{now.label} ({_format_probability(now.probability)})"
         )
-    return "\n".join(lines)
+    return "\n".join(map(make_printable, lines))
 
 
 def _format_probability(probability: float | None) -> str:

@@ -21,6 +21,7 @@ from streams.kafka import find_unknown_host, make_client_arguments, open_client
 from streams.kafka_users import ROLES, find_password_dir, has_users, read_login
 from streams.live_line_settings import publish_live_line_settings, read_live_line_settings
 from streams.model_choices import publish_model_choice, read_model_choices
+from streams.printable import make_printable
 from streams.settings import KafkaRole, Settings, load_settings
 from streams.signatures import SIGNING_ROLES, create_keys
 
@@ -100,7 +101,7 @@ def create_acls(file: Path | None, passwords: bool, remove_others: bool) -> None
             superfluous = [rule for rule in access.compare_access(admin, settings).superfluous if rule.user != access.EVERYONE]
             access.remove_access(admin, superfluous)
             for rule in superfluous:
-                click.echo(f"removed: {rule}")
+                click.echo(make_printable(f"removed: {rule}"))
 
 
 @acls.command("describe")
@@ -120,7 +121,7 @@ def describe_acls(file: Path | None, as_json: bool) -> None:
     width = max(len(rule.user) for rule, _ in rows)
     for rule, state in rows:
         name = f"{rule.name}{'*' if rule.is_prefix else ''}"
-        click.echo(f"{rule.user:{width}}  {rule.operation:16}  {rule.resource:7}  {name:44}  {state}")
+        click.echo(make_printable(f"{rule.user:{width}}  {rule.operation:16}  {rule.resource:7}  {name:44}  {state}"))
 
 
 @acls.command("check")
@@ -131,9 +132,9 @@ def check_acls(file: Path | None) -> int:
     with open_admin(settings) as admin:
         difference = access.compare_access(admin, settings)
     for rule in difference.missing:
-        click.echo(f"missing: {rule}")
+        click.echo(make_printable(f"missing: {rule}"))
     for rule in difference.superfluous:
-        click.echo(f"too much: {rule}")
+        click.echo(make_printable(f"too much: {rule}"))
     if not difference.missing and not difference.superfluous:
         click.echo(f"{len(access.declare_access(settings))} ACLs as declared")
         return 0
@@ -170,7 +171,7 @@ def sign(file: Path | None, yes: bool) -> int:
     choices = read_model_choices(unchecked, "topics").by_key
     lines = read_live_line_settings(unchecked, "topics").by_line
     for record in (*choices.values(), *lines.values()):
-        click.echo(record.encode().decode())
+        click.echo(make_printable(record.encode().decode()))
     if not yes:
         click.confirm(f"Sign these {len(choices) + len(lines)} records?", abort=True)
     # People go on working while this command waits. Read the records again, so that an old record does not replace a newer one.
@@ -185,7 +186,7 @@ def sign(file: Path | None, yes: bool) -> int:
         if present_lines.get(line) == live:
             publish_live_line_settings(settings, live, "command")
     for subject in changed:
-        click.echo(f"{subject} has changed in the meantime and was not signed. Call the command again.", err=True)
+        click.echo(make_printable(f"{subject} has changed in the meantime and was not signed. Call the command again."), err=True)
     return int(bool(changed))
 
 

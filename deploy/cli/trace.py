@@ -13,6 +13,7 @@ import click
 from streams.errors import IdentityError, RecordError
 from streams.identity import PartId, format_time, make_header_map, read_part_id
 from streams.kafka import read_to_end
+from streams.printable import make_printable
 from streams.record_reader import read_broker_time, read_record
 from streams.records import Sorting, Verdict
 from streams.settings import Settings, load_settings
@@ -36,7 +37,7 @@ def command(file: Path | None, part: str, as_json: bool) -> int:
     if as_json:
         click.echo(json.dumps([{"at": format_time(step.at), "what": step.what, **step.detail} for step in steps], indent=2))
     elif steps:
-        click.echo("\n".join(format_steps(steps)))
+        click.echo("\n".join(map(make_printable, format_steps(steps))))
     else:
         click.echo(
             f"The topics hold no record of part {part_id}. No camera photographed the part, or Kafka has deleted its records.",

@@ -30,6 +30,7 @@ from streams.kafka import open_client
 from streams.kafka_access import create_access, set_passwords
 from streams.kafka_users import ACCESS_MARKER, PASSWORD_FOLDER, ROLES, broker_password_dir, has_users
 from streams.port_holder import describe_holder
+from streams.secrets import remember_secret
 from streams.settings import BrokerSettings, Settings
 
 # All embedded brokers have this cluster id. A broker refuses a data folder with another id.
@@ -354,6 +355,7 @@ def _read_or_make_password(file: Path) -> str:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         password = secrets.token_urlsafe(32)
         write_atomically(file, password + "\n", mode=0o600)
+    remember_secret(password)
     return password
 
 

@@ -18,7 +18,7 @@ from django.contrib.auth import login
 from django.contrib.auth.models import User
 from django.contrib.auth.validators import UnicodeUsernameValidator
 from django.core.exceptions import ValidationError
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, resolve_url
 from django.urls import reverse
@@ -116,7 +116,7 @@ def finish(request: HttpRequest) -> HttpResponse:
         return render_error_page(request, 403, "No log-in", sentence)
     try:
         claims = _fetch_claims(request, settings)
-        user = _find_or_make_user(settings, claims)
+        user = find_or_make_user(settings, claims)
     except LogInRefusedError as refusal:
         AuditEntry.record(None, "log-in failed", "(by OpenID Connect)", reason=refusal.reason)
         return render_error_page(request, 403, "No log-in", str(refusal))
@@ -204,9 +204,20 @@ def _find_role(settings: OidcSettings, claims: Mapping[str, Any]) -> Role:
     return role
 
 
+def find_or_make_user(settings: OidcSettings, claims: Mapping[str, Any]) -> User:
+    """Returns the account of the person, with the role that the token names. Makes the account at the first log-in.
+
+    Raises LogInRefusedError if the person may not log in.
+    """
+    try:
+        return _find_or_make_user_once(settings, claims)
+    except IntegrityError:
+        # Another log-in has made an account with this person or this name in the meantime. The second attempt finds this account.
+        return _find_or_make_user_once(settings, claims)
+
+
 @transaction.atomic
-def _find_or_make_user(settings: OidcSettings, claims: Mapping[str, Any]) -> User:
-    """Returns the account of the person, with the role that the token names. Makes the account at the first log-in."""
+def _find_or_make_user_once(settings: OidcSettings, claims: Mapping[str, Any]) -> User:
     role, subject = _find_role(settings, claims), str(claims["sub"])
     identity = OidcIdentity.objects.select_related("user").filter(issuer=settings.issuer, subject=subject).first()
     user = identity.user if identity else _make_user(settings, subject, str(claims.get(settings.name_claim, "")), role)

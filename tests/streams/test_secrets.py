@@ -11,11 +11,13 @@ import tomli_w
 from click.testing import CliRunner
 
 from deploy.cli.settings import command
+from station.configuration import read_secret_key
 from streams.errors import SettingsError
 from streams.health import HealthServer, ProcessHealth, ProgressWatchdog
+from streams.kafka_users import read_login
 from streams.logs import SecretFilter
 from streams.secrets import SecretAddress, mask_address, mask_secrets
-from streams.settings import ServiceSettings, load_settings
+from streams.settings import ServiceSettings, Settings, StationSettings, load_settings
 from tests.processes import get_page
 
 CAMERA = "rtsp://admin:cam-Passw0rd@camera-1.plant:554/stream?user=admin&password=q-Passw0rd"
@@ -107,6 +109,18 @@ def test_a_password_of_any_characters_is_taken_and_hidden(tmp_path: Path, passwo
     file.write_text(tomli_w.dumps({"lines": [{"name": "line-1", "camera": camera}]}))
     load_settings(file, {})
     assert mask_secrets(f"401 for {camera['address']} with {password}") == "401 for rtsp://***@camera-1.plant/stream with ***"
+
+
+def test_the_kafka_password_of_a_role_is_hidden(tmp_path: Path) -> None:
+    (tmp_path / "inspector").write_text("role-Passw0rd\n")
+    kafka = {"bootstrap": "kafka.plant:9093", "security": "sasl-tls", "password_dir": tmp_path}
+    login = read_login(Settings.model_validate({"kafka": kafka}).for_role("inspector"))
+    assert mask_secrets(f"401 for {login.username} with {login.password}") == "401 for castline-inspector with ***"
+
+
+def test_the_key_of_the_station_in_a_file_is_hidden(tmp_path: Path) -> None:
+    key = read_secret_key(StationSettings(secret_key_file=tmp_path / "key"))
+    assert mask_secrets(f"the key is {key}") == "the key is ***"
 
 
 def test_a_wrong_call_of_the_log_stops_nothing() -> None:

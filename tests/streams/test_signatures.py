@@ -232,3 +232,20 @@ def test_forged_model_choices_and_deletions_have_no_effect_and_old_ones_can_be_s
     producer.send(topic, "*", new.encode())
     producer.close()
     assert read_model_choices(secured, "test").by_key == {"*": new}
+
+
+def test_a_record_that_is_shown_before_it_is_signed_cannot_control_the_terminal(
+    make_settings: MakeSettings, keys: Keys, tmp_path: Path
+) -> None:
+    plain = make_settings()
+    # U+009B begins an escape sequence, and U+202E reverses the letters behind it. JSON leaves both as they are.
+    odd = ModelChoice(line="*", version="old", chosen_by="\u009b2Janna\u202e", chosen_at=datetime.now(UTC))
+    publish_model_choice(plain, odd, "command")
+    file = tmp_path / "castline.toml"
+    secured = plain.model_copy(update={"signing": keys.settings("administrator").signing})
+    sections = {"kafka", "topics", "signing", "lines"}
+    file.write_text(tomli_w.dumps(secured.model_dump(mode="json", exclude_none=True, include=sections)))
+    for command in (("topics", "sign", "--yes"), ("models", "status")):
+        output = CliRunner().invoke(castline, ["--settings", str(file), *command], standalone_mode=False).output
+        assert "\ufffd" in output, command
+        assert all(letter.isprintable() for line in output.split("\n") for letter in line), (command, output)

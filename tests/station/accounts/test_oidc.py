@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,8 +22,35 @@ from station.accounts.access import get_role
 from station.accounts.models import AuditEntry
 from station.configuration import make_django_settings
 from streams.settings import OidcSettings, Settings
+from tests.postgres import PostgreSQL
 from tests.station.accounts.oidc_provider import CLIENT, SECRET, OidcProvider, running_provider, sign_with_text
 from tests.station.conftest import PASSWORD, SETTINGS, MakeAccount
+
+# Two threads log the same person in. Both have found no account before one of them makes the account.
+_TWO_FIRST_LOG_INS = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
+from streams.settings import OidcSettings, load_settings
+from station.configuration import configure
+configure(load_settings(Path(sys.argv[1])))
+from station.accounts.models import AuditEntry
+from station.accounts.oidc import find_or_make_user
+from station.archive.database import migrate_database
+migrate_database()
+together = Barrier(2)
+class Claims(dict):
+    def get(self, name, default=None):
+        if name == "preferred_username":
+            together.wait(60)
+        return super().get(name, default)
+def log_in(_):
+    claims = Claims(sub="7", preferred_username="berta", roles=["castline-operator"])
+    return find_or_make_user(OidcSettings(issuer="https://provider.test"), claims).username
+with ThreadPoolExecutor(2) as threads:
+    print(*threads.map(log_in, range(2)), AuditEntry.objects.filter(action="account made").count())
+"""
 
 
 def with_oidc(oidc: OidcSettings) -> Settings:
@@ -72,6 +102,20 @@ def test_a_person_logs_in_and_gets_the_role_of_the_token(visitor: Client, provid
 
 def test_the_log_in_never_redirects_to_another_site(visitor: Client, provider: OidcProvider) -> None:
     assert log_in(visitor, provider, next="https://evil.example/")["Location"] == "/"
+
+
+@pytest.mark.real
+def test_two_first_log_ins_of_a_person_at_once_make_one_account_on_postgresql(tmp_path: Path) -> None:
+    postgresql = PostgreSQL()
+    try:
+        file = tmp_path / "castline.toml"
+        file.write_text(
+            f'[station]\ndatabase = "postgresql://castline@127.0.0.1:{postgresql.port}/postgres"\nsecret_key_file = "{tmp_path}/key"\n'
+        )
+        done = subprocess.run([sys.executable, "-c", _TWO_FIRST_LOG_INS, file], capture_output=True, text=True, check=False, timeout=240)
+    finally:
+        postgresql.stop()
+    assert done.stdout.split() == ["berta", "berta", "1"], done.stderr
 
 
 def test_each_log_in_takes_over_the_role_of_the_token(visitor: Client, provider: OidcProvider) -> None:
