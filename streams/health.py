@@ -41,7 +41,7 @@ _PUBLISH_AGAIN_S = 5.0
 # for the database or for free space on a disk, the value is "outside".
 WAITS_FOR_HEADER = "X-Castline-Waits-For"
 # Problems with these keys end without a restart of the process.
-_OUTSIDE_TOPICS = frozenset({"kafka", "producer", "database", "disk", "port"})
+_OUTSIDE_TOPICS = frozenset({"kafka", "producer", "database", "store", "disk", "port"})
 # The name of the header of /metrics that says how many seconds ago the page was made.
 PAGE_AGE_HEADER = "X-Castline-Page-Age"
 
@@ -96,6 +96,7 @@ class ProcessHealth:
         self._person_topics: set[str] = set()
         # The keys of those problems in `_problems` for which `set_waiting` was called last.
         self._waiting_topics: set[str] = set()
+        self._wait_count = 0
         self._checks: list[Callable[[], str]] = [watchdog.find_stall]
         self._complaint_checks: list[Callable[[], str]] = []
         # Maps each component of the process, such as the camera of a line, to its problem or "". A process with such a problem
@@ -126,6 +127,20 @@ class ProcessHealth:
         self._waiting_topics.discard(topic)
         self._problems[topic] = problem
         metrics.process_ready.labels(self.role).set(0)
+        if topic in _OUTSIDE_TOPICS:
+            self.record_wait()
+
+    def record_wait(self) -> None:
+        """Records that the process waits for Kafka, the database or the object store, and has just tried again.
+
+        A process that tries again does not count as stalled, because a restart would not help. It counts as stalled if it stops trying.
+        """
+        self._wait_count += 1
+        self.watchdog.record_progress()
+
+    def count_waits(self) -> int:
+        """Returns how often `record_wait` was called."""
+        return self._wait_count
 
     def set_waiting(self, problem: str, topic: str = "start") -> None:
         """Sets a problem that ends without a restart of this process, such as a database that does not answer.

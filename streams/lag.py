@@ -82,6 +82,7 @@ class LagMonitor:
         self._ownerless_count = 0
         self._stop_requested = threading.Event()
         self._previous_committed: dict[Partition, int] = {}
+        self._previous_waits = 0
         self._clock = clock
         self._watchdogs: dict[Partition, ProgressWatchdog] = {}
         health.add_check(self.find_stalled_partition)
@@ -171,14 +172,18 @@ class LagMonitor:
     def _watch_partitions(self, lag: Mapping[Partition, int], committed: Mapping[Partition, int]) -> None:
         """Tells the watchdog of each partition how many records wait, and whether the worker has committed an offset since the last call.
 
+        While the worker waits for Kafka, the database or the object store and tries again, no partition counts as stalled.
+
         Deletes the watchdogs of partitions that the worker no longer reads.
         """
         watchdogs = {
             partition: self._watchdogs.get(partition) or ProgressWatchdog(_PARTITION_STALLS * self._settings.service.stall_s, self._clock)
             for partition in lag
         }
+        waits = self._health.count_waits()
+        has_waited, self._previous_waits = waits != self._previous_waits, waits
         for partition, watchdog in watchdogs.items():
-            if committed.get(partition) != self._previous_committed.get(partition):
+            if has_waited or committed.get(partition) != self._previous_committed.get(partition):
                 watchdog.record_progress()
             watchdog.set_pending(lag[partition])
         self._watchdogs = watchdogs

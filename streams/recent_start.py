@@ -20,6 +20,18 @@ from streams.identity import format_time
 
 log = logging.getLogger(__name__)
 
+# The largest number of records of a partition that count as recent. After the clock was set back, all records since then seem to be recent.
+MAX_RECENT = 2048
+
+
+def find_first_offset(recent: int | None, log_end: int) -> int:
+    """Returns the offset at which a consumer starts.
+
+    `recent` is the offset of the first record that is young enough, or None if there is no such record. `log_end` is the offset after the
+    newest record.
+    """
+    return log_end if recent is None else max(recent, log_end - MAX_RECENT)
+
 
 class RecentStart:
     """Makes a Faust application start at the records of the last `max_age_s` seconds, and says how many records were skipped."""
@@ -47,7 +59,9 @@ class RecentStart:
         """A sentence about the skipped records, or "" if there are none."""
         counts = " and ".join(f"{number} records of {topic}" for topic, number in sorted(self._skipped.items()))
         since = format_time(datetime.fromtimestamp(self.since_s, UTC))
-        return f"This program skipped {counts} at its start, because they were sent before {since}." if counts else ""
+        if not counts:
+            return ""
+        return f"This program skipped {counts} at its start, because they were sent before {since} or are older than {MAX_RECENT} others."
 
 
 class _RecentConsumer(CheckedConsumer):
@@ -70,7 +84,7 @@ class _RecentConsumer(CheckedConsumer):
         # The next call searches for the first recent record. If there is none, the consumer starts at `log_end`, which was the end of the
         # partition before the search. So it skips no record that arrives during the search.
         found = await self._find_recent_record(partition)
-        first = self._first_offsets[partition] = log_end if found is None else found
+        first = self._first_offsets[partition] = find_first_offset(found, log_end)
         last = "none" if committed is None else committed
         log.info("Records of %s are read from offset %d on. The last committed offset: %s.", partition.topic, first, last)
         self.transport.start.add_skipped(partition.topic, first - usual.offset)

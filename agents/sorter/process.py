@@ -77,9 +77,11 @@ class _LineHealth(ProcessHealth):
         self._process.add_check(find_problem)
 
     def set_ready(self, about: str = "start") -> None:
+        super().set_ready(about)
         self._process.set_ready(f"{about} {self._line}")
 
     def set_not_ready(self, why: str, about: str = "start") -> None:
+        super().set_not_ready(why, about)
         self._process.set_not_ready(why, f"{about} {self._line}")
 
     def is_ready(self) -> bool:
@@ -132,7 +134,7 @@ async def _make_group(
     reports = await stack.enter_async_context(PartReports(gateway_url, line, token, match_window_s))
     if is_triggered_by_board:
         reports.send_again(await loop.run_in_executor(None, journal.unreported_parts))
-    producer = RecordProducer(app, settings, ROLE, health.set_problem)
+    producer = RecordProducer(app, settings, ROLE, partial(health.set_problem, topic="producer"))
     topic = TopicNames(settings.topics.prefix).sorted(line)
     report_journal_problem = partial(health.set_problem, topic="journal")
     if journal.fault:

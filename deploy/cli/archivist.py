@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from functools import partial
 from pathlib import Path
 
 import click
@@ -80,7 +81,9 @@ async def _run(process: WorkerProcess) -> int:
     app = make_app(settings, identity, settings.archivist.buffer)
     policy = RetentionPolicy(settings.archivist.ok_share, complete_lines=frozenset({settings.station.upload_line}))
     part_writer = PartWriter(policy, CandidateQueue(settings), check_golden_parts)
-    archivist = Archivist(settings, part_writer, RecordProducer(app, settings, ROLE, health.set_problem), health.set_problem)
+    archivist = Archivist(
+        settings, part_writer, RecordProducer(app, settings, ROLE, partial(health.set_problem, topic="producer")), health.set_problem
+    )
     picture_reader = PartPictureReader(settings)
     store = ObjectStore(settings.store.url, settings.pictures.max_bytes)
     upload_line = settings.station.upload_line

@@ -6,7 +6,7 @@ import asyncio
 import gc
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -158,7 +158,7 @@ async def _run(process: WorkerProcess, switcher: ModelSwitcher, line_rules: Line
     identity = make_identity(settings, ROLE, process.instance)
     app = make_app(settings, identity, settings.inspector.buffer)
     store = ObjectStore(settings.store.url, settings.pictures.max_bytes)
-    producer = RecordProducer(app, settings, ROLE, health.set_problem)
+    producer = RecordProducer(app, settings, ROLE, partial(health.set_problem, topic="producer"))
     inspector = Inspector(settings, switcher, store, producer, health.set_problem, parallel_batches, line_rules)
     group = ConsumerGroup(app, identity, inspector, settings, ROLE, health, inspector.report_expired)
     process.spans.end_span("making the worker")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -118,12 +119,12 @@ async def _run(process: WorkerProcess, choices: PlantChoices) -> int:
         settings,
         ImageTopicReader(settings, ROLE),
         ObjectStore(settings.store.url, settings.pictures.max_bytes),
-        RecordProducer(app, settings, ROLE, health.set_problem),
+        RecordProducer(app, settings, ROLE, partial(health.set_problem, topic="producer")),
         open_version,
         health.set_problem,
         choices,
         tables,
-        health.watchdog.record_progress,
+        health.record_wait,
         SpareProcessors().are_free if settings.inspector.localiser_niceness == LOWEST_NICENESS else lambda: True,
     )
     return await run_worker([ConsumerGroup(app, identity, localiser, settings, ROLE, health)], ROLE, settings.service.grace_s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,42 @@ def test_records_that_kafka_has_deleted_do_not_wait(make_settings: MakeSettings)
     monitor.start()
     try:
         wait_for(lambda: read_lag_metric("lag-2") == 3, 20, "expected the three records that are left")
+    finally:
+        monitor.stop()
+
+
+def test_a_worker_whose_producer_or_database_waits_is_not_stalled_but_it_is_not_ready(make_settings: MakeSettings) -> None:
+    settings = make_settings(lines=("lag-6",), topics={"image_partitions": 1})
+    topic = TopicNames(settings.topics.prefix).images("lag-6")
+    producer = KafkaProducer(bootstrap_servers=settings.bootstrap)
+    producer.send(topic, value=b"a picture").get(10)
+    producer.close()
+    clock = [0.0]
+    health = ProcessHealth("archivist", ProgressWatchdog(30, lambda: clock[0]))
+    health.set_ready()
+    identity = make_identity(settings, "nobody", "nobody-1")
+    measurements = count()
+
+    def assigned() -> set[Partition]:
+        measured[0] = next(measurements)
+        return {(topic, 0)}
+
+    measured = [0]
+    monitor = LagMonitor(settings, identity, {topic: "lag-6"}, assigned, health, interval_s=0.05, clock=lambda: clock[0])
+    monitor.start()
+    try:
+        wait_for(lambda: read_lag_metric("lag-6") == 1, 20, "expected the record that waits")
+        for problem in ("database", "producer"):
+            for _ in range(8):
+                clock[0] += 20
+                health.set_problem("does not answer", problem)
+                begun = measured[0] + 2
+                wait_for(lambda enough=begun: measured[0] >= enough, 20, "expected a measurement")  # type: ignore[misc]
+                assert health.check_health() == (200, "ok")
+                assert health.check_readiness() == (503, "does not answer"), "the monitor has ended a problem that it did not begin"
+            health.set_problem("", problem)
+        clock[0] += 61
+        assert "1 pieces of work wait" in health.check_health()[1], "the worker has stopped trying"
     finally:
         monitor.stop()
 
