@@ -62,6 +62,8 @@ class CheckedConsumer(Consumer):  # type: ignore[misc]  # Faust ships no types
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._next_offsets: dict[TP, int] = {}
+        # False while the start offsets of the assigned partitions are not known yet.
+        self._has_starts = False
 
     def _new_consumer_thread(self) -> BoundedConsumerThread:
         return BoundedConsumerThread(self, loop=self.loop, beacon=self.beacon)
@@ -75,11 +77,43 @@ class CheckedConsumer(Consumer):  # type: ignore[misc]  # Faust ships no types
             offsets.clear()
         return is_committed
 
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        self._has_starts = False
+        await super().on_partitions_revoked(revoked)
+
+    async def force_commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:
+        """Commits the acknowledged records, and then the offsets of partitions whose end the consumer has reached without a record."""
+        is_committed: bool = await super().force_commit(topics, start_new_transaction)
+        if topics is None and self._has_starts:
+            await self._commit_positions()
+        return is_committed
+
+    async def _commit_positions(self) -> None:
+        """Commits the positions in partitions of which every taken record is committed.
+
+        A position can be behind the last record, because a producer with transactions writes control records, which no consumer gets. Kafka
+        counts them as waiting, so the supervisor would restart a worker that has nothing to do.
+        """
+        for found, (position, last_taken) in (await self._thread.find_positions()).items():
+            partition = TP(found.topic, found.partition)
+            committed = self._committed_offset[partition]
+            if position <= (committed or 0) or (last_taken is not None and (committed or 0) <= last_taken):
+                continue
+            if not self._has_starts or not await self._commit({partition: position}):
+                return
+            if self._committed_offset[partition] != committed:
+                continue
+            self._committed_offset[partition] = position
+            # Faust regards the offsets between the last read one and the next record as a gap that needs no acknowledgement. Without a last
+            # read offset, Faust would wait for these offsets.
+            self._read_offset[partition] = max(position, self._read_offset[partition] or 0)
+
     async def perform_seek(self) -> None:
         """Moves the read position of each assigned partition to its start offset. Faust calls this method after each assignment."""
         # After the seek, Faust empties its queues. A record that arrived in a queue during the seek would then be lost. So `stop_flow`
         # first stops the fetching of records.
         self.stop_flow()
+        self._has_starts = False
         await super().perform_seek()
         partitions = list(self.assignment())
         if not partitions:
@@ -113,6 +147,7 @@ class CheckedConsumer(Consumer):  # type: ignore[misc]  # Faust ships no types
                 # The new offset is committed at once, for two reasons. At the next start, the expired records are not reported again. And
                 # the skipped records do not count as waiting. Otherwise the supervisor would restart a worker that has nothing to do.
                 await self._commit({partition: start.offset})
+        self._has_starts = True
 
     async def choose_start(self, partition: TP, committed: int | None, log_start: int, log_end: int) -> StartOffset:
         """Returns the offset at which the consumer starts in `partition`.

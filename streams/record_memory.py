@@ -137,6 +137,11 @@ class BoundedConsumerThread(AIOKafkaConsumerThread):  # type: ignore[misc]  # Fa
 
     _postponed_error: Exception | None = None
 
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        # The offset of the last record that was taken from each partition.
+        self.last_taken: dict[Any, int] = {}
+
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_bytes = min(consumer._fetch_max_bytes, self.app.buffer_bytes // 8)
@@ -148,6 +153,18 @@ class BoundedConsumerThread(AIOKafkaConsumerThread):  # type: ignore[misc]  # Fa
         # aiokafka must not ask for more records while its buffer still holds some. Otherwise, it would buffer unread records of all
         # partitions.
         self._consumer._fetcher._prefetch_backoff = _NEVER_S
+
+    async def find_positions(self) -> dict[Any, tuple[int, int | None]]:
+        """Returns, for each assigned partition, the offset of the next record to take, and the offset of the last record that was taken."""
+        found: dict[Any, tuple[int, int | None]] = await self.call_thread(self._find_positions)
+        return found
+
+    async def _find_positions(self) -> dict[Any, tuple[int, int | None]]:
+        subscription = self._ensure_consumer()._subscription.subscription
+        if subscription is None or subscription.assignment is None:
+            return {}
+        consumed = subscription.assignment.all_consumed_offsets()
+        return {partition: (position.offset, self.last_taken.get(partition)) for partition, position in consumed.items()}
 
     async def _fetch_records(
         self,
@@ -170,6 +187,7 @@ class BoundedConsumerThread(AIOKafkaConsumerThread):  # type: ignore[misc]  # Fa
             while one:
                 ((partition, (record,)),) = one.items()
                 taken.setdefault(partition, []).append(record)
+                self.last_taken[partition] = record.offset
                 count, left_bytes = count + 1, left_bytes - measure_record(record.key, record.value)
                 if left_bytes <= 0 or count == max_records:
                     break

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from aiokafka import AIOKafkaProducer
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.structs import OffsetAndMetadata
 
@@ -97,6 +99,22 @@ class Topic:
             producer.send(self.name, b"picture", partition=0).get(10)
         producer.close()
 
+    def send_in_transactions(self, *counts: int) -> None:
+        """Sends as many records in one transaction as each number of `counts` says. Each transaction ends with a control record."""
+
+        async def send() -> None:
+            producer = AIOKafkaProducer(bootstrap_servers=self.settings.bootstrap, transactional_id=f"{self.name}-producer")
+            await producer.start()
+            try:
+                for count in counts:
+                    async with producer.transaction():
+                        for _ in range(count):
+                            await producer.send_and_wait(self.name, b"picture", partition=0)
+            finally:
+                await producer.stop()
+
+        asyncio.run(send())
+
     def commit(self, offset: int) -> None:
         consumer = KafkaConsumer(bootstrap_servers=self.settings.bootstrap, group_id=self.group, enable_auto_commit=False)
         consumer.assign([TopicPartition(self.name, 0)])
@@ -158,6 +176,32 @@ def test_records_that_expired_before_the_start_are_reported_once_and_the_rest_is
     # The reports have no key, so they can lie in different partitions of the topic. Kafka keeps the order only within a partition.
     assert sorted(value or b"" for value in topic.read_expired()) == [b"expired 2+16", b"expired 20+3"]
     assert topic.read_copies() == [18, 19]
+
+
+def test_control_records_at_the_end_of_a_topic_do_not_wait_for_ever(topic: Topic, tmp_path: Path) -> None:
+    """Offsets 0 to 2 are records and 3 is a control record, 4 a record and 5 a control record."""
+    topic.send_in_transactions(3, 1)
+    with worker(topic.settings, tmp_path / "log"):
+        wait_for(lambda: topic.read_copies() == [0, 1, 2, 4], 60, "expected all records")
+        wait_for(lambda: topic.committed() == 6, 20, "expected the offset behind the last control record")
+        topic.send(2)
+        topic.send_in_transactions(1)
+        wait_for(lambda: topic.read_copies() == [0, 1, 2, 4, 6, 7, 8], 60, "expected the later records")
+        wait_for(lambda: topic.committed() == 10, 20, "expected the offset behind the last control record")
+    with worker(topic.settings, tmp_path / "log"):
+        topic.send(1)
+        wait_for(lambda: topic.committed() == 11, 60, "expected a commit after a restart")
+    assert topic.read_copies() == [0, 1, 2, 4, 6, 7, 8, 10], "no record is read twice"
+
+
+def test_a_topic_of_control_records_alone_has_nothing_that_waits(topic: Topic, tmp_path: Path) -> None:
+    topic.send_in_transactions(1, 1)
+    topic.delete_before(3)
+    with worker(topic.settings, tmp_path / "log"):
+        wait_for(lambda: topic.committed() == 4, 60, "expected the offset behind the control record")
+        topic.send(3)
+        wait_for(lambda: topic.read_copies() == [4, 5, 6], 60, "expected the records")
+        wait_for(lambda: topic.committed() == 7, 20, "expected the offset of the last record")
 
 
 def test_a_committed_offset_of_an_earlier_topic_hides_no_record(topic: Topic, tmp_path: Path) -> None:

@@ -144,7 +144,11 @@ class BrokenFetcher:
 
     def __init__(self) -> None:
         self._subscriptions = SimpleNamespace(fetch_context=nullcontext)
-        self._answers: list[Any] = [SimpleNamespace(key=b"", value=b"1"), SimpleNamespace(key=b"", value=b"2"), CorruptRecordException()]
+        self._answers: list[Any] = [
+            SimpleNamespace(key=b"", value=b"1", offset=1),
+            SimpleNamespace(key=b"", value=b"2", offset=2),
+            CorruptRecordException(),
+        ]
 
     async def fetched_records(self, _partitions: Any, timeout: float, max_records: int) -> dict[str, list[Any]]:  # noqa: ASYNC109
         answer = self._answers.pop(0) if self._answers else None
@@ -157,6 +161,7 @@ class BrokenFetcher:
 async def test_records_before_a_broken_one_are_returned_and_the_error_comes_with_the_next_poll() -> None:
     thread = BoundedConsumerThread.__new__(BoundedConsumerThread)
     thread.app, thread.consumer = SimpleNamespace(buffer_bytes=BUFFER_BYTES), SimpleNamespace(flow_active=True)
+    thread.last_taken = {}
     consumer = SimpleNamespace(_closed=False, _fetcher=BrokenFetcher())
     taken = await thread._fetch_records(consumer, {"partition"}, 1.0, 64)
     assert [record.value for record in taken["partition"]] == [b"1", b"2"]
