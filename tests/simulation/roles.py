@@ -55,6 +55,8 @@ from tests.simulation.workers import connect_app
 
 LINE = "line-1"
 _CHECK_INTERVAL_S = 0.1
+# The web server of the gateway waits at most this long for its handlers.
+_ANSWER_S = 2.0
 # Stands for the connection of an HTTP request.
 _CONNECTION = Mock(_reading_paused=False)
 
@@ -225,6 +227,7 @@ class GatewayProcess:
         self._folder = folder
         self._process = VirtualProcess(broker.loop, "gateway")
         self._requests: dict[asyncio.Future[HttpAnswer], None] = {}
+        self._answers: dict[asyncio.Task[None], None] = {}
         self._handlers: dict[str, Any] = {}
         self._stop = asyncio.Event()
 
@@ -242,6 +245,11 @@ class GatewayProcess:
         self.is_ready = True
         await self._stop.wait()
         self.is_ready = False
+        # Like the web server of the real gateway, answer the requests that have arrived before the spool is closed.
+        if self._answers:
+            await asyncio.wait(self._answers, timeout=_ANSWER_S)
+            for task in list(self._answers):
+                task.cancel()
         await asyncio.get_running_loop().run_in_executor(None, self._stop_threads)
         self._close()
 
@@ -303,7 +311,9 @@ class GatewayProcess:
         answer: asyncio.Future[HttpAnswer] = self._broker.loop.create_future()
         self._requests[answer] = None
         answer.add_done_callback(lambda done: self._requests.pop(done, None))
-        self._process.run(self._answer(path, {**headers, "Authorization": f"Bearer {token}"}, body, answer))
+        task = self._process.run(self._answer(path, {**headers, "Authorization": f"Bearer {token}"}, body, answer))
+        self._answers[task] = None
+        task.add_done_callback(lambda done: self._answers.pop(done, None))
         return await answer
 
     async def _answer(self, path: str, headers: Mapping[str, str], body: bytes, answer: asyncio.Future[HttpAnswer]) -> None:
