@@ -93,6 +93,20 @@ SECURITY_MUTANTS = (
         _TEST_UPLOADS,
     ),
     Mutant(
+        "an account has no budget of bytes",
+        _SUBMISSION,
+        "    _check_bytes(user, len(picture))\n",
+        "",
+        "tests/station/uploads/test_api.py -k megabytes",
+    ),
+    Mutant(
+        "a picture may have any number of pieces",
+        "models/pictures/png.py",
+        "    limit = _MAX_CHUNKS + len(value) // _BYTES_PER_CHUNK\n",
+        "    limit = len(value)\n",
+        "tests/models/pictures/test_damaged_files.py -k small_pieces",
+    ),
+    Mutant(
         "uploads decoded at the priority of the inspector",
         "models/pictures/decoder_process.py",
         "    os.setpriority(os.PRIO_PROCESS, 0, _NICENESS)\n",
@@ -141,6 +155,13 @@ SECURITY_MUTANTS = (
         ">= MAX_ACCOUNT_STREAMS:\n",
         ">= MAX_STREAMS:\n",
         "tests/station/live/test_event_stream.py",
+    ),
+    Mutant(
+        "a download counts only until its first byte",
+        "station/account_limits.py",
+        "                _call_at_end(response, counts.pop_all().close)\n",
+        "                pass\n",
+        "tests/station/history/test_export.py -k downloads",
     ),
     Mutant(
         "any number of log-ins of one address at once",
