@@ -43,7 +43,8 @@ class ClockTrust:
         if abs(step_s) >= _LEAST_STEP_S:
             self._step_s, self._settled_at_s = step_s, self._steady_clock() + SETTLING_S
         now_s = self._wall_clock()
-        if last_time_s is not None and now_s - last_time_s > LONGEST_PAUSE_S:
+        if is_far_ahead(now_s, last_time_s):
+            assert last_time_s is not None
             days = (now_s - last_time_s) / 86400
             return (
                 f"The clock of this machine says {_day(now_s)}. This is {days:.0f} days after {_day(last_time_s)}, when it was last right. "
@@ -54,6 +55,11 @@ class ClockTrust:
             return ""
         what = f"The clock was set by {self._step_s / 3600:+.1f} h" if self._step_s else "The process has just started"
         return f"{what}, so the clock is trusted only in {math.ceil(wait_s / 60)} minutes."
+
+
+def is_far_ahead(now_s: float, last_time_s: float | None) -> bool:
+    """Returns whether a clock that says `now_s` is more than 31 days ahead of the time at which it was last right."""
+    return last_time_s is not None and now_s - last_time_s > LONGEST_PAUSE_S
 
 
 def _day(time_s: float) -> str:

@@ -11,6 +11,7 @@ import click
 
 from deploy.cli.role_start import start_role
 from deploy.kafka.broker import EmbeddedBroker
+from deploy.kafka.broker_clock import BrokerClock
 from deploy.kafka.disk_guard import DiskGuard, release_reserve
 from deploy.kafka.java import kafka_jars
 from deploy.kafka.startup_archive import make_archive
@@ -50,7 +51,9 @@ def command(file: Path | None, fetch_only: bool) -> int:
 
 def _run(settings: Settings, process: WorkerProcess) -> int:
     """Starts Kafka when the disk has enough free space, and runs it until SIGTERM. Returns the exit status."""
-    broker, stopping = EmbeddedBroker(settings), process.stop_requested
+    clock, stopping = BrokerClock(settings.broker.data_dir), process.stop_requested
+    process.health.add_complaint_check(clock.find_problem)
+    broker = EmbeddedBroker(settings, properties=clock.properties)
     guard = DiskGuard(settings, lambda problem: process.health.set_problem(problem, "disk"), broker.connect)
     while not guard.has_room_to_start():
         if stopping.wait(1):
@@ -79,6 +82,12 @@ def _run(settings: Settings, process: WorkerProcess) -> int:
         if time.monotonic() >= check_at_s:
             guard.check()
             check_at_s = time.monotonic() + 1
+            if clock.check():
+                click.echo(
+                    "castline: The clock is right again. The broker must be started again, so that it deletes old records.", err=True
+                )
+                broker.stop(max(settings.service.grace_s, 20))
+                return 1
     # After SIGTERM Kafka writes its logs to disk. If Kafka is killed earlier, the next start must recover the logs.
     broker.stop(max(settings.service.grace_s, 20))
     return 0

@@ -21,6 +21,7 @@ import psutil
 from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
 
+from deploy.kafka.broker_clock import CLOCK_FILE
 from deploy.kafka.disk_guard import RESERVE_FILE
 from deploy.kafka.java import archive_options, java_command
 from deploy.supervisor.launch import bound_command
@@ -127,7 +128,7 @@ class EmbeddedBroker:
     are faster. `properties` are added to those of the broker, and replace some of them.
     """
 
-    def __init__(self, settings: Settings, record: Path | None = None, properties: Mapping[str, str] | None = None) -> None:
+    def __init__(self, settings: Settings, record: Path | None = None, properties: Mapping[str, object] | None = None) -> None:
         self._settings = settings
         self._broker = settings.broker
         self._own_password = ""
@@ -345,7 +346,7 @@ class EmbeddedBroker:
             self._process.wait()
 
 
-_OWN_FILES = frozenset({"log", "server.properties", "log4j2.yaml", "broker.log", RESERVE_FILE, ACCESS_MARKER, PASSWORD_FOLDER})
+_OWN_FILES = frozenset({"log", "server.properties", "log4j2.yaml", "broker.log", RESERVE_FILE, CLOCK_FILE, ACCESS_MARKER, PASSWORD_FOLDER})
 
 
 def _read_or_make_password(file: Path) -> str:

@@ -118,6 +118,30 @@ def test_a_broker_that_is_slow_ends_with_a_status_after_which_it_is_started_agai
     assert done.returncode == 1, "the supervisor and systemd do not start a process again whose exit status is 3"
 
 
+def test_a_clock_that_is_far_ahead_at_the_start_deletes_no_records_and_a_corrected_clock_restarts_the_broker(
+    used_folder: Path, tmp_path: Path
+) -> None:
+    environment = {
+        **os.environ,
+        "CASTLINE_BROKER__PORT": str(free_ports(2)),
+        "CASTLINE_BROKER__DATA_DIR": str(used_folder),
+        "CASTLINE_SERVICE__RUN_DIR": str(tmp_path / "run"),
+    }
+    clock = used_folder / "clock"
+    clock.write_text(f"{time.time() - 32 * 86400:.0f}")
+    process = subprocess.Popen([CASTLINE, "broker"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith("Kafka ready")
+    # Kafka takes the last value of a property. It looks for old records only after a week.
+    intervals = [line for line in (used_folder / "server.properties").read_text().splitlines() if "retention.check" in line]
+    assert intervals[-1] == "log.retention.check.interval.ms=604800000"
+    clock.write_text(f"{time.time():.0f}")
+    _, errors = process.communicate(timeout=60)
+    assert "The clock is right again" in errors
+    assert process.returncode == 1
+    clock.unlink()
+
+
 def test_the_command_says_ready_and_stops_on_sigterm_and_no_java_outlives_its_kill(tmp_path: Path) -> None:
     port = free_ports(2)
     environment = {

@@ -1,0 +1,60 @@
+"""Keeps Kafka from deleting all records because of their age, if the clock is far ahead when the broker starts."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+
+from streams.atomic_file import write_atomically
+from streams.clock_trust import ClockTrust, is_far_ahead
+
+log = logging.getLogger(__name__)
+
+CLOCK_FILE = "clock"
+# Kafka looks for old records after this time. With a wrong clock, it must not look at all before a person or NTP has corrected the clock.
+_RETENTION_CHECK_MS = 7 * 86_400_000
+_WRITE_EVERY_S = 60.0
+
+
+class BrokerClock:
+    """Remembers in the broker's data folder when the clock of this machine was last right. Call `check` once a second."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._file = data_dir / CLOCK_FILE
+        self._remedy = f"If the clock is right, delete the file {self._file}."
+        self._trust = ClockTrust(self._remedy)
+        self._write_at_s = 0.0
+        # Whether Kafka was started without looking for old records.
+        self.was_far_ahead = is_far_ahead(time.time(), self._read())
+
+    @property
+    def properties(self) -> dict[str, object]:
+        """The properties with which Kafka must be started."""
+        return {"log.retention.check.interval.ms": _RETENTION_CHECK_MS} if self.was_far_ahead else {}
+
+    def find_problem(self) -> str:
+        """Returns a sentence if Kafka deletes no old records because of the clock, or ""."""
+        if not self.was_far_ahead:
+            return ""
+        return (
+            f"Kafka deletes no old records, because the clock of this machine was far ahead at the start. Correct the clock. {self._remedy}"
+        )
+
+    def check(self) -> bool:
+        """Remembers the time if the clock is trusted. Returns True if Kafka must be started again, because the clock is right now."""
+        last_s = self._read()
+        doubt = self._trust.find_doubt(last_s)
+        if not doubt and time.monotonic() >= self._write_at_s:
+            self._write_at_s = time.monotonic() + _WRITE_EVERY_S
+            try:
+                write_atomically(self._file, f"{time.time():.0f}\n", mode=0o600)
+            except OSError as error:
+                log.warning("The time at which the clock was right cannot be written to %s: %s", self._file, error)
+        return self.was_far_ahead and not is_far_ahead(time.time(), last_s)
+
+    def _read(self) -> float | None:
+        try:
+            return float(self._file.read_text())
+        except (OSError, ValueError):
+            return None
