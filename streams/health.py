@@ -40,8 +40,10 @@ _PUBLISH_AGAIN_S = 5.0
 # If a process waits for a person, the answer of its page /readyz has this header with the value "person". If the process waits for Kafka,
 # for the database or for free space on a disk, the value is "outside".
 WAITS_FOR_HEADER = "X-Castline-Waits-For"
+# Problems with these keys are set again after each failed try of the process to do its work.
+_RETRIED_TOPICS = frozenset({"kafka", "producer", "database", "store"})
 # Problems with these keys end without a restart of the process.
-_OUTSIDE_TOPICS = frozenset({"kafka", "producer", "database", "store", "disk", "port"})
+_OUTSIDE_TOPICS = _RETRIED_TOPICS | {"disk", "port"}
 # The name of the header of /metrics that says how many seconds ago the page was made.
 PAGE_AGE_HEADER = "X-Castline-Page-Age"
 
@@ -127,7 +129,7 @@ class ProcessHealth:
         self._waiting_topics.discard(topic)
         self._problems[topic] = problem
         metrics.process_ready.labels(self.role).set(0)
-        if topic in _OUTSIDE_TOPICS:
+        if topic in _RETRIED_TOPICS:
             self.record_wait()
 
     def record_wait(self) -> None:

@@ -99,6 +99,16 @@ def test_a_process_says_whether_it_waits_for_something_that_a_restart_does_not_c
     assert health.describe_wait() == "person"
 
 
+def test_only_a_problem_of_the_work_itself_excuses_work_that_waits() -> None:
+    clock = Clock()
+    health = ProcessHealth("gateway", ProgressWatchdog(30, clock))
+    health.watchdog.set_pending(1)
+    for topic, status in (("producer", 200), ("disk", 503), ("pictures", 503), ("database", 200)):
+        clock.now_s += 31
+        health.set_problem("does not work", topic)
+        assert health.check_health()[0] == status, topic
+
+
 def test_only_addresses_of_ended_processes_are_deleted(tmp_path: Path) -> None:
     targets = tmp_path / "targets"
     targets.mkdir()
