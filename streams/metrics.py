@@ -324,6 +324,10 @@ broker_disk_bytes = Gauge("castline_broker_disk_bytes", "Size of the disk that h
 broker_drops = Counter(
     "castline_broker_drops_total", "Times that the embedded broker dropped records because its disk was nearly full, by kind.", ["what"]
 )
+broker_clock_doubted = Gauge(
+    "castline_broker_clock_doubted",
+    "1 while the embedded broker deletes no records, because the clock of its machine was far ahead at the start; otherwise 0.",
+)
 
 # Metrics of all processes
 records_expired = Counter("castline_records_expired_total", "Records that Kafka deleted before this process had read them.", ["line"])

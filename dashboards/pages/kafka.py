@@ -81,11 +81,12 @@ PAGE = DashboardPage(
                 "{{machine}} free",
             ),
             Query(rate("castline_broker_drops_total", "what", scope=PLANT), "{{what}} dropped, times per second"),
+            Query(f"castline_broker_clock_doubted{{{PLANT}}}", "{{machine}} does not trust its clock"),
             unit="percentunit",
             description="Free share of the embedded broker's disk. Below both 20 % and 20 GiB, an alert fires. Below both 10 % and 4 GiB, "
             "the broker drops judged pictures. Below both 5 % and 512 MiB, the broker drops all kinds of records. Findings and dead "
-            "letters are dropped last.",
-            alerts=("BrokerDiskFilling", "BrokerDropsRecords"),
+            "letters are dropped last. While the broker does not trust its clock, it drops nothing.",
+            alerts=("BrokerDiskFilling", "BrokerDropsRecords", "BrokerClockDoubted"),
         ),
         timeseries_panel(
             "How many pictures come, and how many are confirmed?",

@@ -439,7 +439,8 @@ ALERTS: tuple[Alert, ...] = (
             "If less than 10 % and less than 4 GiB of the disk are free, the broker drops judged pictures. If less than 5 % and less than "
             "512 MiB are free, the broker also drops waiting pictures, then sortings, then verdicts. Findings and dead letters are dropped "
             "last.\n\nIf the disk stays full after the broker has dropped records, files of other programs fill it. The broker then drops "
-            "no more records.",
+            "no more records.\n\nWhile the alert `BrokerClockDoubted` fires, the broker drops no records, and Kafka stops when the disk is "
+            "full.",
             "Run `df` on the machine of the broker, and `du -s` on `broker.data_dir`. Find out whether Kafka or another program uses the "
             "room.",
             "Delete files that Castline does not need. If Kafka's data fills the disk, lower `broker.max_bytes`. Then run "
@@ -461,6 +462,25 @@ ALERTS: tuple[Alert, ...] = (
             "are findings and dead letters.",
             "Run `df` on the machine of the broker. The log of the broker names each kind of records that was dropped.",
             "Free space on the disk at once. Then give the broker a larger disk, or lower `broker.max_bytes`.",
+        ),
+    ),
+    Alert(
+        "BrokerClockDoubted",
+        "castline_broker_clock_doubted == 1",
+        "10m",
+        "warning",
+        "{{ $labels.machine }}: the broker deletes no records, because the clock of its machine was far ahead at the start",
+        kafka.PAGE.uid,
+        kafka.BROKER_DISK,
+        Runbook(
+            "When the embedded broker started, the clock of its machine was more than 31 days ahead of the time at which it was last "
+            "right.",
+            "With a wrong clock, all records would be too old, and would be deleted. Kafka therefore deletes no old records, and frees no "
+            "room. When the disk is full, Kafka stops. No record in Kafka is lost then, and the gateways keep new pictures in their spools "
+            "while these have room.",
+            "Read the page `/healthz` of the broker, and compare the clock of its machine with another clock. Run `df` on this machine.",
+            "Correct the clock, for example with NTP. If the clock is right because the plant stood still, delete the file `clock` in "
+            "`broker.data_dir`. In both cases, the broker then ends and is started again. If the disk is full, free space on this disk.",
         ),
     ),
     Alert(

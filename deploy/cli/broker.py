@@ -54,7 +54,7 @@ def _run(settings: Settings, process: WorkerProcess) -> int:
     clock, stopping = BrokerClock(settings.broker.data_dir), process.stop_requested
     process.health.add_complaint_check(clock.find_problem)
     broker = EmbeddedBroker(settings, properties=clock.properties)
-    guard = DiskGuard(settings, lambda problem: process.health.set_problem(problem, "disk"), broker.connect)
+    guard = DiskGuard(settings, lambda problem: process.health.set_problem(problem, "disk"), broker.connect, clock)
     while not guard.has_room_to_start():
         if stopping.wait(1):
             return 0

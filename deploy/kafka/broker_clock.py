@@ -6,6 +6,7 @@ import logging
 import time
 from pathlib import Path
 
+from streams import metrics
 from streams.atomic_file import write_atomically
 from streams.clock_trust import ClockTrust, is_far_ahead
 
@@ -25,8 +26,9 @@ class BrokerClock:
         self._remedy = f"If the clock is right, delete the file {self._file}."
         self._trust = ClockTrust(self._remedy)
         self._write_at_s = 0.0
-        # Whether Kafka was started without looking for old records.
+        # Whether Kafka is started so that it looks for no old records. Kafka then does not delete the files of dropped records either.
         self.was_far_ahead = is_far_ahead(time.time(), self._read())
+        metrics.broker_clock_doubted.set(self.was_far_ahead)
 
     @property
     def properties(self) -> dict[str, object]:

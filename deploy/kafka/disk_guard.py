@@ -10,7 +10,8 @@ order:
 5. findings and dead letters, which are the evidence of defects.
 
 Castline drops judged pictures if less space is free than the limit `drop`. It drops the other kinds only if less space is free than the
-smaller limit `floor`. If Kafka deletes no file after a drop, the disk is full of other files. Castline then drops nothing more.
+smaller limit `floor`. If Kafka deletes no file after a drop, the disk is full of other files. Castline then drops nothing more. While Kafka
+deletes no files because the clock was far ahead at its start, Castline drops nothing at all.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from kafka import KafkaAdminClient, TopicPartition
 from kafka.admin import OffsetSpec
 from kafka.errors import KafkaError
 
+from deploy.kafka.broker_clock import BrokerClock
 from streams import metrics
 from streams.errors import BrokerError
 from streams.settings import Settings
@@ -155,11 +157,15 @@ class DiskGuard:
 
     - `report_problem`: called with a sentence while too little space is free, and with "" when there is enough.
     - `connect`: returns an admin client that may delete records.
+    - `clock`: the clock with whose properties Kafka is started.
     """
 
-    def __init__(self, settings: Settings, report_problem: Callable[[str], None], connect: Callable[[], KafkaAdminClient]) -> None:
+    def __init__(
+        self, settings: Settings, report_problem: Callable[[str], None], connect: Callable[[], KafkaAdminClient], clock: BrokerClock
+    ) -> None:
         self._settings = settings
         self._connect = connect
+        self._clock = clock
         self._folder = settings.broker.data_dir
         self._reserve = self._folder / RESERVE_FILE
         self._report_problem = report_problem
@@ -198,7 +204,7 @@ class DiskGuard:
         return False
 
     def check(self) -> None:
-        """Measures the free space. If too little space is free, reports a problem and drops records.
+        """Measures the free space. If too little space is free, reports a problem, and drops records if Kafka then frees room.
 
         If enough space is free and the reserve file is missing, makes the reserve file.
         """
@@ -215,7 +221,7 @@ class DiskGuard:
             self._report("")
             self._keep_reserve(free, marks)
             return
-        if free < marks.drop:
+        if free < marks.drop and not self._clock.was_far_ahead:
             self._checks_to_wait -= 1
             if self._checks_to_wait <= 0:
                 self._checks_to_wait = _CHECKS_BETWEEN_DROPS
@@ -224,11 +230,19 @@ class DiskGuard:
             self._before_drop, self._was_drop_vain = None, False
         self._report(
             f"The disk of the broker's data folder {self._folder} has only {_mb(free)} of {_mb(disk)} MB free. "
-            f"{self._describe_action(free, marks)} Free space on this disk, or lower broker.max_bytes, topics.image_hours or "
-            "topics.record_days."
+            f"{self._describe_action(free, marks)}"
         )
 
     def _describe_action(self, free: int, marks: Watermarks) -> str:
+        if self._clock.was_far_ahead:
+            return (
+                "The clock of this machine was far ahead at the start, so Kafka frees no room, and no records are dropped. Kafka stops "
+                "when the disk is full. Free space on this disk, and correct the clock."
+            )
+        remedy = "Free space on this disk, or lower broker.max_bytes, topics.image_hours or topics.record_days."
+        return f"{self._describe_drops(free, marks)} {remedy}"
+
+    def _describe_drops(self, free: int, marks: Watermarks) -> str:
         if self._was_drop_vain:
             return "Dropping old records has freed no room, so no more records are dropped."
         if free < marks.floor:

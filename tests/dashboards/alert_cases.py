@@ -328,6 +328,14 @@ CASES: tuple[AlertCase, ...] = (
         "pc1: the broker dropped records of the kind judged-pictures, because its disk is nearly full",
     ),
     AlertCase(
+        "BrokerClockDoubted",
+        15,
+        {f"castline_broker_clock_doubted{{{BROKER}}}": "1x20"},
+        {f"castline_broker_clock_doubted{{{BROKER}}}": "1x8 0x12"},
+        {"plant": "north", "machine": "pc1", "instance_name": "broker-1", "role": "broker"},
+        "pc1: the broker deletes no records, because the clock of its machine was far ahead at the start",
+    ),
+    AlertCase(
         "ArchiveClockDoubted",
         185,
         {'castline_archive_clock_doubted{plant="north",machine="pc1",instance_name="archivist-1"}': "1x190"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,8 +11,10 @@ from typing import Any, cast
 import pytest
 from kafka import KafkaAdminClient, TopicPartition
 from kafka.admin import OffsetSpec
+from prometheus_client import REGISTRY
 
 from deploy.kafka import disk_guard
+from deploy.kafka.broker_clock import CLOCK_FILE, BrokerClock
 from deploy.kafka.disk_guard import DROP_ORDER, RESERVE_FILE, DiskGuard, choose_step, compute_watermarks, read_free_bytes
 from streams.errors import BrokerError
 from streams.settings import Settings
@@ -84,7 +87,8 @@ def refuse_connection() -> KafkaAdminClient:
 
 def test_a_broker_with_enough_room_starts_and_shows_no_problem(tmp_path: Path) -> None:
     problems: list[str] = []
-    guard = DiskGuard(Settings.model_validate({"broker": {"data_dir": tmp_path / "kafka"}}), problems.append, refuse_connection)
+    settings = Settings.model_validate({"broker": {"data_dir": tmp_path / "kafka"}})
+    guard = DiskGuard(settings, problems.append, refuse_connection, BrokerClock(tmp_path / "kafka"))
     assert guard.has_room_to_start()
     assert problems == []
     assert not (tmp_path / "kafka" / RESERVE_FILE).exists(), "the reserve is made while the broker runs"
@@ -135,6 +139,7 @@ class GuardRig:
             Settings.model_validate({"broker": {"data_dir": self.folder}, "lines": [{"name": "line-1"}]}),
             self.problems.append,
             lambda: cast(KafkaAdminClient, self.admin),
+            BrokerClock(self.folder),
         )
 
     def add_segment(self, offset: int) -> None:
@@ -170,10 +175,26 @@ def test_above_the_floor_only_judged_pictures_are_dropped(tmp_path: Path, monkey
     assert "Judged pictures are dropped" in rig.problems[-1]
 
 
+def test_no_records_are_dropped_in_vain_while_kafka_frees_no_room_because_of_the_clock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / CLOCK_FILE).write_text(f"{time.time() - 32 * 86400:.0f}")
+    rig = GuardRig(tmp_path, FakeAdmin(judged=60), free_bytes=10**7)
+    guard = rig.make_guard(monkeypatch)
+    for number in range(1, 40):
+        # The files change, because Kafka writes new segments.
+        rig.add_segment(number)
+        guard.check()
+    assert rig.admin.dropped == []
+    assert "correct the clock" in rig.problems[-1]
+    assert REGISTRY.get_sample_value("castline_broker_clock_doubted") == 1
+
+
 def test_a_data_folder_that_cannot_be_used_is_named_in_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     problems: list[str] = []
-    guard = DiskGuard(Settings.model_validate({"broker": {"data_dir": tmp_path / "file" / "kafka"}}), problems.append, refuse_connection)
+    settings = Settings.model_validate({"broker": {"data_dir": tmp_path / "file" / "kafka"}})
+    guard = DiskGuard(settings, problems.append, refuse_connection, BrokerClock(tmp_path / "file" / "kafka"))
     with pytest.raises(BrokerError, match=r"Choose another broker\.data_dir"):
         guard.has_room_to_start()
     guard.check()
