@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import secrets
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -13,7 +11,7 @@ import django
 from csp.constants import NONE, SELF
 from django.conf import settings as django_settings
 
-from streams.atomic_file import make_public_folder
+from streams.atomic_file import create_once, make_public_folder
 from streams.errors import SettingsError
 from streams.secrets import remember_secret
 from streams.settings import Settings, StationSettings
@@ -230,9 +228,7 @@ def read_secret_key(station: StationSettings) -> str:
     file = station.secret_key_file
     try:
         make_public_folder(file.parent)
-        # If two processes start at once, O_EXCL lets only one of them create the file. The other process reads the file.
-        with suppress(FileExistsError), os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as new_file:
-            new_file.write(secrets.token_urlsafe(64))
+        create_once(file, secrets.token_urlsafe(64), mode=0o600)
         key = file.read_text().strip()
     except OSError as error:
         raise SettingsError(f"station.secret_key_file: {file} cannot be read or created: {error.strerror}. Set another file.") from None

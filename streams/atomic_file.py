@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,24 @@ def write_atomically(path: Path, content: bytes | str, *, mode: int = 0o644) -> 
     umask = os.umask(0o077)
     os.umask(umask)
     _write(path, content, lambda descriptor: os.fchmod(descriptor, mode & ~umask))
+
+
+def create_once(path: Path, content: bytes | str, *, mode: int) -> None:
+    """Writes `content` to `path`, as `write_atomically` does, unless `path` exists. Then the file stays as it is.
+
+    If two processes call this function at once, both find the content of the first one. The folder of `path` must exist. Raises OSError if
+    the file cannot be created.
+    """
+    if path.exists():
+        return
+    own_file = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    write_atomically(own_file, content, mode=mode)
+    try:
+        with contextlib.suppress(FileExistsError):
+            path.hardlink_to(own_file)
+    finally:
+        own_file.unlink()
+    flush_to_disk(path.parent)
 
 
 def publish_atomically(path: Path, content: bytes | str) -> None:

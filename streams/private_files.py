@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from streams.errors import SettingsError
+from streams.gateway_token import gateway_token_file
 from streams.kafka_users import ROLES
 from streams.secrets import reveal
 from streams.settings import Settings
@@ -48,6 +49,7 @@ def list_private_paths(settings: Settings) -> Iterator[Path]:
 
 def _list_secret_files(settings: Settings) -> Iterator[Path]:
     station, kafka = settings.station, settings.kafka
+    yield gateway_token_file(settings)
     files = (
         station.secret_key_file,
         station.database_password_file,

@@ -31,6 +31,7 @@ from streams.atomic_file import write_atomically
 from streams.backoff import Backoff
 from streams.complaints import Complaints
 from streams.errors import SettingsError
+from streams.gateway_token import make_gateway_token
 from streams.health import HealthServer, InstanceSlot, ProcessHealth, ProgressWatchdog
 from streams.kafka import is_reachable
 from streams.object_store import ObjectStore
@@ -284,10 +285,11 @@ class Gateway:
         if not any(endpoint.uploads or endpoint.part_intake for endpoint in endpoints.values()):
             return None
         gateway = self._settings.gateway
+        token = make_gateway_token(self._settings)
         tokens = TokenCheck(gateway.proxies, gateway.trusted_proxies)
-        app = build_app(endpoints, self._settings.pictures.max_bytes, gateway.token, tokens)
+        app = build_app(endpoints, self._settings.pictures.max_bytes, token, tokens)
         timed = {line.name: line.intake for line in self._lines if line.settings.camera and line.settings.camera.needs_latency}
-        add_latency_routes(app, timed, gateway.token, tokens)
+        add_latency_routes(app, timed, token, tokens)
         runner, address = await start_site(app, gateway.host, gateway.port, gateway.connections_per_address)
         log.info("The gateway accepts uploads and part reports at %s.", address)
         # If gateway.port is 0, the system chooses the port. So each line gets a file with the address for `castline gateway measure`.

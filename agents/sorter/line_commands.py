@@ -40,12 +40,19 @@ Values = dict[str, dict[str, int | str]]
 class LineCommands:
     """Executes each command at most once. A command expires at its `valid_until`. All methods are called in the event loop.
 
-    - `pause_file`: this file exists while the line is paused. So a restart of the sorter does not end the pause.
+    - `pause_file`: this file exists while the line is paused. So a restart of the sorter or of the machine does not end the pause.
+    - `older_pause_file`: the same file of a release that kept it in `service.run_dir`. If it exists, the line is paused, too.
     - `describe_start`: returns a sentence about the verdicts that the sorter skipped at its start, or "".
     """
 
     def __init__(
-        self, line: str, lane: GateLane, gate: GateSettings, pause_file: Path, describe_start: Callable[[], str] = lambda: ""
+        self,
+        line: str,
+        lane: GateLane,
+        gate: GateSettings,
+        pause_file: Path,
+        describe_start: Callable[[], str] = lambda: "",
+        older_pause_file: Path | None = None,
     ) -> None:
         self.line = line
         self._describe_start = describe_start
@@ -53,10 +60,11 @@ class LineCommands:
         self._board = BoardQuestions(line, lane, gate.port)
         self.teaching = Teaching(self._board, gate)
         self._pause_file = pause_file
+        self._pause_files = [file for file in (pause_file, older_pause_file) if file is not None]
         self._known_ids: dict[uuid.UUID, datetime] = {}
         self._recent_parts: deque[str] = deque(maxlen=_MAX_RECENT)
         self._recent_faults: deque[str] = deque(maxlen=_MAX_RECENT)
-        lane.is_paused = pause_file.exists()
+        lane.is_paused = any(file.exists() for file in self._pause_files)
 
     def add_event(self, event: GateEvent) -> None:
         """Remembers an event of the board for the command `monitor`."""
@@ -150,7 +158,7 @@ class LineCommands:
                 pages[page] = await self._board.read_page(deadline_s, number, page)
         message = f"The gate of {self.line} is {self._lane.state}. {self._describe_start()}".strip()
         if self._lane.is_paused:
-            message += f" The line is paused: {_describe_pause(self._pause_file)}"
+            message += f" The line is paused: {_describe_pause(self._pause_files)}"
         is_monitor = command.action == "monitor"
         return make_answer(
             "done",
@@ -161,20 +169,30 @@ class LineCommands:
         )
 
     def _set_pause(self, command: Command) -> CommandAnswer:
-        if command.action == "resume":
-            self._pause_file.unlink(missing_ok=True)
-            self._lane.is_paused = False
-            return make_answer("done", f"{self.line} is not paused. The sorter sends the verdicts of new parts to the board.")
-        if not self._lane.is_paused:
-            write_atomically(self._pause_file, json.dumps({"by": command.asked_by, "at": format_time(datetime.now(UTC))}), mode=0o600)
-            self._lane.is_paused = True
+        """Pauses or resumes the line at once, even if the disk refuses the change. The answer then says what a restart does."""
+        is_pause = command.action == "pause"
+        try:
+            if not is_pause:
+                for file in self._pause_files:
+                    file.unlink(missing_ok=True)
+            elif not any(file.exists() for file in self._pause_files):
+                write_atomically(self._pause_file, json.dumps({"by": command.asked_by, "at": format_time(datetime.now(UTC))}), mode=0o600)
+            warning = ""
+        except OSError as error:
+            after_restart = "is not paused" if is_pause else "is paused again"
+            warning = (
+                f" After a restart of the sorter the line {after_restart}, because {self._pause_file} cannot be changed: {error.strerror}."
+            )
+        self._lane.is_paused = is_pause
+        if not is_pause:
+            return make_answer("done", f"{self.line} is not paused. The sorter sends the verdicts of new parts to the board.{warning}")
         sentence = "The sorter sends no verdicts, so the board treats every new part as a part without verdict."
-        return make_answer("done", f"{self.line} is paused. {sentence} The command resume ends the pause.")
+        return make_answer("done", f"{self.line} is paused. {sentence} The command resume ends the pause.{warning}")
 
 
-def _describe_pause(file: Path) -> str:
+def _describe_pause(files: list[Path]) -> str:
     try:
-        pause = json.loads(file.read_text())
+        pause = json.loads(next(file for file in files if file.exists()).read_text())
         return f"by {pause['by']} since {pause['at']}."
-    except (OSError, ValueError, KeyError):
+    except (StopIteration, OSError, ValueError, KeyError):
         return "its file cannot be read. The command resume ends the pause."

@@ -24,6 +24,7 @@ from agents.sorter.saved_settings import keep_settings, settings_path
 from agents.sorter.sorter import MAX_OPEN_VERDICTS, ROLE, Sorter
 from firmware.lane_settings import LaneSettings
 from streams.errors import SettingsError
+from streams.gateway_token import make_gateway_token
 from streams.group_members import make_identity
 from streams.health import ProcessHealth, ProgressWatchdog
 from streams.recent_start import RecentStart
@@ -121,7 +122,10 @@ async def _make_group(
             keeper.submit(_keep_settings, file, line, gate.port, used)
 
     lane.on_accepted = keep
-    commands = LineCommands(line, lane, gate, settings.service.run_dir / "paused" / line, lambda: recent_start.description)
+    # The file of a pause is beside the journal, because systemd deletes the content of service.run_dir when Castline stops.
+    pause_file = settings.sorter.journal_dir / f"{line}.paused"
+    older_pause_file = settings.service.run_dir / "paused" / line
+    commands = LineCommands(line, lane, gate, pause_file, lambda: recent_start.description, older_pause_file)
     # The socket is opened before the journal, because this call raises an error if another sorter of the line runs.
     await stack.enter_async_context(CommandSocket(settings.service.run_dir, commands))
     journal = SortingJournal(settings.sorter.journal_dir, line)
@@ -130,7 +134,7 @@ async def _make_group(
     camera, is_triggered_by_board = settings.find_line(line).camera, settings.find_line(line).is_triggered_by_board
     gateway_url = settings.sorter.gateway_url.get_secret_value() or f"http://{settings.gateway.host}:{settings.gateway.port}"
     match_window_s = camera.match_window_s if camera else 1.0
-    token = settings.gateway.token.get_secret_value()
+    token = make_gateway_token(settings).get_secret_value()
     reports = await stack.enter_async_context(PartReports(gateway_url, line, token, match_window_s))
     if is_triggered_by_board:
         reports.send_again(await loop.run_in_executor(None, journal.unreported_parts))

@@ -15,6 +15,7 @@ import click
 
 from agents.gateway.latency import LatencyEstimate, estimate_from_newest
 from streams.errors import CastlineError, SettingsError
+from streams.gateway_token import read_gateway_token
 from streams.settings import Settings, load_settings
 
 _POLL_INTERVAL_S = 1.0
@@ -122,7 +123,7 @@ class _LatencyEndpoint:
                 "lines.camera.trigger is board and lines.camera.kind is drop or http."
             )
         self._address = f"{_find_gateway(settings, line)}/lines/{line}/latency"
-        self._headers = {"Authorization": f"Bearer {settings.gateway.token.get_secret_value()}", "Content-Type": "application/json"}
+        self._headers = {"Authorization": f"Bearer {read_gateway_token(settings).get_secret_value()}", "Content-Type": "application/json"}
 
     def read(self) -> dict[str, Any]:
         """Returns the present latency, and the times at which the last parts were counted and the last pictures were taken.

@@ -14,6 +14,7 @@ from streams.garbage_collector import garbage_collector_paused
 from streams.printable import make_printable
 from streams.private_files import make_new_files_private
 from streams.secrets import mask_secrets
+from streams.settings import DEFAULT_FILE, FILE_VARIABLE, is_nothing_set
 
 COMMANDS = {
     "demo": "Run a simulated foundry of three lines over a real Kafka, then audit the result.",
@@ -53,6 +54,11 @@ _COMMANDS_WITH_THE_USERS_UMASK = frozenset(
     {"metrics", "dashboards", "render", "train", "train-segmentation", "evaluate", "explain", "experiment", "models", "bench", "settings"}
 )
 
+# These commands need no plant. All other commands say so if they found no settings.
+_COMMANDS_WITHOUT_A_PLANT = frozenset(
+    {"demo", "render", "train", "train-segmentation", "evaluate", "explain", "experiment", "study", "bench", "metrics", "dashboards"}
+)
+
 EXIT_CODES = """Exit codes: 0 means done. 1 means that the command ran and the result is bad (a part lost, a gate moved twice, a check
 failed). 2 means that the command line is wrong. 3 means that the settings, a file or the state of the machine is wrong and that the
 command has changed nothing. 4 means that another machine already has the name or the work of this process. 130 means interrupted."""
@@ -89,6 +95,12 @@ class LazyGroup(click.Group):
 def castline(ctx: click.Context, file: Path | None) -> None:
     """Watches every casting on every line of a foundry and takes the bad ones off the belt."""
     ctx.obj = file
+    if ctx.invoked_subcommand not in _COMMANDS_WITHOUT_A_PLANT and is_nothing_set(file):
+        click.echo(
+            f"castline: There is no {DEFAULT_FILE} in {Path.cwd()}, and {FILE_VARIABLE} is not set, so the defaults of all settings apply. "
+            "Use --settings, or castline-plant for the plant of the systemd unit.",
+            err=True,
+        )
     if ctx.invoked_subcommand not in _COMMANDS_WITH_THE_USERS_UMASK:
         make_new_files_private()
 

@@ -32,7 +32,7 @@ from streams.private_files import (
 )
 from streams.secrets import SecretAddress, mask_address
 from streams.security_finding import WEIGHTS, SecurityFinding
-from streams.settings import Settings, find_settings_file, load_settings
+from streams.settings import Settings, find_settings_file, is_loopback, load_settings
 
 _RENEW_BEFORE = timedelta(days=30)
 _MIN_KEY_CHARACTERS = 32
@@ -146,7 +146,7 @@ def check_listeners(settings: Settings) -> Iterator[SecurityFinding]:
 
 
 def check_keys(settings: Settings) -> Iterator[SecurityFinding]:
-    """Yields a finding for each missing or short key or token that the gates or cameras in `settings` need for their protection."""
+    """Yields a finding for each short key or token, and for a missing key that the gates in `settings` need for their protection."""
     yield from _find_short_keys(settings)
     is_signed = settings.sorter.command_key.get_secret_value() or settings.signing.public_keys
     if any(line.gate for line in settings.lines) and not is_signed:
@@ -154,12 +154,6 @@ def check_keys(settings: Settings) -> Iterator[SecurityFinding]:
             "medium",
             "Sorters carry out commands that nobody has signed.",
             "Set CASTLINE_SORTER__COMMAND_KEY or signing.public_keys for station and sorters.",
-        )
-    if any(line.camera and line.camera.trigger == "board" for line in settings.lines) and not settings.gateway.token.get_secret_value():
-        yield SecurityFinding(
-            "medium",
-            "The gateway accepts reports of parts from every program that can reach it.",
-            "Set CASTLINE_GATEWAY__TOKEN for gateway and sorters.",
         )
 
 
@@ -226,14 +220,6 @@ def check_access(settings: Settings) -> Iterator[SecurityFinding]:
         yield SecurityFinding("high", f"In Kafka, {rule}, and no role needs that.", remedy)
     for rule in difference.missing:
         yield SecurityFinding("low", f"A permission is missing in Kafka: {rule}.", "Add it with: castline topics acls create")
-
-
-def is_loopback(host: str) -> bool:
-    """Returns whether only programs of this machine reach `host`."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _holds_secrets(settings: object, content: object) -> bool:

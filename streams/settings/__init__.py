@@ -1,7 +1,17 @@
 """The settings of every process, read from `castline.toml` and from the environment variables `CASTLINE_*`."""
 
 from streams.settings.lines import CameraSettings, GateSettings, GradeSettings, LineSettings
-from streams.settings.load import DEFAULT_FILE, FILE_VARIABLE, VARIABLE_PREFIX, KafkaRole, Settings, find_settings_file, load_settings
+from streams.settings.load import (
+    DEFAULT_FILE,
+    FILE_VARIABLE,
+    VARIABLE_PREFIX,
+    KafkaRole,
+    Settings,
+    find_settings_file,
+    is_loopback,
+    is_nothing_set,
+    load_settings,
+)
 from streams.settings.sections import (
     ArchivistSettings,
     BatchSettings,
@@ -50,5 +60,7 @@ __all__ = [
     "StoreSettings",
     "TopicSettings",
     "find_settings_file",
+    "is_loopback",
+    "is_nothing_set",
     "load_settings",
 ]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field, PrivateAttr, SecretStr, ValidationError, model_validator
 from pydantic_core import ErrorDetails
@@ -20,6 +22,15 @@ from streams.settings.lines import LineSettings, check_board_conflicts
 VARIABLE_PREFIX = "CASTLINE_"
 FILE_VARIABLE = "CASTLINE_SETTINGS_FILE"
 DEFAULT_FILE = Path("castline.toml")
+
+
+def is_loopback(host: str) -> bool:
+    """Returns whether only programs of this machine reach `host`."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
 
 # The roles that log in to Kafka. Each role has a Kafka user of its own. `analyst` is for programs that only read.
 KafkaRole = Literal["gateway", "inspector", "localiser", "sorter", "archivist", "station", "administrator", "analyst"]
@@ -94,12 +105,23 @@ class Settings(BaseSettings):
         if repeated:
             raise ValueError(f"lines: expected each name once, found {', '.join(repeated)} more than once")
         check_board_conflicts({line.name: line.gate for line in self.lines if line.gate})
+        self._check_gateway_token()
         if self.pictures.max_bytes + _RECORD_OVERHEAD_BYTES > self.topics.max_message_bytes:
             raise ValueError(
                 f"pictures.max_bytes: expected at most {self.topics.max_message_bytes - _RECORD_OVERHEAD_BYTES}, which is "
                 f"topics.max_message_bytes minus {_RECORD_OVERHEAD_BYTES} bytes for key and headers; found {self.pictures.max_bytes}"
             )
         return self
+
+    def _check_gateway_token(self) -> None:
+        """Raises ValueError if sorters report to a gateway on another machine and gateway.token is empty: it would refuse all reports."""
+        address = self.sorter.gateway_url.get_secret_value()
+        reporting = [line.name for line in self.lines if line.gate and line.camera and line.camera.trigger == "board"]
+        if address and reporting and not self.gateway.token.get_secret_value() and not is_loopback(urlsplit(address).hostname or ""):
+            raise ValueError(
+                f"gateway.token: expected a token, because the sorter of {reporting[0]} reports to a gateway on another machine "
+                "(sorter.gateway_url); found none. Set CASTLINE_GATEWAY__TOKEN to the same value on both machines."
+            )
 
     @property
     def role(self) -> KafkaRole:
@@ -144,6 +166,11 @@ def find_settings_file(file: Path | None = None, environment: Mapping[str, str] 
     """Returns the settings file: `file`, else CASTLINE_SETTINGS_FILE, else `castline.toml`. Returns None if there is no `castline.toml`."""
     given_file = file or (Path(environment[FILE_VARIABLE]) if environment.get(FILE_VARIABLE) else None)
     return given_file or (DEFAULT_FILE if DEFAULT_FILE.exists() else None)
+
+
+def is_nothing_set(file: Path | None = None, environment: Mapping[str, str] = os.environ) -> bool:
+    """Returns whether there is neither a settings file nor a variable with a setting, so that `load_settings` returns the defaults."""
+    return find_settings_file(file, environment) is None and not any(name.startswith(VARIABLE_PREFIX) for name in environment)
 
 
 def load_settings(file: Path | None = None, environment: Mapping[str, str] = os.environ, role: KafkaRole = "administrator") -> Settings:

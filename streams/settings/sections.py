@@ -327,7 +327,10 @@ class GatewaySettings(Section):
         "from any other address is ignored.",
     )
     token: SecretStr = Field(
-        SecretStr(""), description="Token that the sorter sends with its part reports. Set it with CASTLINE_GATEWAY__TOKEN."
+        SecretStr(""),
+        description="Token that the sorter sends with its part reports. If it is empty, gateway and sorters of a machine use a token that "
+        "they make themselves, in the file gateway.token of service.run_dir. If a sorter and its gateway run on different machines, set "
+        "CASTLINE_GATEWAY__TOKEN to the same value on both machines.",
     )
     spool_dir: Path = Field(
         Path("var/spool"), description="Folder of the spool, the gateway's queue on disk. Pictures wait there while Kafka is unavailable."

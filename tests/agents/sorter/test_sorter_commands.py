@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -155,6 +156,8 @@ def test_a_board_that_is_away_and_a_second_sorter_give_sentences_and_a_pause_out
     # A pause lasts over a restart, until somebody resumes.
     assert "line-1 is paused" in running.call("pause", "--line", LINE).output
     running.sorter.kill()
+    # At each stop of the unit, systemd deletes the folder service.run_dir.
+    shutil.rmtree(running.settings.service.run_dir)
     running.sorter.start()
     running.sorter.wait_ready()
     assert "is paused: by " in running.call("status", "--line", LINE).output

@@ -13,10 +13,12 @@ from typing import Any
 
 import jsonschema  # type: ignore[import-untyped, unused-ignore]
 import pytest
+import tomli_w
 from click.testing import CliRunner
 
 from deploy.cli.main import castline
 from deploy.cli.settings import describe_settings
+from streams.errors import SettingsError
 from streams.settings import Settings, load_settings
 
 EXAMPLE = Path(__file__).parents[3] / "deploy" / "packaging" / "example" / "castline.toml"
@@ -64,6 +66,43 @@ def test_a_missing_settings_file_is_named(tmp_path: Path) -> None:
     found = run_castline("--settings", str(tmp_path / "no.toml"), "settings", "check")
     assert found.returncode == 3
     assert "no.toml cannot be read" in found.stderr
+
+
+def test_a_command_without_settings_says_that_the_defaults_apply(tmp_path: Path) -> None:
+    script = Path(sys.executable).with_name("castline")
+
+    def note(**environment: str) -> str:
+        command = [sys.executable, str(script), "settings", "check"]
+        found = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env={**ENVIRONMENT, **environment})
+        assert (found.returncode, found.stdout.count("\n")) == (0, 1)
+        return found.stderr
+
+    assert f"There is no castline.toml in {tmp_path}" in note()
+    assert note(CASTLINE_BATCH__SIZE="16") == ""
+    (tmp_path / "castline.toml").touch()
+    assert note() == ""
+
+
+@pytest.mark.parametrize(
+    ("address", "token", "is_refused"),
+    [
+        ("http://gateway.plant.example:18080", "", True),
+        ("http://gateway.plant.example:18080", "t" * 32, False),
+        ("http://127.0.0.1:18080", "", False),
+        ("", "", False),
+    ],
+)
+def test_a_gateway_on_another_machine_needs_a_token(tmp_path: Path, address: str, token: str, is_refused: bool) -> None:
+    values = tomllib.loads(EXAMPLE.read_text())
+    values["sorter"]["gateway_url"] = address
+    values["gateway"]["token"] = token
+    file = tmp_path / "castline.toml"
+    file.write_text(tomli_w.dumps(values))
+    if is_refused:
+        with pytest.raises(SettingsError, match=r"^gateway.token: expected a token, because the sorter of line-1 reports"):
+            load_settings(file, {})
+    else:
+        load_settings(file, {})
 
 
 def test_secrets_of_every_section_are_masked(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def adapted(folder: Path) -> dict[str, Any]:
     values["service"]["run_dir"] = str(folder / "run")
     values["store"]["url"] = str(folder / "store")
     values.setdefault("sorter", {})["journal_dir"] = str(folder / "journal")
-    values["gateway"] |= {"port": free_ports(), "spool_dir": str(folder / "spool"), "token": "a-token-of-the-test"}
+    values["gateway"] |= {"port": free_ports(), "spool_dir": str(folder / "spool")}
     values["inspector"]["localiser_niceness"] = 0
     values["model"] = {"root": str(BUNDLED_VERSIONS), "version": "demo"}
     values["station"] |= {"port": 0, "database": str(folder / "station.sqlite3"), "secret_key_file": str(folder / "station.key")}
@@ -115,6 +115,9 @@ def test_the_examples_two_lines_run_recover_and_stop(tmp_path: Path, running: li
     running += boards
     up.wait_until(lambda: "all processes are ready; lines: line-1, line-2, uploads" in up.log_text)
     up.wait_until(lambda: all(up.records(f"castings.sorted.{line}") >= 3 for line in ("line-1", "line-2")))
+
+    # The example has no gateway.token, so gateway and sorters made one.
+    assert "answered 401" not in up.log_text
 
     os.kill(up.pid_of("gateway-1"), signal.SIGKILL)
     up.wait_until(lambda: up.log_text.count("gateway ready") == 2)
