@@ -284,6 +284,9 @@ class SimulatedConsumer:
     async def position(self, place: TopicPartition) -> int:
         return self._positions.get(place, 0)
 
+    def list_positions(self) -> dict[TopicPartition, int]:
+        return dict(self._positions)
+
     async def seek_to_committed(self) -> dict[TopicPartition, int | None]:
         offsets: dict[TopicPartition, int | None] = {}
         for place in sorted(self._assigned):

@@ -50,6 +50,10 @@ class _ThreadInLoop(BoundedConsumerThread):
         conf, broker = self.app.conf, self.transport.broker
         return SimulatedConsumer(broker, broker.group(conf.id), conf.consumer_group_instance_id, conf.broker_max_poll_records)
 
+    async def _find_positions(self) -> dict[Any, tuple[int, int | None]]:
+        positions = {} if self._consumer is None else self._consumer.list_positions()
+        return {place: (position, self.last_taken.get(place)) for place, position in positions.items()}
+
     def verify_event_path(self, now: float, tp: object) -> None:
         """Does nothing, because the simulation itself notices commits that stop."""
 
