@@ -160,7 +160,7 @@ def describe_topics() -> list[TopicDescription]:
             "lines",
             names.lines,
             LiveLineSettings,
-            "`castline lines`",
+            "`castline lines`, station",
             "inspector, localiser, archivist, station, `castline lines`",
             key="the line",
         ),
