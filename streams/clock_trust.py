@@ -32,6 +32,8 @@ class ClockTrust:
         self._steady_clock = steady_clock
         self._steps = ClockSteps(wall_clock, steady_clock)
         self._step_s = 0.0
+        # True if the last doubt was only the short time since the start of the process, which is no reason for an alarm.
+        self.is_starting = False
         self._settled_at_s = steady_clock() + SETTLING_S
 
     def find_doubt(self, last_time_s: float | None) -> str:
@@ -43,6 +45,7 @@ class ClockTrust:
         if abs(step_s) >= _LEAST_STEP_S:
             self._step_s, self._settled_at_s = step_s, self._steady_clock() + SETTLING_S
         now_s = self._wall_clock()
+        self.is_starting = False
         if is_far_ahead(now_s, last_time_s):
             assert last_time_s is not None
             days = (now_s - last_time_s) / 86400
@@ -53,6 +56,7 @@ class ClockTrust:
         wait_s = self._settled_at_s - self._steady_clock()
         if wait_s <= 0:
             return ""
+        self.is_starting = not self._step_s
         what = f"The clock was set by {self._step_s / 3600:+.1f} h" if self._step_s else "The process has just started"
         return f"{what}, so the clock is trusted only in {math.ceil(wait_s / 60)} minutes."
 

@@ -289,7 +289,8 @@ archive_dropped = Counter(
 )
 archive_clock_doubted = Gauge(
     "castline_archive_clock_doubted",
-    "1 while the archivist deletes nothing because of its age, because its clock may be wrong; otherwise 0.",
+    "1 while the archivist does not delete anything for being too old, because its clock may be wrong; otherwise 0. The wait after each "
+    "start does not count.",
 )
 archive_kept_bytes = Gauge("castline_archive_kept_bytes", "Bytes of all archived pictures.")
 line_state = Gauge(

@@ -351,7 +351,7 @@ class RetentionWorker:
         else:
             self._doubt = ""
             confirm_clock(now)
-        metrics.archive_clock_doubted.set(bool(doubt))
+        metrics.archive_clock_doubted.set(bool(doubt) and not self._clock_trust.is_starting)
         return not doubt
 
     def _run(self) -> None:

@@ -9,9 +9,9 @@ from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
+import django.db
 import pytest
-from django.db import InternalError, connection
-from django.db.utils import DatabaseErrorWrapper
+from django.db import InternalError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -154,8 +154,12 @@ def test_no_record_is_rejected_because_the_database_cannot_be_written(fault: str
             raise InternalError("cannot execute INSERT in a read-only transaction")
         file = tmp_path / "other.sqlite3"
         file.write_bytes(b"no database" * 1000 if fault == "damaged" else b"")
-        with DatabaseErrorWrapper(connection), closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as other:
-            other.execute("CREATE TABLE parts (id INTEGER)")
+        with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as other:
+            try:
+                other.execute("CREATE TABLE parts (id INTEGER)")
+            except sqlite3.DatabaseError as error:
+                # Django gives its own error the name of the error of SQLite.
+                raise getattr(django.db, type(error).__name__)(*error.args) from error
 
     with pytest.raises(ArchiveError, match="cannot write 1 records") as raised:
         PartWriter(KEEP_NO_GOOD_PICTURES, CandidateQueue(SETTINGS), fail).write([VERDICT])

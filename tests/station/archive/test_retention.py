@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from prometheus_client import REGISTRY
 
 from station.archive.models import Part, RetentionState
 from station.archive.retention import PictureArchiver, RetentionWorker, confirm_clock, is_sampled
@@ -35,6 +36,10 @@ class FakePictureSource:
         if part.part in self._damaged:
             raise PictureError("claim-damaged", "another picture")
         return None if part.part in self._absent else make_picture(part.part)
+
+
+def read_doubt() -> float | None:
+    return REGISTRY.get_sample_value("castline_archive_clock_doubted")
 
 
 def make_picture(number: int) -> bytes:
@@ -157,6 +162,7 @@ def test_a_clock_that_jumps_ahead_deletes_no_part_and_no_picture(make_archiver: 
     for _ in range(3):
         worker.sweep_once(datetime.fromtimestamp(clocks.wall(), UTC))
         assert "36500 days after 2026-12-02" in worker.find_doubt()
+        assert read_doubt() == 1
         clocks.steady_s += SETTLING_S
     assert Part.objects.count() == 2
     assert stored_pictures(store, 1, 2) == [1, 2]
@@ -176,6 +182,7 @@ def test_the_size_of_the_pictures_is_limited_while_the_clock_is_not_trusted(
         part(picture=store.put(make_picture(number)), picture_bytes=2**20)
     RetentionWorker(make_archiver(keep_bytes=2**20), 300, lambda _: None).sweep_once(NOW)
     assert stored_pictures(store, 1, 2) == [2]
+    assert read_doubt() == 0, "each archivist waits after its start, which is no reason for an alarm"
 
 
 def test_uploads_never_displace_the_pictures_of_castings(make_archiver: MakeArchiver, store: ObjectStore, part: MakePart) -> None:
