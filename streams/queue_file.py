@@ -44,7 +44,9 @@ def set_aside(path: Path, reason: object) -> None:
 
     No connection to the file may be open.
     """
-    damaged = path.with_suffix(f".damaged-{int(time.time())}")
+    number = int(time.time())
+    while (damaged := path.with_suffix(f".damaged-{number}")).exists():
+        number += 1  # Another file was set aside within the same second.
     log.error("The queue %s is damaged (%s). Its file is renamed to %s, and a new file begins.", path, reason, damaged.name)
     path.replace(damaged)
     for suffix in ("-wal", "-shm"):

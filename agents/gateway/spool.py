@@ -29,6 +29,8 @@ from streams.supervision import SupervisedThread
 
 # Disk space that a picture needs besides its bytes: other columns, unused ends of pages, and its receipt.
 _ROW_BYTES = 1024
+# Seconds that `close` waits for a checkpoint.
+_LONGEST_CHECKPOINT_S = 2.0
 # Receipts are kept to recognise repeated pictures. At ten pictures a second, this many receipts last almost three hours.
 _MAX_RECEIPTS = 100_000
 # Limits of SQLite's write-ahead log: in bytes, and as a share of `gateway.spool_max_bytes`. Above either limit, new pictures wait until
@@ -164,6 +166,9 @@ class Spool:
         self._clock = clock
         self._lock = threading.RLock()
         self._reader_lock = threading.Lock()
+        # Held during a checkpoint, because SQLite crashes the process if another thread closes the connection meanwhile. A thread that needs
+        # several locks takes this lock first, then `_reader_lock`, and `_lock` last.
+        self._checkpoint_lock = threading.Lock()
         self._path = folder / f"{line}.sqlite"
         self._write_ahead_path = folder / f"{line}.sqlite-wal"
         self._connections: list[sqlite3.Connection] = []
@@ -192,16 +197,26 @@ class Spool:
             ) from None
 
     def _open(self) -> None:
-        """Opens or creates the file, and begins a run. Raises sqlite3.DatabaseError if the file cannot be used."""
+        """Opens or creates the file, and begins a run. Raises sqlite3.DatabaseError if the file cannot be used.
+
+        After an error, no connection is open, and the next call tries again.
+        """
+        try:
+            self._open_connections()
+        except BaseException:
+            self._disconnect()
+            raise
+
+    def _open_connections(self) -> None:
         self._writer = self._connect()
         self._reader = self._connect()
         # Checkpoints use a separate connection, so that pictures can be read and written while a checkpoint waits for the disk.
         self._checkpointer = self._connect()
         earlier_run = self.run
-        self.run = self._begin_run(max(int(self._clock()), earlier_run + 1))
+        run = self._begin_run(max(int(self._clock()), earlier_run + 1))
         if earlier_run:
             # Pictures of the damaged file can still be on their way to Kafka. The sequence numbers of the new file must differ from theirs.
-            self._writer.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('pictures', ?)", (self.run * _PICTURES_PER_S,))
+            self._writer.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('pictures', ?)", (run * _PICTURES_PER_S,))
         self._last_part = 0
         # From here on, a commit of this connection does not wait for the disk. Only the method `flush` waits.
         self._writer.execute("PRAGMA synchronous = NORMAL")
@@ -218,7 +233,8 @@ class Spool:
         self._waiting_count, self._parked_count, self._picture_bytes = int(count), 0, int(size)
         self._budget.add_existing(self._picture_bytes)
         self._damaged_names = list_set_aside(self._path)
-        self._has_file = True
+        # Set at the end, because another thread takes a new run as a sign that the file was replaced.
+        self.run, self._has_file = run, True
 
     def _set_aside(self, error: sqlite3.DatabaseError) -> None:
         """Closes the file and renames it. Raises `error` if the file is not damaged."""
@@ -239,7 +255,7 @@ class Spool:
         The pictures of the damaged file are no longer sent. Raises sqlite3.Error or OSError if no new file can be made. The next call then
         tries again.
         """
-        with self._reader_lock, self._lock:
+        with self._checkpoint_lock, self._reader_lock, self._lock:
             if self.run != run:
                 return  # Another thread has replaced the file.
             if self._has_file:
@@ -459,7 +475,8 @@ class Spool:
     def _maintain(self) -> None:
         with self._lock:
             self._writer.execute("DELETE FROM receipts WHERE id <= (SELECT max(id) FROM receipts) - ?", (_MAX_RECEIPTS,))
-        self._checkpointer.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        with self._checkpoint_lock:
+            self._checkpointer.execute("PRAGMA wal_checkpoint(PASSIVE)")
         # While pictures arrive, a PASSIVE checkpoint never empties the write-ahead log. So a log that is too large is emptied here.
         limit = min(_MAX_WRITE_AHEAD_BYTES, _MAX_WRITE_AHEAD_SHARE * self._budget.max_bytes)
         if self._count_write_ahead() > limit or not self._budget.has_room(_NEARLY_FULL_SHARE * self._budget.max_bytes):
@@ -478,11 +495,17 @@ class Spool:
         return size
 
     def close(self) -> None:
+        # If a checkpoint waits for a disk that does not answer, its connection stays open until the process ends.
+        is_idle = self._checkpoint_lock.acquire(timeout=_LONGEST_CHECKPOINT_S)
         with self._reader_lock, self._lock:
+            if not is_idle:
+                self._connections.remove(self._checkpointer)
             self._disconnect()
             os.close(self._write_ahead_file)
             self._budget.set_write_ahead(self.line, 0)
             self._lock_file.close()
+        if is_idle:
+            self._checkpoint_lock.release()
 
 
 # A function that is called after a flush. Its argument is None if the picture is on the disk, or else the disk's error.

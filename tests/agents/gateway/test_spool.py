@@ -192,6 +192,68 @@ def test_a_spool_that_is_damaged_while_it_is_used_is_replaced(tmp_path: Path, fi
     line.close()
 
 
+class SlowCheckpoint:
+    """A connection whose checkpoint lasts until `go_on` is set. It notes whether it was closed during the checkpoint."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self.began, self.go_on = threading.Event(), threading.Event()
+        self.was_closed = False
+
+    def execute(self, sql: str) -> sqlite3.Cursor:
+        self.began.set()
+        self.go_on.wait(10)
+        return self._connection.execute(sql)
+
+    def close(self) -> None:
+        self.was_closed = not self.go_on.is_set()
+        self._connection.close()
+
+
+def test_a_damaged_file_is_not_closed_during_a_checkpoint_of_another_thread(tmp_path: Path) -> None:
+    line = open_spool(tmp_path)
+    line.accept(make_picture())
+    slow = SlowCheckpoint(line._checkpointer)
+    line._connections[line._connections.index(line._checkpointer)] = slow  # type: ignore[call-overload]
+    line._checkpointer = slow  # type: ignore[assignment]
+    checkpoint = threading.Thread(target=line.run_maintenance)
+    checkpoint.start()
+    assert slow.began.wait(10)
+    error = sqlite3.DatabaseError("database disk image is malformed")
+    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    replacing = threading.Thread(target=line.replace_damaged, args=(error, line.run))
+    replacing.start()
+    replacing.join(0.3)
+    assert replacing.is_alive()
+    slow.go_on.set()
+    checkpoint.join(10)
+    replacing.join(10)
+    assert not slow.was_closed
+    assert line.find_complaint()
+    line.close()
+
+
+def test_a_replacement_that_fails_half_way_is_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    line = open_spool(tmp_path)
+    run = line.run
+    error = sqlite3.DatabaseError("database disk image is malformed")
+    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+
+    def fail(folder: Path) -> None:
+        raise OSError(errno.EIO, "the disk fails")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("agents.gateway.spool.flush_to_disk", fail)
+        with pytest.raises(OSError, match="the disk fails"):
+            line.replace_damaged(error, run)
+    assert line.run == run, "another thread would take a new run as a sign that the file was replaced"
+    line.replace_damaged(error, run)
+    assert line.accept(make_picture()).part.run > run
+    line.replace_damaged(error, line.run)
+    assert len(list(tmp_path.glob("*.damaged-*[0-9]"))) == 2
+    line.close()
+
+
 def test_maintenance_bounds_the_size_of_the_write_ahead_file(tmp_path: Path) -> None:
     line = open_spool(tmp_path, max_bytes=2**30)
     ahead = tmp_path / "line-1.sqlite-wal"
