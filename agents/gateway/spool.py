@@ -166,8 +166,8 @@ class Spool:
         self._clock = clock
         self._lock = threading.RLock()
         self._reader_lock = threading.Lock()
-        # Held during a checkpoint, because SQLite crashes the process if another thread closes the connection meanwhile. A thread that needs
-        # several locks takes this lock first, then `_reader_lock`, and `_lock` last.
+        # Held during a checkpoint, because SQLite crashes the process if another thread closes the connection meanwhile. A thread that
+        # needs several locks takes this lock first, then `_reader_lock`, and `_lock` last.
         self._checkpoint_lock = threading.Lock()
         self._path = folder / f"{line}.sqlite"
         self._write_ahead_path = folder / f"{line}.sqlite-wal"
