@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import getpass
 import hashlib
+import os
 import shutil
 import socket
 import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -38,6 +39,8 @@ SIGNATURE_FILE = "manifest.sig"
 SIGNATURE_MAX_BYTES = 1024
 _MAX_REMEMBERED_FILES = 10_000
 _CHUNK_BYTES = 2**20
+_MEMORY_FOLDER = Path("/dev/shm")
+_SPARE_BYTES = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +66,10 @@ class Version:
         While the copies are made, their checksums are verified, and only this user can write to the folder. So every reader of a file must
         use this function, because others could exchange the files in the registry after the version was opened.
 
-        Raises ModelError, naming the file, if a file is missing or changed.
+        Raises ModelError, naming the file, if a file is missing or changed, or if there is no room for the copies.
         """
-        with tempfile.TemporaryDirectory(prefix="castline-version-") as folder:
-            for name in names:
-                _copy_verified(self.file(name), Path(folder) / name, find_file_entry(self.manifest, name))
+        entries = {self.file(name): find_file_entry(self.manifest, name) for name in names}
+        with _make_copies(entries) as folder:
             yield Path(folder)
 
     def select_voters(self, names: Sequence[str]) -> Version:
@@ -283,17 +285,56 @@ def add_drift_reference(version: Version, reference: DriftReference) -> Manifest
     return manifest
 
 
+def _make_copies(entries: Mapping[Path, FileEntry]) -> tempfile.TemporaryDirectory[str]:
+    """Copies the files `entries` to a new folder that only this user can enter.
+
+    The folder lies in the memory of the machine if there is room, because a full disk must not keep a line from its version. Otherwise it
+    lies in the folder of temporary files.
+    """
+    if _has_room(_MEMORY_FOLDER, sum(entry.bytes for entry in entries.values())):
+        # The memory can fill up after the check. Then the disk is tried.
+        with suppress(OSError):
+            return _copy_all(entries, _MEMORY_FOLDER)
+    try:
+        return _copy_all(entries, None)
+    except OSError as error:
+        names = ", ".join(str(path) for path in entries)
+        raise ModelError(
+            f"{names} cannot be copied to a folder of temporary files: {error.strerror or error}. Make room in {_MEMORY_FOLDER} or in the "
+            "folder of temporary files (TMPDIR), and check the permissions."
+        ) from error
+
+
+def _has_room(folder: Path, size_bytes: int) -> bool:
+    try:
+        return os.access(folder, os.W_OK | os.X_OK) and shutil.disk_usage(folder).free > size_bytes + _SPARE_BYTES
+    except OSError:
+        return False
+
+
+def _copy_all(entries: Mapping[Path, FileEntry], parent: Path | None) -> tempfile.TemporaryDirectory[str]:
+    folder = tempfile.TemporaryDirectory(prefix="castline-version-", dir=parent)
+    try:
+        for path, entry in entries.items():
+            _copy_verified(path, Path(folder.name) / path.name, entry)
+    except BaseException:
+        folder.cleanup()
+        raise
+    return folder
+
+
 def _copy_verified(source: Path, target: Path, entry: FileEntry) -> None:
     """Copies the file `source` to `target`. Raises ModelError if the copied bytes are not those that `entry` describes."""
     digest, count = hashlib.sha256(), 0
     try:
-        with source.open("rb") as file, target.open("xb") as copy:
-            while count <= entry.bytes and (chunk := file.read(_CHUNK_BYTES)):
-                digest.update(chunk)
-                count += len(chunk)
-                copy.write(chunk)
+        file = source.open("rb")
     except OSError as error:
-        raise ModelError(f"{source} cannot be copied to {target.parent}: {error.strerror}. Check the permissions and the disk.") from error
+        raise ModelError(f"{source} cannot be read: {error.strerror}. Check the permissions and the disk.") from error
+    with file, target.open("xb") as copy:
+        while count <= entry.bytes and (chunk := file.read(_CHUNK_BYTES)):
+            digest.update(chunk)
+            count += len(chunk)
+            copy.write(chunk)
     expect_checksum(digest.hexdigest(), entry, str(source))
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import stat
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +18,7 @@ from models.anomaly.version_scorers import open_details, open_scorers
 from models.inference.golden_set import load_golden_pixels, load_golden_set
 from models.networks.factory import load_networks
 from models.networks.segmentation import load_segmentation_network
-from models.registry import BUNDLED_VERSIONS, Version, open_registry
+from models.registry import BUNDLED_VERSIONS, Version, local_registry, open_registry
 from models.registry.manifest import DetailEntry, ScorerEntry
 from models.training.segmentation_run import add_segmentation
 from streams.errors import ModelError
@@ -85,3 +88,27 @@ def test_only_this_user_can_write_to_the_copies_and_they_are_deleted(version: Ve
     assert not folder.exists()
     with pytest.raises(ModelError, match="does not name the file"), version.copy_files("../demo/manifest.json"):
         pass
+
+
+@pytest.fixture
+def no_temporary_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> str:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(tempfile, "gettempdir", refuse)
+    monkeypatch.setattr(tempfile, "_get_default_tempdir", refuse)
+    monkeypatch.setattr(tempfile, "tempdir", None)
+
+
+@pytest.mark.usefixtures("no_temporary_folder")
+def test_a_version_is_read_if_the_folder_of_temporary_files_is_full(version: Version) -> None:
+    assert len(load_golden_set(version).pixels)
+    assert load_networks(version)
+
+
+@pytest.mark.usefixtures("no_temporary_folder")
+def test_a_version_without_room_for_copies_is_not_called_damaged(version: Version, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(local_registry, "_MEMORY_FOLDER", tmp_path / "missing")
+    with pytest.raises(ModelError, match=f"{GOLDEN} cannot be copied to a folder of temporary files: No space left") as raised:
+        load_golden_set(version)
+    assert "Copy the version again" not in str(raised.value)
