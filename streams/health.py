@@ -147,7 +147,7 @@ class ProcessHealth:
     def set_waiting(self, problem: str, topic: str = "start") -> None:
         """Sets a problem that ends without a restart of this process, such as a database that does not answer.
 
-        A supervisor does not restart this process because its start takes long.
+        While such a problem is set, a supervisor does not restart this process, even if its start takes long.
         """
         self.set_not_ready(problem, topic)
         self._waiting_topics.add(topic)

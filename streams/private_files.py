@@ -115,7 +115,7 @@ def find_replaceable_paths(settings: Settings, settings_file: Path | None) -> li
 
 
 def _is_writable(path: Path, may_be_sticky: bool) -> bool:
-    """Returns whether other users can write to `path`. With `may_be_sticky`, a folder with the sticky bit does not count."""
+    """Returns whether other users can write to `path`. With `may_be_sticky`, a folder with the sticky bit counts as not writable."""
     try:
         mode = path.lstat().st_mode
         if stat.S_ISLNK(mode) or not mode & _OTHERS_WRITE or (may_be_sticky and mode & stat.S_ISVTX):
@@ -129,7 +129,7 @@ def _is_writable(path: Path, may_be_sticky: bool) -> bool:
 
 
 def format_protecting_command(path: Path) -> str:
-    """Returns a shell command that takes the right to write to `path` from other users."""
+    """Returns a shell command after which other users can no longer write to `path`."""
     return f"chmod o-w {shlex.quote(str(path))}"
 
 

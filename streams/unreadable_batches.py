@@ -78,7 +78,7 @@ class _ReadableBatch:
         return getattr(self._batch, name)
 
     def validate_crc(self) -> bool:
-        """Returns True. A batch with a wrong checksum yields a placeholder."""
+        """Always returns True, because a placeholder later replaces a batch with a wrong checksum."""
         self._is_intact = bool(self._batch.validate_crc())
         return True
 
@@ -124,7 +124,7 @@ class ReadableBatches:
         self._batches = batches
         self._place = place
         self._fetch_offset = fetch_offset
-        # The batch that follows the last batch of `next_batch`.
+        # The batch after the one that `next_batch` returned last.
         self._following: Any | None = None
 
     def has_next(self) -> bool:

@@ -180,7 +180,7 @@ def make_verdict(judged: JudgedImage, model: str, threshold: float, decided_at: 
 
 
 def _name_decision(prediction: Prediction | PictureError | PartCheck, decision: str) -> str:
-    """Returns what the id of the verdict contains of the decision.
+    """Returns the part of the verdict's id that depends on the decision.
 
     A failure that is not of the picture itself gives another id than the judgement of the picture, which can follow after the failure.
     """

@@ -314,7 +314,7 @@ def learn_detail_template(measures: Sequence[RingMeasures], grid: PolarGrid, rad
 
 
 def _choose_texture(texture: FloatArray, usual: FloatArray) -> FloatArray:
-    """Returns the larger texture of each ring, that of the picture or the usual one. It is at least MIN_TEXTURE."""
+    """Returns for each ring the texture of the picture or the usual texture, whichever is larger, but at least MIN_TEXTURE."""
     result: FloatArray = np.maximum(np.maximum(texture, usual), MIN_TEXTURE)
     return result
 

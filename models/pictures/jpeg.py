@@ -158,7 +158,7 @@ def _read_marker(value: bytes, at: int) -> _Segment:
         raise truncated(f"the JPEG has no end marker within its {len(value)} bytes")
     if value[at] != 0xFF:
         raise damaged(f"byte {at} of the JPEG should begin a marker, but is not 0xFF")
-    # Any number of fill bytes 0xFF may stand before a marker. A pattern skips millions of them quickly.
+    # Any number of fill bytes 0xFF may stand before a marker. A regular expression skips millions of them quickly.
     if (code := _NO_FILL_BYTE.search(value, at + 1)) is None:
         raise truncated("the JPEG ends within a marker")
     at = code.start() - 1

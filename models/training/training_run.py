@@ -360,7 +360,7 @@ class TrainingRun:
     ) -> tuple[ScorerEntry, LearnedScorer] | None:
         """If the option `scorer` is set, trains a scorer on the good pictures alone and writes it into `folder`.
 
-        If the version also has a detail template, the two share the false alarms that the objective allows.
+        If the version also has a detail template, the false alarms that the objective allows are divided between the two.
         """
         if not self.options.scorer:
             return None

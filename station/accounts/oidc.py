@@ -40,7 +40,7 @@ _NEXT = "oidc_next"
 # Authlib's name of the provider. The session keeps each log-in that has begun under the key `_state_<name>_<state>`.
 _CLIENT = "castline"
 _STATE_PREFIX = f"_state_{_CLIENT}_"
-# Largest number of log-ins that one session can have begun, such as one in each tab of a browser.
+# Largest number of unfinished log-ins of one session, such as one in each tab of a browser.
 _MAX_BEGUN = 8
 _MAX_NEXT = 2000
 _REQUEST_TIMEOUT_S = 5.0

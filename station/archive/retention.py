@@ -216,8 +216,8 @@ class PictureArchiver:
         uploads = with_picture.filter(line=self._upload_line)
         limit = int(self._limits.keep_bytes * self._limits.upload_share) if self._upload_line else 0
         upload_bytes = self._delete_oldest(uploads, lambda: _sum_distinct_bytes(uploads), limit)
-        # An index answers the sum of all pictures. The sum of the castings alone would read each row of the table. A picture that two
-        # castings share counts twice.
+        # The sum over all pictures can be read from an index. The sum of the castings alone would read each row of the table. A picture
+        # that two castings share counts twice.
         casting_bytes = self._delete_oldest(
             with_picture.exclude(line=self._upload_line),
             lambda: _sum_bytes(with_picture) - _sum_bytes(uploads),
@@ -309,7 +309,8 @@ def _read_clock_right_s() -> float | None:
 class RetentionWorker:
     """A thread that archives pictures continuously and calls `PictureArchiver.sweep` every `sweep_s` seconds.
 
-    `report_fault` gets a sentence after each failure, and "" after each success. A test can give `clock_trust` clocks of its own.
+    `report_fault` gets a sentence after each failure, and "" after each success. A test can pass a `clock_trust` that uses the clocks of
+    the test.
     """
 
     def __init__(

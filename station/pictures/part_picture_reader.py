@@ -38,7 +38,7 @@ _KAFKA_READERS = 4
 _MAX_WAIT_S = 10.0
 _CACHE_BYTES = 48 * 2**20
 _CONVERSION_LOCKS = 64
-# A picture that could not be converted is not converted again for this time. A refusal because of too little memory or time can pass.
+# A picture that could not be converted is not converted again for this time. If memory or time was too short, a later try can succeed.
 _REFUSED_S = 600.0
 _MAX_REFUSALS = 1000
 # A segment of an address cannot begin with a dot, because an address with ".." would point to a file outside the store.
