@@ -94,7 +94,8 @@ def test_a_fault_is_cleared_while_the_sorter_runs_and_the_board_is_not_reset(run
     assert "12 fault-present" in str(running.call("clear", "--line", LINE, "45").exception)
     assert "45 emergency-stop. Remove the cause" in str(running.call("acknowledge", "--line", LINE).exception)
     running.stop_belt(False)
-    assert "fault 45: cleared" in running.call("clear", "--line", LINE, "45").output
+    # The board believes the input only when it has been steady for some milliseconds.
+    wait_until(lambda: "fault 45: cleared" in running.call("clear", "--line", LINE, "45").output)
     running.raise_emergency_stop()
     assert "have ended: 45 emergency-stop" in running.call("acknowledge", "--line", LINE).output
     assert running.oldest_fault() == 0
