@@ -498,7 +498,7 @@ class Spool:
         # If a checkpoint waits for a disk that does not answer, its connection stays open until the process ends.
         is_idle = self._checkpoint_lock.acquire(timeout=_LONGEST_CHECKPOINT_S)
         with self._reader_lock, self._lock:
-            if not is_idle:
+            if not is_idle and self._checkpointer in self._connections:
                 self._connections.remove(self._checkpointer)
             self._disconnect()
             os.close(self._write_ahead_file)

@@ -179,7 +179,7 @@ PAGE = DashboardPage(
             Query(select("castline_archive_clock_doubted", _ARCHIVIST, PLANT), "{{machine}} {{instance_name}} does not trust its clock"),
             unit="short",
             description="The image topic keeps a picture for `topics.image_hours`. A picture that is not fetched within this time is lost "
-            "for the archive. While the archivist does not trust its clock, it deletes nothing because of its age.",
+            "for the archive. While the archivist does not trust its clock, it does not delete anything for being too old.",
             thresholds=rising(1000, 10_000),
             alerts=("ArchiveClockDoubted",),
         ),
@@ -488,14 +488,14 @@ ALERTS: tuple[Alert, ...] = (
         "castline_archive_clock_doubted == 1",
         "3h",
         "warning",
-        "{{ $labels.machine }}: the archive deletes nothing because of its age, because the clock of the archivist may be wrong",
+        "{{ $labels.machine }}: the archive deletes nothing for being too old, because the archivist's clock may be wrong",
         PAGE.uid,
         ARCHIVED_PICTURES,
         Runbook(
-            "The clock of the archivist's machine is more than 31 days ahead of the time at which it was last right, or was set again and "
-            "again.",
+            "The clock of the archivist's machine says that more than 31 days have passed since it was last right. Or the clock was set by "
+            "more than an hour again and again.",
             "With a wrong clock, all parts and pictures would be too old, and would be deleted. The archivist therefore deletes nothing "
-            "because of its age. Other parts of Castline may write wrong times.",
+            "for being too old. Other parts of Castline may write wrong times.",
             "Read the page `/healthz` of the archivist, and compare the clock of its machine with another clock.",
             "Correct the clock, for example with NTP. If the clock is right because the plant stood still, run "
             "`castline station confirm-clock` on this machine.",

@@ -381,7 +381,7 @@ class Manifest(_ManifestModel):
         named |= {file for scorer in self.scorers for file in scorer.files}
         named |= {entry.file for entry in (self.details, self.training_index, *learned) if entry}
         if (total := sum(entry.bytes for entry in self.files.values())) > MAX_VERSION_BYTES:
-            raise ValueError(f"expected all files together to have at most {MAX_VERSION_BYTES} bytes, found {total}")
+            raise ValueError(f"expected at most {MAX_VERSION_BYTES} bytes in all files of the version, found {total}")
         if named != set(self.files):
             raise ValueError(f"expected checksums of exactly {sorted(named)}, found {sorted(self.files)}")
         return self

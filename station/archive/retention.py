@@ -338,14 +338,14 @@ class RetentionWorker:
         return self._doubt
 
     def sweep_once(self, now: datetime) -> None:
-        """Deletes what must not be kept. Deletes nothing because of its age while the clock is not trusted."""
+        """Deletes what must not be kept. Deletes nothing for being too old while the clock is not trusted."""
         self._archiver.sweep(now, self._check_clock(now))
 
     def _check_clock(self, now: datetime) -> bool:
         """Returns whether the clock is trusted, and stores the time of a trusted clock."""
         doubt = self._clock_trust.find_doubt(_read_clock_right_s())
         if doubt:
-            text = f"The archive deletes nothing because of its age. {doubt}"
+            text = f"The archive deletes nothing for being too old. {doubt}"
             if not self._doubt:
                 log.warning(text)
             self._doubt = text

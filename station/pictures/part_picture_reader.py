@@ -91,7 +91,7 @@ class PartPictureReader:
         self._cache_lock = threading.Lock()
         # For each refused conversion: the error, and the time until which the conversion is not repeated.
         self._refusals: OrderedDict[object, tuple[PictureError, float]] = OrderedDict()
-        self._turns: dict[int, threading.Lock] = {}
+        self._account_locks: dict[int, threading.Lock] = {}
 
     def read_original(self, part: PictureLocation) -> bytes | None:
         """Returns the picture as the camera sent it, or None if the picture was deleted from the store and the topic.
@@ -126,7 +126,7 @@ class PartPictureReader:
         """
         limits = PictureLimits.from_settings(self._settings.pictures)
         depth_bits = self._find_depth_bits(part)
-        with self._turn(account), self._remembering_refusals(part.sha256 and (part.line, part.sha256, "pixels")):
+        with self._find_account_lock(account), self._remembering_refusals(part.sha256 and (part.line, part.sha256, "pixels")):
             value = self.read_original(part)
             return None if value is None else self._decoder.decode_picture(value, side_px, limits, depth_bits).pixels
 
@@ -138,7 +138,7 @@ class PartPictureReader:
         # A finding can be forged. Its address must not give access to an object of the store that is no heat map.
         if not is_heat_map_address(address):
             raise PictureError("claim-damaged", f"expected the address of a heat map, found {address[:120]!r}")
-        with self._turn(account), self._remembering_refusals(address):
+        with self._find_account_lock(account), self._remembering_refusals(address):
             try:
                 value = read_object(self._settings.store.url, address, self._settings.pictures.max_bytes)
             except OSError as error:
@@ -161,7 +161,7 @@ class PartPictureReader:
         key = (part.part_key, part.sha256, side_px)
         if found := self._find_cached(key):
             return found
-        with self._turn(account), self._conversion_locks[hash(key) % _CONVERSION_LOCKS]:
+        with self._find_account_lock(account), self._conversion_locks[hash(key) % _CONVERSION_LOCKS]:
             if found := self._find_cached(key):
                 return found
             with self._remembering_refusals(part.sha256 and (part.line, part.sha256, side_px)):
@@ -171,9 +171,9 @@ class PartPictureReader:
                 self._cache_picture(key, picture)
             return picture
 
-    def _turn(self, account: int | None) -> AbstractContextManager[object]:
+    def _find_account_lock(self, account: int | None) -> AbstractContextManager[object]:
         """Returns the lock of the account. It is taken before all other locks."""
-        return nullcontext() if account is None else self._turns.setdefault(account, threading.Lock())
+        return nullcontext() if account is None else self._account_locks.setdefault(account, threading.Lock())
 
     @contextmanager
     def _remembering_refusals(self, key: object) -> Iterator[None]:

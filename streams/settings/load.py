@@ -114,7 +114,10 @@ class Settings(BaseSettings):
         return self
 
     def _check_gateway_token(self) -> None:
-        """Raises ValueError if sorters report to a gateway on another machine and gateway.token is empty: it would refuse all reports."""
+        """Raises ValueError if sorters report to a gateway on another machine and gateway.token is empty.
+
+        Such a gateway would refuse all reports of the sorters.
+        """
         address = self.sorter.gateway_url.get_secret_value()
         reporting = [line.name for line in self.lines if line.gate and line.camera and line.camera.trigger == "board"]
         if address and reporting and not self.gateway.token.get_secret_value() and not is_loopback(urlsplit(address).hostname or ""):

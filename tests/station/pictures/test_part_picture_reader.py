@@ -139,7 +139,7 @@ def test_the_conversions_of_an_account_wait_for_each_other_and_keep_nobody_waiti
     store, reader = stored
     location, other = locate(store, make_jpeg(1)), locate(store, make_jpeg(2))
     with ThreadPoolExecutor(1) as thread:
-        with reader._turn(1):
+        with reader._find_account_lock(1):
             waiting = thread.submit(reader.read_for_browser, location, 240, 1)
             assert reader.read_for_browser(other, 240, 2) is not None
             assert not waiting.done()
