@@ -378,8 +378,8 @@ ALERTS: tuple[Alert, ...] = (
             "shows the last wrong time that the camera gave.\n\n"
             "A year such as 1970 means that the camera has lost its clock, often after a power cut.",
             "Set the clock of the camera or file server, preferably by NTP. Then run `castline gateway measure <line>`.\n\nIf the clock "
-            "cannot be set, set `lines.camera.time_source` to `arrival`, so that the gateway dates every picture by its arrival. Then "
-            "run `castline gateway measure <line>`.",
+            "cannot be corrected, change `lines.camera.time_source` to `arrival`. The time of a picture is then the time at which it "
+            "arrives at the gateway. After that, run `castline gateway measure <line>`, which measures the new latency of the camera.",
         ),
     ),
 )

@@ -492,8 +492,8 @@ ALERTS: tuple[Alert, ...] = (
         PAGE.uid,
         ARCHIVED_PICTURES,
         Runbook(
-            "The clock of the archivist's machine says that more than 31 days have passed since it was last right. Or the clock was set by "
-            "more than an hour again and again.",
+            "The clock of the archivist's machine shows a time more than 31 days after the last time that the archivist trusted. Or a "
+            "person or a program sets the clock again and again by an hour or more.",
             "With a wrong clock, all parts and pictures would be too old, and would be deleted. The archivist therefore deletes nothing "
             "for being too old. Other parts of Castline may write wrong times.",
             "Read the page `/healthz` of the archivist, and compare the clock of its machine with another clock.",

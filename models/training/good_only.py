@@ -73,9 +73,9 @@ class GoodOnlyCallback(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class GoodOnlyResult:
-    """The result of a training with good parts only: the new version and the cut-off of its scorer.
+    """The result of a training with good parts only: the new version and the cut-off of the version's scorer.
 
-    `groups` is the number of groups of near-duplicates among the good pictures.
+    `groups` is the number of groups of near-duplicates. A good picture without a near-duplicate is a group of its own.
     """
 
     version: Version
