@@ -373,7 +373,7 @@ def test_the_commands_train_evaluate_simulate_and_verify(castings: Path, tmp_pat
     assert "has learned" not in simulated.stderr, "the validation pictures"
     assert json.loads(simulated.stdout)["pictures"] == json.loads((out / "manifest.json").read_text())["figures"]["pictures"]
     listed = runner.invoke(castline, ["models", "list", "--root", str(tmp_path), "--json"])
-    assert [row["state"] for row in json.loads(listed.output)] == ["verified"]
+    assert [row["state"] for row in json.loads(listed.stdout)] == ["verified"]
     compared = runner.invoke(castline, ["models", "compare", str(out), str(out), "--data", str(castings), "--json"])
     assert json.loads(compared.stdout)["differences"] == []
     (out / "golden.npz").write_bytes(b"tampered")
