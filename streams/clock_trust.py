@@ -1,4 +1,7 @@
-"""Decides whether the clock of this machine is right enough to delete something because of its age."""
+"""Decides whether the clock of this machine is probably right.
+
+With a clock that is far ahead, new pictures and new records would be deleted for being too old.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ LONGEST_PAUSE_S = 31 * 86400.0
 
 
 class ClockTrust:
-    """Says why nothing may be deleted because of its age. Not thread-safe.
+    """Says why nothing may be deleted for being too old. Not thread-safe.
 
     `wall_clock` can be set by a person or a program. `steady_clock` is a clock that nobody sets. `remedy` is a sentence that says what a
     person must do if the clock is right although it is far ahead of the time at which it was last right.

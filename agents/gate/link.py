@@ -264,8 +264,8 @@ class BoardSession:
                 self._sync_clock()
             if not self._clock.is_set:
                 raise gate_error("stopping" if self._stopping.is_set() else "link-away", "SYNC")
-            # A board that was reset after its answer to HELLO answers SYNC, but refuses SHOW. So the answer to SHOW confirms that the
-            # samples of the clock and the events that have arrived so far come from the same run.
+            # A board that was reset after its answer to HELLO answers SYNC, but refuses SHOW. So if the board accepts SHOW, the clock
+            # samples and the events so far come from the same run.
             self._ask("SHOW", self._lanes[0].number, TABLE[0].key)
             for lane in self._lanes:
                 self._requests.add_missing(lane.read_early_events(time.monotonic(), self._system.now()))
@@ -524,7 +524,7 @@ class BoardSession:
             self._handle_answer(request)
 
     def _shows_reset(self, code: tuple[str, ...]) -> bool:
-        """Returns whether the board refuses a command with `code` because it was reset after the greeting, or during the greeting."""
+        """Returns whether the board, which refused a command with the error `code`, was reset during or after the greeting."""
         return code in _CODES_AFTER_RESET if self._window is self._requests else self.is_greeted and code == _CODES_AFTER_RESET[0]
 
     def _handle_answer(self, request: BoardRequest) -> None:

@@ -49,7 +49,8 @@ _NEARLY_FULL = 0.95
 _FREE_DISK_SHARE = 0.1
 # When the process stops, cameras and senders must end within this share of the setting service.grace_s.
 _GRACE_SHARE = 0.8
-# A sender that still waits for the object store or for Kafka after that share gets this time to end, in seconds.
+# The gateway waits at least this many seconds for the end of a sender, even if that share of service.grace_s is over. The sender can be
+# waiting for the object store or for Kafka.
 _LAST_SENDING_S = 2.0
 
 

@@ -29,8 +29,9 @@ _RECENT_GAPS = 32
 _KEPT_PARTS = 2048
 # If this many late pictures in a row have the same delay and fit their parts, the delay is normal, and no sign of a wrong clock.
 _MIN_FITTING = 8
-# Pictures that an outage of the network has held up arrive within this time of each other. The number of compared arrivals is limited.
+# Pictures that an outage of the network has held up arrive within this time of each other.
 _BURST_S = 0.5
+# A picture is compared with at most this many of the newest arrivals.
 _RECENT_ARRIVALS = 64
 # The report of a part may arrive up to 0.1 s after the part was counted.
 _REPORT_DELAY_S = 0.1
@@ -55,6 +56,7 @@ class MatchDecision(Generic[Picture]):
 class _WaitingPicture(Generic[Picture]):
     """A picture of `size` bytes that waits until the matcher knows its part.
 
+    `time_s` is the time of the picture minus the latency.
     The wait usually ends at `expires_s`. It lasts longer if new reports of the board can still decide which part the picture shows.
     If the picture is later than usual, `late_age_s` is the time from `time_s` to its arrival, otherwise None.
     If `time_s` comes from the arrival of the picture, `arrived_s` is the time of the arrival, otherwise None.
@@ -185,8 +187,8 @@ class Matcher(Generic[Picture]):
 
         A picture whose time is in the future gets no part, because the board counts a part before the camera takes its picture.
 
-        A late picture gets no part if the picture before it was equally late and fits no part, because the clock of the camera is then
-        wrong. Pictures that were only delayed on their way arrive together. So each of them is less late than the picture before it.
+        Pictures that an outage has delayed arrive together, so each of them is less late than the picture before it. If two pictures are
+        equally late, and the earlier one fits no part, the clock of the camera is wrong. Then the later picture gets no part.
         """
         late_age_s = None
         if self._recent_ages:
@@ -383,8 +385,8 @@ class Matcher(Generic[Picture]):
         gap_s = later.time_s - earlier.time_s
         if earlier.is_followed_by(later):
             return _Gap(gap_s, True)
-        # Between the last report before a reset and part 1 after the reset, castings perhaps passed that were never reported. They were not
-        # nearer than castings usually are. Within a run, a missing number shows that a casting passed, but not when.
+        # Between the last report before a reset and part 1 after the reset, castings perhaps passed that were never reported. The gap to
+        # such a casting was at least the smallest recent gap. Within a run, a missing number shows that a casting passed, but not when.
         is_after_reset = later.part.run != earlier.part.run and later.part.part == 1
         return _Gap(min(gap_s, min(self._recent_gaps, default=0.0)) if is_after_reset else 0.0, False)
 

@@ -157,7 +157,7 @@ class KafkaChannel:
 
 
 class _TakingTimer:
-    """Measures how long the channel has been taking its present picture. `seconds` is 0 while the channel takes none."""
+    """Measures how long the channel has been busy with accepting one picture. `seconds` is 0 while the channel accepts none."""
 
     _since_s: float | None = None
 

@@ -224,7 +224,8 @@ class Spool:
         if self._write_ahead_file == -1:
             self._write_ahead_file = write_ahead_file
         else:
-            # A thread may be waiting in `flush` for the disk. The number of its file must not become that of any other file.
+            # A thread may be waiting in `flush` for the disk, and uses the file descriptor of the old file. So the new file gets this
+            # descriptor. Otherwise, an unrelated file could get it.
             os.dup2(write_ahead_file, self._write_ahead_file)
             os.close(write_ahead_file)
         # Without this flush, the new files could be missing from the folder after a power cut.
@@ -250,7 +251,9 @@ class Spool:
         self._connections = []
 
     def replace_damaged(self, error: sqlite3.DatabaseError, run: int) -> None:
-        """Sets the file aside and begins a new one, if `error` means that the file of the run `run` is damaged. Otherwise raises `error`.
+        """Sets the file aside and begins a new one, if `error` means that the file is damaged. Otherwise raises `error`.
+
+        `run` is the run of the file in which `error` happened. If another thread has already replaced this file, nothing is done.
 
         The pictures of the damaged file are no longer sent. Raises sqlite3.Error or OSError if no new file can be made. The next call then
         tries again.

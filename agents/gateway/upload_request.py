@@ -160,8 +160,8 @@ class _Unpacker:
     def unpack(self, chunk: bytes) -> Iterator[bytes]:
         """Yields the content of `chunk`, the next bytes of the body, in pieces of at most 64 KiB.
 
-        Raises RequestRefusedError with status 400 for data of another compression, for bytes after the end of the compressed data, and for
-        data that unpack to far more bytes than a picture does.
+        Raises RequestRefusedError with status 400 for data that are compressed neither with gzip nor with deflate, for bytes after the end
+        of the compressed data, and for data that unpack to far more bytes than a picture does.
         """
         is_after_end = self._zlib.eof and bool(chunk)
         try:

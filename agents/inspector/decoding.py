@@ -112,8 +112,8 @@ class DecodedImage:
 def read_image_record(source: ConsumedRecord, line: LineSettings, broker_time: datetime, received_at: datetime) -> ImageRecord:
     """Reads an image record of `line`. If the record has no time of capture, `broker_time` is used.
 
-    If a header other than `line`, `run` and `part` is wrong, the result contains the error in place of the values of these headers.
-    Raises IdentityError if the record names no part of this line, and RecordError if it stands for records that could not be decoded.
+    If a header other than `line`, `run` and `part` is wrong, the result contains the error, and no values of these headers. Raises
+    IdentityError if the record names no part of this line, and RecordError if it is a placeholder for records that could not be decoded.
     """
     check_readable(source.value)
     part = read_part_id(source.key, source.headers, line.name)

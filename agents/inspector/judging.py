@@ -182,7 +182,7 @@ def make_verdict(judged: JudgedImage, model: str, threshold: float, decided_at: 
 def _name_decision(prediction: Prediction | PictureError | PartCheck, decision: str) -> str:
     """Returns the part of the verdict's id that depends on the decision.
 
-    A failure that is not of the picture itself gives another id than the judgement of the picture, which can follow after the failure.
+    A failure that the picture did not cause gives another id, because the same picture can still be judged later.
     """
     return f"{decision}|{prediction.reason}" if isinstance(prediction, PictureError) and prediction.reason in _OUTER_FAILURES else decision
 

@@ -34,8 +34,8 @@ class AcceptanceRule(BaseModel):
     """The limits for some kinds of defect. A defect at a limit is still accepted.
 
     `max_number` is the largest number of defects of these kinds on the part. With `max_number` 0, every defect of these kinds is rejected.
-    A number that a finding cannot exceed is refused, because a finding marks at most MAX_DEFECTS defects.
-    `kinds` can contain `unknown`, which stands for defects whose kind is not sure.
+    A `max_number` of MAX_DEFECTS or more is refused, because no finding marks more than MAX_DEFECTS defects. `kinds` can contain `unknown`,
+    which stands for defects whose kind is not sure.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

@@ -121,7 +121,8 @@ class PartStates:
     def __init__(self, max_parts: int = MAX_PARTS) -> None:
         self._max_parts = max_parts
         self._states: OrderedDict[PartKey, PartState] = OrderedDict()
-        # The newest records of lost parts that have no state. Many lost parts would displace the states of the parts on the belt.
+        # The newest records of lost parts that have no state. They are not kept as states, because many lost parts would displace the
+        # states of the parts on the belt.
         self._lost: OrderedDict[PartKey, Sorting] = OrderedDict()
         # The last run of the line's board, or 0 if it is unknown.
         self.last_run = 0
@@ -129,7 +130,8 @@ class PartStates:
         self._restored: dict[int, RecordedParts] = {}
 
     def get(self, run: int, part: int) -> PartState:
-        """Returns the state of a part. If the part has no state yet, one is added. It is empty, unless the part has a record as lost."""
+        """Returns the state of a part. If the part has no state yet, one is added. The new state is empty, unless a record says that the
+        part was lost."""
         state = self._states.get((run, part))
         if state is None:
             state = self._states[run, part] = PartState(sorting=self._lost.pop((run, part), None))

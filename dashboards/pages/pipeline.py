@@ -479,8 +479,9 @@ ALERTS: tuple[Alert, ...] = (
             "room. When the disk is full, Kafka stops. No record in Kafka is lost then, and the gateways keep new pictures in their spools "
             "while these have room.",
             "Read the page `/healthz` of the broker, and compare the clock of its machine with another clock. Run `df` on this machine.",
-            "Correct the clock, for example with NTP. If the clock is right because the plant stood still, delete the file `clock` in "
-            "`broker.data_dir`. In both cases, the broker then ends and is started again. If the disk is full, free space on this disk.",
+            "Correct the clock, for example with NTP. If the clock is right, because the plant stood still for weeks, delete the file "
+            "`clock` in `broker.data_dir`. In both cases, the broker then ends and is started again. If the disk is full, free space on "
+            "this disk.",
         ),
     ),
     Alert(
@@ -497,7 +498,7 @@ ALERTS: tuple[Alert, ...] = (
             "With a wrong clock, all parts and pictures would be too old, and would be deleted. The archivist therefore deletes nothing "
             "for being too old. Other parts of Castline may write wrong times.",
             "Read the page `/healthz` of the archivist, and compare the clock of its machine with another clock.",
-            "Correct the clock, for example with NTP. If the clock is right because the plant stood still, run "
+            "Correct the clock, for example with NTP. If the clock is right, because the plant stood still for weeks, run "
             "`castline station confirm-clock` on this machine.",
         ),
     ),

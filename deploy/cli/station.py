@@ -96,8 +96,7 @@ def migrate(file: Path | None) -> None:
 def confirm_clock_command(file: Path | None) -> None:
     """Confirm that the clock of this machine is right, although it is more than 31 days ahead of the time at which it was last right.
 
-    The archivist deletes old pictures and old parts again after its next clean-up of the archive. Run this command on the machine of the
-    archivist.
+    After this command, the archivist deletes old pictures and old parts again. Run the command on the machine of the archivist.
     """
     configure_station(file)
     from station.archive.database import migrate_database

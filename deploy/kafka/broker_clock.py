@@ -1,4 +1,4 @@
-"""Keeps Kafka from deleting all records because of their age, if the clock is far ahead when the broker starts."""
+"""Keeps Kafka from deleting all records as too old, if the clock of the machine is far ahead when the broker starts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from streams.clock_trust import ClockTrust, is_far_ahead
 log = logging.getLogger(__name__)
 
 CLOCK_FILE = "clock"
-# Kafka looks for old records after this time. With a wrong clock, it must not look at all before a person or NTP has corrected the clock.
+# The interval at which Kafka looks for old records. With a wrong clock, Kafka must not look for them before a person or NTP has corrected
+# the clock.
 _RETENTION_CHECK_MS = 7 * 86_400_000
 _WRITE_EVERY_S = 60.0
 
@@ -26,7 +27,7 @@ class BrokerClock:
         self._remedy = f"If the clock is right, delete the file {self._file}."
         self._trust = ClockTrust(self._remedy)
         self._write_at_s = 0.0
-        # Whether Kafka is started so that it looks for no old records. Kafka then does not delete the files of dropped records either.
+        # Whether Kafka is started with the long interval. Kafka then does not delete the files of dropped records either.
         self.was_far_ahead = is_far_ahead(time.time(), self._read())
         metrics.broker_clock_doubted.set(self.was_far_ahead)
 

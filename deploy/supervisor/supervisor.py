@@ -229,7 +229,10 @@ class Supervisor:
         self._kill_if_overdue(managed, now)
 
     def _check_start(self, managed: ManagedProcess, process: ChildProcess, now: float) -> None:
-        """Notes that a starting process is ready. Replaces it if its start takes too long, without its time of waiting."""
+        """Notes that a starting process is ready. Replaces a process that is not ready in time.
+
+        The time is counted from the start, or from the last moment at which the process waited for something outside, such as Kafka.
+        """
         role = managed.role
         if not role.is_one_shot and role.ready_check.is_ready(process, self.prober):
             managed.state, managed.was_ready, managed.ready_at, managed.is_duplicate = State.READY, True, now, False

@@ -145,8 +145,8 @@ class Part(models.Model):
 class RetentionState(models.Model):
     """What retention must still know after a restart of the archivist. The table has at most one row, with the key 1.
 
-    `clock_right_at` is the time at which the clock was last right. Retention compares the clock with this time before it deletes something
-    because of its age.
+    `clock_right_at` is the time at which the clock was last right. Retention compares the clock with this time before it deletes old parts
+    and old pictures.
     """
 
     clock_right_at = models.DateTimeField()

@@ -334,7 +334,7 @@ class RetentionWorker:
         self._thread.join(within_s)
 
     def find_doubt(self) -> str:
-        """Returns a sentence that says why nothing is deleted because of its age, or "" if the clock is trusted."""
+        """Returns a sentence that says why nothing is deleted for being too old, or "" if the clock is trusted."""
         return self._doubt
 
     def sweep_once(self, now: datetime) -> None:

@@ -1,4 +1,4 @@
-"""When the clock of a machine is trusted to delete something because of its age."""
+"""When the clock of a machine is trusted, so that old pictures and old records may be deleted."""
 
 from __future__ import annotations
 
