@@ -2,6 +2,7 @@
 
 CastlineError
   +- PictureError    A picture cannot be judged: dead letter, and the verdict `review`.
+  |    +- DecoderProcessError  The process that decodes pictures failed: another try can succeed. The station does not remember the failure.
   +- IdentityError   A record does not name its part: dead letter, no verdict.
   +- RecordError     A record is not valid for its topic: one role writes the dead letter, and other roles only count the record.
   +- ModelError      A model version cannot be used: the current version stays in use.
@@ -32,6 +33,10 @@ class PictureError(CastlineError):
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class DecoderProcessError(PictureError):
+    """The process that decodes pictures could not start, was killed, or got too little processor time. The picture may be good."""
 
 
 class IdentityError(CastlineError):

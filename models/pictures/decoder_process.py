@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 import threading
@@ -24,14 +25,17 @@ import psutil
 from models.pictures.decoder import DecodedPicture, PictureLimits, check_file_size, decode_picture
 from models.pictures.display import EncodedPicture, encode_for_browser, encode_heat_map_layer, encode_thumbnail
 from models.pictures.refusal import RefusalReason
-from streams.errors import PictureError
+from streams.errors import DecoderProcessError, PictureError
 
 # Longest first line of an answer, in bytes. A longer line probably comes from a malicious picture.
 _MAX_LINE = 4096
 _KEPT_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR")
 _STOP_S = 5.0
+_END_S = 1.0
 _NICENESS = 19
 _BUSY_FACTOR = 2
+# If one of these signals ended the process, the picture made a library fail, and would do so again.
+_CRASHES = tuple(-number for number in (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL))
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +91,8 @@ class DecoderProcess:
     ) -> DecodedPicture:
         """Returns the same as `decoder.decode_picture`, but decodes in the separate process.
 
-        Raises PictureError with the reason `decoder-limits` if decoding needs more memory or time than allowed.
+        Raises PictureError with the reason `decoder-limits` if decoding needs more memory or processor time than allowed, and
+        DecoderProcessError if the process failed for another reason.
         """
         operation: Literal["decode", "decode with original"] = "decode with original" if keep_original else "decode"
         answer, content = self._ask(operation, value, side_px, limits, depth_bits)
@@ -132,21 +137,25 @@ class DecoderProcess:
     ) -> tuple[_Answer, bytes]:
         """Returns the answer of the separate process, and the bytes that the process sends after the answer.
 
-        Raises PictureError if the process refuses the picture, cannot be started or dies.
+        Raises PictureError if the picture is refused, and DecoderProcessError if the process fails for another reason.
         """
         check_file_size(value, limits)  # Checked here, so that a picture that is too large is not copied to the process.
         request = _Request(operation, len(value), side_px, limits.max_bytes, limits.max_pixels, depth_bits)
         with self._lock:
-            killed, answered = threading.Event(), threading.Event()
             try:
                 process = self._start()
-                threading.Thread(target=_limit_time, args=(process, self._time_s, answered, killed), daemon=True).start()
+            except (OSError, EOFError) as error:
+                self._stop()
+                raise _describe_failure("it could not start") from error
+            time_limit = _TimeLimit(process, self._time_s)
+            try:
                 answer, content = _send_request(process, request, value)
             except (OSError, EOFError, ValueError, TypeError) as error:
+                failure = self._explain_death(process, time_limit)
                 self._stop()
-                raise self._explain_death(killed.is_set()) from error
+                raise failure from error
             finally:
-                answered.set()
+                time_limit.end()
         if answer.refusal:
             raise PictureError(*answer.refusal)
         return answer, content
@@ -179,10 +188,16 @@ class DecoderProcess:
                 _close(pipe)
         self._process = None
 
-    def _explain_death(self, is_timeout: bool) -> PictureError:
-        found = (
-            f"it took more than {self._time_s:g} s" if is_timeout else f"its process ended; it may use at most {self._memory_bytes} bytes"
-        )
+    def _explain_death(self, process: subprocess.Popen[bytes], time_limit: _TimeLimit) -> PictureError:
+        """Returns a DecoderProcessError if another try can succeed, and a PictureError if the picture made the process fail."""
+        if time_limit.is_used_up:
+            found = f"it took more than {self._time_s:g} s"
+        elif (exit_status := _find_exit_status(process)) is None or exit_status in _CRASHES:
+            found = f"its process ended; it may use at most {self._memory_bytes} bytes"
+        elif time_limit.is_starved:
+            return _describe_failure(f"other programs left it too little processor time in {_BUSY_FACTOR * self._time_s:g} s")
+        else:
+            return _describe_failure("its process ended")
         return PictureError(
             RefusalReason.DECODER_LIMITS,
             f"The picture could not be decoded within the limits for uploads: {found}. Upload a smaller picture, or raise upload_time_s or "
@@ -190,19 +205,46 @@ class DecoderProcess:
         )
 
 
-def _limit_time(process: subprocess.Popen[bytes], time_s: float, answered: threading.Event, killed: threading.Event) -> None:
+class _TimeLimit:
     """Kills the process if it does not answer in time: within about `time_s` seconds of processor time.
 
     If other programs keep the processors busy, the process is killed after `_BUSY_FACTOR` times `time_s` seconds at the latest.
+
+    After the process was killed, `is_used_up` or `is_starved` is true. The latter means that the process got less processor time.
     """
-    used_before_s = _processor_time_s(process)
-    for _ in range(_BUSY_FACTOR):
-        if answered.wait(time_s):
-            return
-        if _processor_time_s(process) - used_before_s > 0.8 * time_s:
-            break
-    killed.set()
-    process.kill()
+
+    def __init__(self, process: subprocess.Popen[bytes], time_s: float) -> None:
+        self.is_used_up = self.is_starved = False
+        self._process = process
+        self._time_s = time_s
+        self._answered = threading.Event()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def end(self) -> None:
+        """Ends the limit, because the process has answered or ended."""
+        self._answered.set()
+
+    def _watch(self) -> None:
+        used_before_s = _processor_time_s(self._process)
+        for _ in range(_BUSY_FACTOR):
+            if self._answered.wait(self._time_s):
+                return
+            if _processor_time_s(self._process) - used_before_s > 0.8 * self._time_s:
+                self.is_used_up = True
+                break
+        self.is_starved = not self.is_used_up
+        self._process.kill()
+
+
+def _describe_failure(found: str) -> DecoderProcessError:
+    return DecoderProcessError(RefusalReason.DECODER_LIMITS, f"The picture could not be decoded: {found}. Try again in a moment.")
+
+
+def _find_exit_status(process: subprocess.Popen[bytes]) -> int | None:
+    """Returns the exit status of a process that has closed its pipes, or None if the process goes on."""
+    with suppress(subprocess.TimeoutExpired):
+        return process.wait(_END_S)
+    return None
 
 
 def _processor_time_s(process: subprocess.Popen[bytes]) -> float:

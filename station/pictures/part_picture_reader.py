@@ -7,12 +7,12 @@ import logging
 import re
 import threading
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from queue import Empty, LifoQueue
-from typing import Protocol
+from typing import Any, Protocol, TypeVar, cast
 
 from fsspec.implementations.local import LocalFileSystem
 from kafka.errors import KafkaError
@@ -22,7 +22,7 @@ from models.pictures.decoder_process import DecoderProcess
 from models.pictures.display import EncodedPicture
 from station.configuration import current_settings
 from station.kafka_producer import KafkaUnavailableError
-from streams.errors import IdentityError, PictureError
+from streams.errors import DecoderProcessError, IdentityError, PictureError
 from streams.identity import read_part_id
 from streams.image_topic_reader import ImageTopicReader
 from streams.object_store import CLAIM_MISSING, ObjectStore, is_heat_map_address
@@ -38,12 +38,20 @@ _KAFKA_READERS = 4
 _MAX_WAIT_S = 10.0
 _CACHE_BYTES = 48 * 2**20
 _CONVERSION_LOCKS = 64
-# A picture that could not be converted is not converted again for this time. If memory or time was too short, a later try can succeed.
+# Pictures that are being read or wait for their conversion take at most this many times `pictures.max_bytes`: all pictures together, and
+# those of one account. One account can then use three of the four Kafka readers.
+_MAX_LARGEST_PICTURES = 8
+_MAX_LARGEST_OF_ACCOUNT = 3
+# A picture that the decoder has refused is not converted again for this time. With other settings, a later try can succeed.
 _REFUSED_S = 600.0
 _MAX_REFUSALS = 1000
 # A segment of an address cannot begin with a dot, because an address with ".." would point to a file outside the store.
 _SEGMENT = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}"
 _ADDRESS = re.compile(rf"{_SEGMENT}(/{_SEGMENT}){{0,9}}")
+
+Converted = TypeVar("Converted", EncodedPicture, GreyPixels)
+# Names a picture and its conversion. The first element is the part id, or "". Without this element, the key names a refused conversion.
+_Key = tuple[object, ...]
 
 
 class PictureLocation(Protocol):
@@ -69,12 +77,64 @@ class PictureLocation(Protocol):
     def sha256(self) -> str: ...
 
 
+class PictureBudget:
+    """Limits the bytes of the pictures that are being read or wait for their conversion: in total, and for each account. Thread-safe.
+
+    `largest_bytes` is the size of the largest allowed picture.
+    """
+
+    def __init__(self, largest_bytes: int) -> None:
+        self._largest_bytes = largest_bytes
+        self._used: Counter[int | None] = Counter()
+        self._waiting: Counter[int | None] = Counter()
+        self._changed = threading.Condition()
+
+    @property
+    def used_bytes(self) -> int:
+        return sum(self._used.values())
+
+    @contextmanager
+    def reserved(self, account: int | None) -> Iterator[Callable[[int], None]]:
+        """Waits until there is room, and reserves memory for one picture of `account` until the `with` block ends.
+
+        The size of a picture is unknown before it is read, so the memory for the largest picture is reserved. When the picture is read, the
+        caller must call the yielded function with the size of the picture, which changes the reservation.
+        """
+        reserved_bytes = 0
+
+        def reserve(size: int) -> None:
+            nonlocal reserved_bytes
+            with self._changed:
+                self._used[account] += size - reserved_bytes
+                self._used += Counter()  # removes accounts without pictures
+                reserved_bytes = size
+                self._changed.notify_all()
+
+        with self._changed:
+            self._waiting[account] += 1
+            self._changed.wait_for(lambda: self._has_room(account))
+            self._waiting -= Counter([account])
+            reserve(self._largest_bytes)
+        try:
+            yield reserve
+        finally:
+            reserve(0)
+
+    def _has_room(self, account: int | None) -> bool:
+        """Returns whether the next picture of `account` may be read now. The account with the fewest bytes comes first."""
+        if self._used[account] > min(self._used[waiting] for waiting in self._waiting):
+            return False
+        room_bytes = (_MAX_LARGEST_PICTURES - 1) * self._largest_bytes - self.used_bytes
+        return room_bytes >= 0 and self._used[account] <= (_MAX_LARGEST_OF_ACCOUNT - 1) * self._largest_bytes
+
+
 class PartPictureReader:
     """Reads pictures, converts them for browsers, and caches up to 48 MiB of converted pictures. Thread-safe.
 
     A separate process with limited memory and time converts the pictures, because a stranger's picture can be harmful. A conversion that
-    was refused is not repeated for ten minutes. Methods with the parameter `account` convert one picture of this account at a time, so that
-    the conversions of other accounts need not wait for all of them. `account` is None if the account is unknown.
+    the decoder refused is not repeated for ten minutes. Methods with the parameter `account` read several pictures of this account at the
+    same time, but convert one at a time, so that the conversions of other accounts need not wait for all of them. `account` is None if the
+    account is unknown.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -85,12 +145,13 @@ class PartPictureReader:
         self._idle: LifoQueue[ImageTopicReader] = LifoQueue()
         for _ in range(_KAFKA_READERS):
             self._idle.put(ImageTopicReader(settings, "station"))
-        self._cache: OrderedDict[object, EncodedPicture] = OrderedDict()
+        self._budget = PictureBudget(settings.pictures.max_bytes)
+        self._cache: OrderedDict[_Key, Any] = OrderedDict()
         self._cache_bytes = 0
         self._conversion_locks = [threading.Lock() for _ in range(_CONVERSION_LOCKS)]
         self._cache_lock = threading.Lock()
         # For each refused conversion: the error, and the time until which the conversion is not repeated.
-        self._refusals: OrderedDict[object, tuple[PictureError, float]] = OrderedDict()
+        self._refusals: OrderedDict[_Key, tuple[PictureError, float]] = OrderedDict()
         self._account_locks: dict[int, threading.Lock] = {}
 
     def read_original(self, part: PictureLocation) -> bytes | None:
@@ -115,20 +176,25 @@ class PartPictureReader:
         The picture is at most `side_px` pixels wide and high. Raises the same exceptions as `read_original`.
         """
         limits, depth_bits = PictureLimits.from_settings(self._settings.pictures), self._find_depth_bits(part)
-        if side_px is None:
-            return self._cached(part, side_px, account, lambda value: self._decoder.encode_for_browser(value, limits, depth_bits))
-        return self._cached(part, side_px, account, lambda value: self._decoder.encode_thumbnail(value, limits, side_px, depth_bits))
+
+        def convert(value: bytes) -> EncodedPicture:
+            if side_px is None:
+                return self._decoder.encode_for_browser(value, limits, depth_bits)
+            return self._decoder.encode_thumbnail(value, limits, side_px, depth_bits)
+
+        return self._convert(_make_key(part, side_px), account, lambda: self.read_original(part), convert)
 
     def read_pixels(self, part: PictureLocation, side_px: int, account: int | None = None) -> GreyPixels | None:
         """Returns the picture as the networks see it, shape (side_px, side_px), or None if the picture was deleted.
 
         Raises the same exceptions as `read_original`.
         """
-        limits = PictureLimits.from_settings(self._settings.pictures)
-        depth_bits = self._find_depth_bits(part)
-        with self._find_account_lock(account), self._remembering_refusals(part.sha256 and (part.line, part.sha256, "pixels")):
-            value = self.read_original(part)
-            return None if value is None else self._decoder.decode_picture(value, side_px, limits, depth_bits).pixels
+        limits, depth_bits = PictureLimits.from_settings(self._settings.pictures), self._find_depth_bits(part)
+
+        def convert(value: bytes) -> GreyPixels:
+            return self._decoder.decode_picture(value, side_px, limits, depth_bits).pixels
+
+        return self._convert(_make_key(part, side_px, "pixels"), account, lambda: self.read_original(part), convert)
 
     def read_heat_map(self, address: str, account: int | None = None) -> EncodedPicture:
         """Returns the heat map at `address` of the object store as a transparent overlay for its picture.
@@ -138,12 +204,19 @@ class PartPictureReader:
         # A finding can be forged. Its address must not give access to an object of the store that is no heat map.
         if not is_heat_map_address(address):
             raise PictureError("claim-damaged", f"expected the address of a heat map, found {address[:120]!r}")
-        with self._find_account_lock(account), self._remembering_refusals(address):
+
+        def read() -> bytes:
             try:
-                value = read_object(self._settings.store.url, address, self._settings.pictures.max_bytes)
+                return read_object(self._settings.store.url, address, self._settings.pictures.max_bytes)
             except OSError as error:
                 raise KafkaUnavailableError("The heat map cannot be read now: the store of pictures does not answer.") from error
+
+        def convert(value: bytes) -> EncodedPicture:
             return self._decoder.encode_heat_map_layer(value, PictureLimits.from_settings(self._settings.pictures))
+
+        picture = self._convert(("", address), account, read, convert)
+        assert picture is not None, "`read` never returns None"
+        return picture
 
     def close(self) -> None:
         """Closes the idle Kafka connections and ends the process that converts pictures."""
@@ -153,58 +226,72 @@ class PartPictureReader:
             reader.close()
             self._idle.put(reader)
 
-    def _cached(
-        self, part: PictureLocation, side_px: int | None, account: int | None, convert: Callable[[bytes], EncodedPicture]
-    ) -> EncodedPicture | None:
-        # The key contains the part id, not only the checksum. Otherwise a forged verdict with the checksum of a private picture would give
-        # access to this picture.
-        key = (part.part_key, part.sha256, side_px)
-        if found := self._find_cached(key):
-            return found
-        with self._find_account_lock(account), self._conversion_locks[hash(key) % _CONVERSION_LOCKS]:
-            if found := self._find_cached(key):
-                return found
-            with self._remembering_refusals(part.sha256 and (part.line, part.sha256, side_px)):
-                value = self.read_original(part)
-                picture = None if value is None else convert(value)
-            if picture is not None and part.sha256:
-                self._cache_picture(key, picture)
-            return picture
+    def _convert(
+        self, key: _Key | None, account: int | None, read: Callable[[], bytes | None], convert: Callable[[bytes], Converted]
+    ) -> Converted | None:
+        """Returns what `convert` makes of the picture that `read` returns, or None if the picture was deleted.
+
+        The result is cached by `key`, unless `key` is None.
+        """
+        found = self._find_result(key)
+        if found is not None:
+            return cast(Converted, found)
+        with self._budget.reserved(account) as reserve:
+            found = self._find_result(key)
+            if found is not None:
+                return cast(Converted, found)
+            value = read()
+            if value is None:
+                return None
+            reserve(len(value))
+            with self._find_account_lock(account), self._conversion_locks[hash(key) % _CONVERSION_LOCKS]:
+                found = self._find_result(key)
+                if found is None:
+                    with self._remembering_refusals(key):
+                        found = convert(value)
+                    self._cache_result(key, found)
+                return cast(Converted, found)
 
     def _find_account_lock(self, account: int | None) -> AbstractContextManager[object]:
         """Returns the lock of the account. It is taken before all other locks."""
         return nullcontext() if account is None else self._account_locks.setdefault(account, threading.Lock())
 
-    @contextmanager
-    def _remembering_refusals(self, key: object) -> Iterator[None]:
-        """Remembers a PictureError of the `with` block, and raises it when the same `key` comes again. An empty key is not remembered."""
-        error, until_s = self._refusals.get(key, (None, 0.0))
+    def _find_result(self, key: _Key | None) -> Any | None:
+        """Returns the cached result of a conversion, or None. Raises PictureError if this conversion was refused."""
+        if key is None:
+            return None
+        error, until_s = self._refusals.get(key[1:], (None, 0.0))
         if error is not None and time.monotonic() < until_s:
             raise PictureError(error.reason, str(error))
-        try:
-            yield
-        except PictureError as refusal:
-            # Pictures that are missing or damaged in the store can come back.
-            if key and not refusal.reason.startswith("claim"):
-                with self._cache_lock:
-                    self._refusals[key] = refusal.with_traceback(None), time.monotonic() + _REFUSED_S
-                    self._refusals.move_to_end(key)
-                    while len(self._refusals) > _MAX_REFUSALS:
-                        self._refusals.popitem(last=False)
-            raise
-
-    def _find_cached(self, key: object) -> EncodedPicture | None:
         with self._cache_lock:
             if key in self._cache:
                 self._cache.move_to_end(key)
             return self._cache.get(key)
 
-    def _cache_picture(self, key: object, picture: EncodedPicture) -> None:
+    @contextmanager
+    def _remembering_refusals(self, key: _Key | None) -> Iterator[None]:
+        """Remembers that the decoder refused a picture in the `with` block. A failure of the decoder's process is not remembered."""
+        try:
+            yield
+        except DecoderProcessError:
+            raise
+        except PictureError as refusal:
+            if key is not None:
+                with self._cache_lock:
+                    self._refusals[key[1:]] = PictureError(refusal.reason, str(refusal)), time.monotonic() + _REFUSED_S
+                    self._refusals.move_to_end(key[1:])
+                    while len(self._refusals) > _MAX_REFUSALS:
+                        self._refusals.popitem(last=False)
+            raise
+
+    def _cache_result(self, key: _Key | None, result: EncodedPicture | GreyPixels) -> None:
+        if key is None:
+            return
         with self._cache_lock:
-            self._cache[key] = picture
-            self._cache_bytes += len(picture.value)
+            self._cache[key] = result
+            self._cache_bytes += _count_bytes(result)
             while self._cache_bytes > _CACHE_BYTES:
-                self._cache_bytes -= len(self._cache.popitem(last=False)[1].value)
+                self._cache_bytes -= _count_bytes(self._cache.popitem(last=False)[1])
 
     def _find_depth_bits(self, part: PictureLocation) -> int | None:
         return next((line.depth_bits for line in self._settings.lines if line.name == part.line), None)
@@ -236,6 +323,17 @@ class PartPictureReader:
         if claim:
             return self._store.fetch(claim.decode(errors="replace"))
         return bytes(record.value or b"")
+
+
+def _make_key(part: PictureLocation, *conversion: object) -> _Key | None:
+    """Returns the key for a conversion of the part's picture, or None if the checksum of the picture is unknown."""
+    # The key contains the part id, not only the checksum. Otherwise a forged verdict with the checksum of a private picture would give
+    # access to this picture.
+    return (part.part_key, part.line, part.sha256, *conversion) if part.sha256 else None
+
+
+def _count_bytes(result: EncodedPicture | GreyPixels) -> int:
+    return len(result.value) if isinstance(result, EncodedPicture) else result.nbytes
 
 
 def _check_part(record: ConsumedRecord, part: PictureLocation) -> None:

@@ -16,7 +16,7 @@ from models.pictures.display import EncodedPicture
 from station.kafka_producer import KafkaUnavailableError
 from station.middleware import AsgiApplication, AsgiEvent, AsgiReceive, AsgiScope, AsgiSend, send_text_response
 from station.pictures.part_picture_reader import PictureLocation, get_picture_reader
-from streams.errors import PictureError
+from streams.errors import DecoderProcessError, PictureError
 
 PREFIX = "/live/pictures/"
 # A picture has the same address for an hour, so that browsers can cache it.
@@ -101,7 +101,7 @@ class SignedUrlMiddleware:
     async def _send_picture(self, scope: AsgiScope, send: AsgiSend, url: SignedUrl) -> None:
         try:
             picture = await asyncio.to_thread(self._read_picture, url)
-        except KafkaUnavailableError as error:
+        except (KafkaUnavailableError, DecoderProcessError) as error:
             await send_text_response(scope, send, 503, str(error))
             return
         except PictureError as error:

@@ -11,6 +11,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from models.pictures.decoder import PictureLimits, decode_picture
 from models.pictures.decoder_process import DecoderProcess
 from models.pictures.display import encode_for_browser, encode_heat_map_layer, encode_thumbnail
 from models.pictures.refusal import RefusalReason
-from streams.errors import PictureError
+from streams.errors import DecoderProcessError, PictureError
 from tests.bad_pictures import make_bad_pictures
 from tests.encoded_pictures import encode, make_large_png, make_png
 from tests.rendered_pictures import camera_pictures
@@ -92,6 +93,7 @@ def test_a_picture_that_takes_too_long_is_refused_its_process_killed_and_the_nex
         with pytest.raises(PictureError, match=r"more than 0\.1 s") as refusal:
             process.decode_picture(make_large_png(13_312), SIDE_PX, PictureLimits(max_bytes=2**28, max_pixels=10**9))
         assert refusal.value.reason == RefusalReason.DECODER_LIMITS
+        assert not isinstance(refusal.value, DecoderProcessError)
         assert process.pid is None
     finally:
         process.close()
@@ -154,14 +156,46 @@ def test_the_process_ends_with_a_parent_that_is_killed() -> None:
         time.sleep(0.1)
 
 
-def test_a_picture_is_refused_if_the_process_dies_at_its_start_and_the_next_one_is_decoded(
+def test_a_process_that_cannot_start_refuses_no_picture_and_the_next_one_is_decoded(
     process: DecoderProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for program in (shutil.which("false"), "/nonexistent/python"):
         with monkeypatch.context() as patched:
             patched.setattr(sys, "executable", program)
-            with pytest.raises(PictureError, match="its process ended") as refusal:
+            with pytest.raises(DecoderProcessError, match="it could not start") as failure:
                 process.decode_picture(GOOD, SIDE_PX, LIMITS)
-        assert refusal.value.reason == RefusalReason.DECODER_LIMITS
+        assert failure.value.reason == RefusalReason.DECODER_LIMITS
         assert process.pid is None
     assert process.decode_picture(GOOD, SIDE_PX, LIMITS).pixels.shape == (SIDE_PX, SIDE_PX)
+
+
+def test_a_process_that_gets_no_processor_time_refuses_no_picture() -> None:
+    process = DecoderProcess(memory_bytes=2**29, time_s=0.5)
+    try:
+        process.decode_picture(GOOD, SIDE_PX, LIMITS)
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGSTOP)
+        with pytest.raises(DecoderProcessError, match="too little processor time in 1 s"):
+            process.decode_picture(GOOD, SIDE_PX, LIMITS)
+        assert process.decode_picture(GOOD, SIDE_PX, LIMITS).width_px == 300
+    finally:
+        process.close()
+
+
+@pytest.mark.parametrize(("ending", "is_failure"), [(signal.SIGKILL, True), (signal.SIGSEGV, False)])
+def test_a_killed_process_refuses_no_picture_but_a_crash_of_the_decoder_does(
+    process: DecoderProcess, ending: signal.Signals, is_failure: bool
+) -> None:
+    process.decode_picture(GOOD, SIDE_PX, LIMITS)
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGSTOP)
+    large = make_png(np.random.default_rng(1).integers(0, 256, (600, 600), dtype=np.uint8))
+    with ThreadPoolExecutor(1) as thread:
+        waiting = thread.submit(process.decode_picture, large, SIDE_PX, LIMITS)
+        time.sleep(0.5)  # Then the pipe, which holds 64 KiB, is full.
+        os.kill(process.pid, ending)
+        os.kill(process.pid, signal.SIGCONT)
+        with pytest.raises(PictureError, match="its process ended") as failure:
+            waiting.result(30)
+    assert isinstance(failure.value, DecoderProcessError) == is_failure
+    assert failure.value.reason == RefusalReason.DECODER_LIMITS

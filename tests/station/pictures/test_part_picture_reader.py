@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import io
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from threading import Barrier
+from queue import Empty, Queue
+from threading import Barrier, Event
 from typing import Any
 
 import numpy as np
@@ -18,7 +21,7 @@ from PIL import Image
 
 from deploy.supervisor.ports import free_ports
 from station.kafka_producer import ConfirmedProducer, KafkaUnavailableError
-from station.pictures.part_picture_reader import PartPictureReader, read_object
+from station.pictures.part_picture_reader import PartPictureReader, PictureBudget, PictureLocation, read_object
 from streams.errors import PictureError
 from streams.object_store import ObjectStore
 from streams.settings import KafkaSettings, LineSettings, Settings, StoreSettings
@@ -144,6 +147,74 @@ def test_the_conversions_of_an_account_wait_for_each_other_and_keep_nobody_waiti
             assert reader.read_for_browser(other, 240, 2) is not None
             assert not waiting.done()
         assert waiting.result(30) is not None
+
+
+def test_pictures_of_an_account_are_read_at_the_same_time(tmp_path: Path) -> None:
+    together = Barrier(3)
+
+    class BarrierReader(PartPictureReader):
+        def read_original(self, part: PictureLocation) -> bytes | None:
+            together.wait(20)
+            return super().read_original(part)
+
+    settings = Settings(store=StoreSettings(url=str(tmp_path)), lines=(LineSettings(name="line-1"),))
+    store, reader = ObjectStore(settings.store.url), BarrierReader(settings)
+    locations = [locate(store, make_jpeg(seed)) for seed in range(3)]
+    with ThreadPoolExecutor(3) as threads:
+        pictures = list(threads.map(lambda location: reader.read_for_browser(location, 240, 1), locations))
+    reader.close()
+    assert None not in pictures
+
+
+def test_pictures_that_wait_for_their_conversion_take_limited_memory_and_leave_room_for_other_accounts() -> None:
+    budget, entered, leaving = PictureBudget(1000), Queue[int](), [Event() for _ in range(12)]
+
+    def hold(number: int, account: int, size: int) -> None:
+        with budget.reserved(account) as reserve:
+            reserve(size)
+            entered.put(number)
+            assert leaving[number].wait(20)
+
+    with ThreadPoolExecutor(12) as threads:
+        many = [threads.submit(hold, number, 1, 1000) for number in range(6)]
+        first = {entered.get(timeout=20) for _ in range(3)}
+        with pytest.raises(Empty):
+            entered.get(timeout=0.3)
+        assert budget.used_bytes == 3000, "one account holds at most three of the largest pictures"
+        others = [threads.submit(hold, number, number, 1000) for number in range(6, 12)]
+        for _ in range(5):
+            assert entered.get(timeout=20) >= 6, "the other accounts have room"
+        with pytest.raises(Empty):
+            entered.get(timeout=0.3)
+        assert budget.used_bytes == 8000, "all accounts hold at most eight of the largest pictures"
+        leaving[first.pop()].set()
+        assert entered.get(timeout=20) >= 6, "an account without a picture comes first"
+        for event in leaving:
+            event.set()
+        for one in many + others:
+            one.result(20)
+    assert budget.used_bytes == 0
+
+
+def test_small_pictures_that_wait_for_their_conversion_keep_no_other_picture_of_their_account_waiting() -> None:
+    budget = PictureBudget(1000)
+    with ExitStack() as held:
+        for _ in range(100):
+            held.enter_context(budget.reserved(1))(5)
+        assert budget.used_bytes == 500
+    assert budget.used_bytes == 0
+
+
+def test_a_picture_is_shown_after_a_failure_of_the_decoding_process(
+    stored: tuple[ObjectStore, PartPictureReader], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, reader = stored
+    location = locate(store, make_jpeg(1))
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "executable", "/nonexistent/python")
+        with pytest.raises(PictureError, match="could not start"):
+            reader.read_for_browser(location, 240)
+    assert reader.read_for_browser(location, 240) is not None
 
 
 def test_a_picture_that_exists_nowhere_is_none(make_settings: MakeSettings) -> None:

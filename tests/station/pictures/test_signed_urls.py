@@ -15,7 +15,7 @@ from models.pictures.display import EncodedPicture
 from station.kafka_producer import KafkaUnavailableError
 from station.live.line_state import LivePart
 from station.pictures.signed_urls import PREFIX, SignedUrl, SignedUrlMiddleware, make_signed_url, read_signed_url
-from streams.errors import PictureError
+from streams.errors import DecoderProcessError, PictureError
 from streams.identity import PartId
 from tests.station.live.records import make_verdict
 
@@ -99,7 +99,12 @@ def test_only_get_and_head_are_answered() -> None:
 
 @pytest.mark.parametrize(
     ("fault", "status"),
-    [(KafkaUnavailableError("Kafka does not answer."), 503), (PictureError("damaged", "The picture is damaged."), 415), (None, 404)],
+    [
+        (KafkaUnavailableError("Kafka does not answer."), 503),
+        (DecoderProcessError("decoder-limits", "The process of the decoder could not start."), 503),
+        (PictureError("damaged", "The picture is damaged."), 415),
+        (None, 404),
+    ],
 )
 def test_a_missing_picture_is_explained(fault: Exception | None, status: int) -> None:
     def fail_or_none(url: SignedUrl) -> EncodedPicture | None:
