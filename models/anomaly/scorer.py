@@ -281,8 +281,8 @@ def choose_cut_off(good_scores: npt.NDArray[Any], groups: npt.NDArray[np.integer
     - With enough groups, the cut-off lies between two scores (conformal quantile: Vovk, Gammerman, Shafer, 2005).
     - With few groups, the cut-off is extrapolated above all scores (Pickands, 1975).
 
-    Simulated trainings with pictures of 20 castings, 10 pictures of each: `highest_alarm_share` was too low in at most 5 % of them, for any
-    correlation of the scores within a casting.
+    The field `highest_alarm_share` of the result is an upper limit of the share of false alarms. In simulated trainings with 20 castings
+    and 10 pictures of each, this limit was too low in at most 5 % of the trainings, for any correlation of the scores within a casting.
 
     Raises ModelError if no useful cut-off exists.
     """
@@ -417,9 +417,9 @@ def _expect_usable_scores(scores: npt.NDArray[np.float64]) -> None:
 
 
 def _place_between_scores(scores: npt.NDArray[np.float64], weights: npt.NDArray[np.float64], castings: int) -> float | None:
-    """Returns the lowest cut-off with a weight of at most `castings` of the sorted `scores` above it, or None if there is none.
+    """Returns the lowest cut-off above which the scores have a total weight of at most `castings`, or None if there is no such cut-off.
 
-    The cut-off lies halfway between two scores.
+    `scores` is sorted. The cut-off lies halfway between two scores.
     """
     if castings < 1:
         return None

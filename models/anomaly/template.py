@@ -45,8 +45,9 @@ MIN_LIMIT = 3.0
 # A very smooth ring has nearly no texture, so dust on it would count as a defect. Therefore, this share of the usual texture of good parts
 # is added to the texture of each ring.
 USUAL_TEXTURE_SHARE = 0.5
-# A smaller texture is replaced by this texture: a tenth of a grey level in a picture that uses all 256 levels. A ring that is overexposed
-# in every picture has the texture 0, by which nothing can be divided. The darkest rings of rendered castings have a texture of 0.0005.
+# A smaller texture is replaced by this texture. Textures are shares of the part's contrast. If the contrast is 256 grey levels, this
+# texture is a tenth of a grey level. A ring that is overexposed in every picture has the texture 0, by which nothing can be divided. The
+# darkest rings of rendered castings have a texture of 0.0005.
 MIN_TEXTURE = 4e-4
 # A smaller contrast of a part is replaced by this contrast, in grey levels. Otherwise, the noise of a nearly black picture would be
 # amplified.

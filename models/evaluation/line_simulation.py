@@ -157,9 +157,10 @@ def find_validation_pictures(split: Path) -> list[LabelledFile]:
 
 
 def _find_picture(split: Path, path: str) -> Path:
-    """Returns the path of a picture that `split` lists. A relative path belongs to the folder of the list or to the working folder.
+    """Returns the path of a picture that `split` lists.
 
-    Older releases wrote the path as `castline train --data` had it, so a relative path belongs to the working folder of the training.
+    A relative path is looked up in the folder of the list, and then in the working folder, because lists of older releases contain paths
+    that are relative to the working folder of the training.
     """
     beside = split.parent / path
     return beside if beside.exists() else Path(path).absolute()

@@ -60,9 +60,9 @@ class Cascade:
     def is_certain(self, probabilities: VoterProbabilities, rules: Sequence[DecisionRule | None] | None = None) -> npt.NDArray[np.bool_]:
         """Returns a mask, shape (n,), of the pictures about which the first voter decides alone.
 
-        `rules` holds the rule of the line of each picture, or None for the rule of the version. The cascade band fits only the rule of the
-        version. For another rule, the band is widened: it then also contains the threshold and the review band of this rule, with the same
-        margin.
+        `rules` holds the rule of the line of each picture, or None for the rule of the version. If the vote of the first voter lies in the
+        cascade band, the other voters are asked, too. The band was chosen for the rule of the version. For another rule, the band is made
+        wider, so that it also contains the threshold and the review band of this rule, with the margin ODDS_MARGIN.
         """
         own = _compute_own_probability(self.vote, self.first_index, probabilities)
         by_rule = {rule: self._widen_band(rule) for rule in set(rules or [None])}

@@ -217,7 +217,10 @@ class _Area(NamedTuple):
     bottom: float
 
     def measure_overhang(self, part: FoundPart, reach_x: float, reach_y: float) -> float:
-        """Returns how far `part` extends beyond the area, as a share of its reach in this direction."""
+        """Returns how far `part` extends beyond the area: 0 if it does not, otherwise the largest overhang of a side.
+
+        The overhang is a share of the distance from the centre of the part to its edge on this side, which is `reach_x` or `reach_y`.
+        """
         return max(
             (self.left + reach_x - part.centre_x_px) / reach_x,
             (part.centre_x_px + reach_x - self.right + 1) / reach_x,

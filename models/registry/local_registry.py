@@ -63,8 +63,8 @@ class Version:
     def copy_files(self, *names: str) -> Iterator[Path]:
         """Yields a folder with copies of the files `names`, and deletes the folder at the end of the `with` block.
 
-        While the copies are made, their checksums are verified, and only this user can write to the folder. So every reader of a file must
-        use this function, because others could exchange the files in the registry after the version was opened.
+        While the copies are made, their checksums are verified, and only this user can write to the folder. Other users could exchange the
+        files in the registry after the version was opened. So everything that reads a file of a version must use this function.
 
         Raises ModelError, naming the file, if a file is missing or changed, or if there is no room for the copies.
         """

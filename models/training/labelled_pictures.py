@@ -262,7 +262,7 @@ def read_pictures(
 def _warn_of_darkness(brightest: int, depth_bits: int) -> None:
     """Warns of a depth that is too large. Such a depth is not refused, because a line can be this dark."""
     level = brightest * (2**depth_bits - 1) / 255
-    # Every decoder reads pictures of 8 bits, so fewer bits are never named.
+    # Every decoder reads pictures of 8 bits, so the warning never names fewer than 8 bits.
     fitting_bits = max(8, math.ceil(math.log2(level + 1)))
     if brightest <= DARK_LEVEL and fitting_bits < depth_bits:
         log.warning(

@@ -41,8 +41,8 @@ MeasureHead = Callable[[Segmentation, MarkedPictures], dict[str, float]]
 class SegmentationRun:
     """Trains a segmentation head and adds it to a copy of `version`. The copy is the new version `root`/`name`.
 
-    The training begins with the weights of the head in `version`. If `version` has no head, the head in `start` is used. If `start` has no
-    head either, the training begins with random weights.
+    The training begins with the weights of the first head. This is the head in `version`, or else the head in `start`. If neither version
+    has a head, the training begins with random weights.
 
     The pictures are divided into groups of near-duplicates. The share `validation_share` of the groups is kept for the validation. On these
     groups, the figures in the manifest are measured. Groups that the first head has learned are never used for the validation.
@@ -99,8 +99,9 @@ class SegmentationRun:
         others = np.flatnonzero(~is_learned)
         if len(np.unique(groups[others])) < 2:
             raise ModelError(
-                f"The first segmentation head has learned {is_learned.sum()} of the {len(pictures)} pictures or near-duplicates of them. "
-                "Too few are left for the validation. Add other pictures, or give --validation-share 0."
+                f"The segmentation head with which the training begins has already learned {is_learned.sum()} of the {len(pictures)} "
+                "pictures or near-duplicates of them. Too few are left for the validation. Add other pictures, or give --validation-share "
+                "0."
             )
         split = GroupShuffleSplit(1, test_size=self.validation_share, random_state=self.recipe.seed)
         _, test = next(split.split(others, groups=groups[others]))
@@ -127,9 +128,9 @@ class _FirstHead:
     learned: Checksums
 
     def may_have_learned(self, pictures: MarkedPictures) -> bool:
-        """Returns whether the head has learned pictures that nobody knows, and that can be among `pictures`.
+        """Returns whether `pictures` can contain pictures that the head has learned, but that are missing from `learned`.
 
-        The head of a version that comes with Castline has learned rendered pictures only.
+        The head of a version that comes with Castline has learned only rendered pictures.
         """
         is_bundled = self.version.folder.parent == BUNDLED_VERSIONS
         is_complete = self.member.learned is not None and self.member.learned.is_complete
@@ -148,8 +149,8 @@ def add_segmentation(
 ) -> Version:
     """Writes a copy of `version` with the segmentation head `network` as the new version `root`/`name`, and returns the new version.
 
-    The weights of the head are stored as float16. An existing version is only replaced if `replace` is True. The pictures that
-    the head has `learned` are stored with it. `warnings` say that these are not all, and are added to the manifest.
+    The weights of the head are stored as float16. An existing version is only replaced if `replace` is True. The pictures that the head has
+    `learned` are stored with it. If this list is not complete, `warnings` say so. They are added to the manifest.
     """
     manifest = version.manifest
     old = manifest.segmentation

@@ -68,7 +68,7 @@ def split_by_group(
     Dominant groups (very large groups of near-duplicates) are left out, because they are used only for training.
 
     `is_learned` says which pictures belong to groups that the start version has learned. They are left out, too. The validation pictures
-    are then about the same share of all pictures, but at most half of the others.
+    are then still about `share` of all pictures, but at most half of the pictures that the start version has not learned.
 
     Raises ModelError if a class would have no training or no validation pictures.
     """

@@ -190,7 +190,7 @@ def _resample(grey: Any, side_px: int) -> Any:
 
 
 def _build_key(version: Version) -> str:
-    # The key names the folder of the converted networks. It depends on the voters that are selected, because the two stages of a cascade
-    # belong to the same version.
+    # The key names the folder of the converted networks. The key depends on the selected voters, because the two stages of a cascade belong
+    # to the same version, but need different folders.
     text = f"{REVISION} {get_release('tensorflow')} {version.manifest.model_dump_json(by_alias=True)}"
     return f"{version.name}-{hashlib.sha256(text.encode()).hexdigest()[:24]}"
