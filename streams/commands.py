@@ -22,8 +22,8 @@ def make_command_record(settings: Settings, command: Command, source: str) -> Pr
     """Returns the Kafka record of a command or of an answer. If the setting `sorter.command_key` is set, the record is signed."""
     topic = TopicNames(settings.topics.prefix).commands
     record = make_json_record(topic, command.line.encode(), command, source, command.command_id)
-    if settings.sorter.command_key.get_secret_value():
-        record.headers.append((SIGNATURE_HEADER, _sign(settings, record.key or b"", record.value or b"").encode()))
+    if keys := _list_keys(settings):
+        record.headers.append((SIGNATURE_HEADER, _sign(keys[0], record.key or b"", record.value or b"")))
     return record
 
 
@@ -33,12 +33,11 @@ def decode_command(settings: Settings, key: bytes | None, value: bytes | None, h
     Raises RecordError if the record is malformed, has the key of another line, or needs a signature and has no valid one.
     """
     check_readable(value)
-    if settings.sorter.command_key.get_secret_value():
-        expected = _sign(settings, key or b"", value or b"").encode()
-        if not hmac.compare_digest(headers.get(SIGNATURE_HEADER, b""), expected):
-            raise RecordError(
-                "signature", f"The header {SIGNATURE_HEADER} is missing or wrong. Set the same sorter.command_key for station and sorter."
-            )
+    keys, signature = _list_keys(settings), headers.get(SIGNATURE_HEADER, b"")
+    if keys and not any(hmac.compare_digest(signature, _sign(each, key or b"", value or b"")) for each in keys):
+        raise RecordError(
+            "signature", f"The header {SIGNATURE_HEADER} is missing or wrong. Set the same sorter.command_key for station and sorter."
+        )
     # A command is valid for only a minute. So its times are compared with the present time, and not with the time of the Kafka record.
     command = read_record(Command, value)
     check_signature(settings, TopicNames(settings.topics.prefix).commands, key, value, headers, find_signers(command))
@@ -55,6 +54,11 @@ def find_signers(command: Command) -> tuple[KafkaRole, ...]:
     return ("sorter",) if command.answer is not None else ("station",)
 
 
-def _sign(settings: Settings, key: bytes, value: bytes) -> str:
-    secret = settings.sorter.command_key.get_secret_value().encode()
-    return hmac.new(secret, key + b"\0" + value, hashlib.sha256).hexdigest()
+def _list_keys(settings: Settings) -> list[bytes]:
+    """Returns the keys whose signatures are accepted. This process signs with the first key. The list is empty if no key is set."""
+    keys = (settings.sorter.command_key, settings.sorter.second_command_key)
+    return [key.get_secret_value().encode() for key in keys if key.get_secret_value()]
+
+
+def _sign(secret: bytes, key: bytes, value: bytes) -> bytes:
+    return hmac.new(secret, key + b"\0" + value, hashlib.sha256).hexdigest().encode()

@@ -35,7 +35,7 @@ from streams.security_finding import WEIGHTS, SecurityFinding
 from streams.settings import Settings, find_settings_file, is_loopback, load_settings
 
 _RENEW_BEFORE = timedelta(days=30)
-_MIN_KEY_CHARACTERS = 32
+_MIN_TOKEN_CHARACTERS = 32
 
 
 @click.group("security")
@@ -146,8 +146,18 @@ def check_listeners(settings: Settings) -> Iterator[SecurityFinding]:
 
 
 def check_keys(settings: Settings) -> Iterator[SecurityFinding]:
-    """Yields a finding for each short key or token, and for a missing key that the gates in `settings` need for their protection."""
-    yield from _find_short_keys(settings)
+    """Yields a finding for each short token, and for a key of commands that is missing, or whose change is not finished.
+
+    The settings themselves refuse a short key of commands, because it can be tried without asking Castline. Attempts to guess a token are
+    delayed by the gateway.
+    """
+    yield from _find_short_tokens(settings)
+    if settings.sorter.second_command_key.get_secret_value():
+        yield SecurityFinding(
+            "medium",
+            "A second key is accepted for commands, because sorter.second_command_key is set.",
+            "When all machines sign with the new key, remove sorter.second_command_key, as docs/security.md describes.",
+        )
     is_signed = settings.sorter.command_key.get_secret_value() or settings.signing.public_keys
     if any(line.gate for line in settings.lines) and not is_signed:
         yield SecurityFinding(
@@ -157,18 +167,17 @@ def check_keys(settings: Settings) -> Iterator[SecurityFinding]:
         )
 
 
-def _find_short_keys(settings: Settings) -> Iterator[SecurityFinding]:
-    keys = {
-        "sorter.command_key": settings.sorter.command_key,
+def _find_short_tokens(settings: Settings) -> Iterator[SecurityFinding]:
+    tokens = {
         "gateway.token": settings.gateway.token,
         **{f"The token of the line {line.name}": line.token for line in settings.lines},
     }
-    for name, key in keys.items():
-        if 0 < (length := len(key.get_secret_value())) < _MIN_KEY_CHARACTERS:
+    for name, token in tokens.items():
+        if 0 < (length := len(token.get_secret_value())) < _MIN_TOKEN_CHARACTERS:
             yield SecurityFinding(
                 "medium",
                 f"{name} has only {length} characters, so that a program may guess it.",
-                f"Set a random text of at least {_MIN_KEY_CHARACTERS} characters, such as the output of: openssl rand -hex 32",
+                f"Set a random text of at least {_MIN_TOKEN_CHARACTERS} characters, such as the output of: openssl rand -hex 32",
             )
 
 

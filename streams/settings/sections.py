@@ -26,6 +26,7 @@ ClassName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]
 # The name of a site or of a machine. A dot is not allowed, because dots separate the words of a process name.
 NAME_PATTERN = r"^[a-z0-9][a-z0-9-]{0,62}$"
 DefectKind = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z -]{0,39}$")]
+MIN_COMMAND_KEY_CHARACTERS = 32
 
 
 class Section(BaseModel):
@@ -493,9 +494,28 @@ class SorterSettings(Section):
     window: int = Field(8, ge=1, le=64, description="Largest number of commands to one board that may be unanswered at the same time.")
     command_key: SecretStr = Field(
         SecretStr(""),
-        description="Secret key with which the station and the sorters sign commands. If it is set, sorters refuse commands without a "
-        "valid signature. Set it with CASTLINE_SORTER__COMMAND_KEY.",
+        description="Secret key with which the station and the sorters sign commands, of at least 32 characters. If it is set, sorters "
+        "refuse commands without a valid signature. Set it with CASTLINE_SORTER__COMMAND_KEY.",
     )
+    second_command_key: SecretStr = Field(
+        SecretStr(""),
+        description="Second secret key whose signatures station and sorters accept while `command_key` is being changed, as the page "
+        "security.md describes. Set it with CASTLINE_SORTER__SECOND_COMMAND_KEY.",
+    )
+
+    @model_validator(mode="after")
+    def _check_command_keys(self) -> Self:
+        # Every reader of the topic can try keys against a signed command, as fast as its computer can. So a short key protects nothing. A
+        # short key is accepted only beside a long one, because otherwise nobody could change a short key while the plant runs.
+        key, second = (len(each.get_secret_value()) for each in (self.command_key, self.second_command_key))
+        if second and not key:
+            raise ValueError("second_command_key: expected only beside command_key, but command_key is not set")
+        if key and max(key, second) < MIN_COMMAND_KEY_CHARACTERS:
+            raise ValueError(
+                f"command_key: expected at least {MIN_COMMAND_KEY_CHARACTERS} characters, found {key}. Make a key with: openssl rand -hex "
+                "32. Set it for the station and all sorters, or change the key while the plant runs, as docs/security.md describes"
+            )
+        return self
 
 
 class ArchivistSettings(Section):

@@ -55,6 +55,20 @@ SECURITY_MUTANTS = (
         "    permitted = next((each for each in SIGNING_ROLES if each == role), None)\n",
         _TEST_SIGNATURES,
     ),
+    Mutant(
+        "short key signs commands",
+        "streams/settings/sections.py",
+        "        if key and max(key, second) < MIN_COMMAND_KEY_CHARACTERS:\n",
+        "        if False:\n",
+        "tests/streams/test_settings.py -k wrong_setting",
+    ),
+    Mutant(
+        "command signed with any key accepted",
+        "streams/commands.py",
+        "    if keys and not any(",
+        "    if keys and not signature and not any(",
+        "tests/streams/test_commands.py",
+    ),
     # 2. What a record refers to
     Mutant(
         "verdict may name a picture of another topic",

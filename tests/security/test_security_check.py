@@ -70,15 +70,32 @@ def test_missing_keys_are_found(tmp_path: Path) -> None:
 def test_short_keys_are_found(tmp_path: Path) -> None:
     file = tmp_path / "castline.toml"
     line = {"name": "line-1", "camera": {"kind": "http"}, "token": "t" * 31}
-    file.write_text(tomli_w.dumps({"lines": [line], "sorter": {"command_key": "k" * 31}, "gateway": {"token": "g" * 31}}))
+    file.write_text(tomli_w.dumps({"lines": [line], "gateway": {"token": "g" * 31}}))
     problems = [finding.problem for finding in check_keys(load_settings(file, {}))]
     assert [problem.partition(" has only 31 ")[0] for problem in problems] == [
-        "sorter.command_key",
         "gateway.token",
         "The token of the line line-1",
     ]
     file.write_text(tomli_w.dumps({"lines": [line | {"token": "t" * 32}], "sorter": {"command_key": "k" * 32}}))
     assert list(check_keys(load_settings(file, {}))) == []
+
+
+@pytest.mark.parametrize("keys", [("short", "n" * 32), ("n" * 32, "short"), ("n" * 32, "o" * 32)])
+def test_a_change_of_the_command_key_that_nobody_finished_is_found(tmp_path: Path, keys: tuple[str, str]) -> None:
+    file = tmp_path / "castline.toml"
+    file.write_text(tomli_w.dumps({"sorter": dict(zip(("command_key", "second_command_key"), keys, strict=True))}))
+    (finding,) = check_keys(load_settings(file, {}))
+    assert (finding.weight, "sorter.second_command_key" in finding.problem) == ("medium", True)
+
+
+def test_a_short_command_key_stops_every_command_with_the_way_to_a_good_one(tmp_path: Path) -> None:
+    file = tmp_path / "castline.toml"
+    file.write_text('[sorter]\ncommand_key = "guess me"\n')
+    for arguments in (["up"], ["sorter"], ["station"], ["security", "check"], ["settings", "check"]):
+        refused = run_castline(file, *arguments)
+        assert refused.returncode == 3, arguments
+        assert "openssl rand -hex 32" in refused.stderr
+        assert "guess me" not in refused.stdout + refused.stderr
 
 
 def write_certificate(file: Path, begin: datetime, end: datetime) -> None:

@@ -10,10 +10,12 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tomli_w
 from click.testing import CliRunner, Result
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from pydantic import SecretStr
@@ -31,7 +33,7 @@ from tests.processes import CastlineProcess, make_environment
 from tests.wired_line import WiredLine, wait_until
 
 LINE = "line-1"
-KEY = "for tests only"
+KEY = "key of the plant, only for tests"
 
 
 @dataclass
@@ -63,9 +65,9 @@ class RunningSorter:
         self.stop_belt(False)
 
 
-def write_secrets(folder: Path) -> Path:
+def write_secrets(folder: Path, **keys: str) -> Path:
     file = folder / "secrets.toml"
-    file.write_text(f'[sorter]\ncommand_key = "{KEY}"\n')
+    file.write_text(tomli_w.dumps({"sorter": keys or {"command_key": KEY}}))
     return file
 
 
@@ -166,6 +168,11 @@ def test_a_board_that_is_away_and_a_second_sorter_give_sentences_and_a_pause_out
     assert "is paused" not in running.call("status", "--line", LINE).output
 
 
+def with_keys(settings: Settings, keys: dict[str, str]) -> Settings:
+    secrets = {name: SecretStr(keys.get(name, "")) for name in ("command_key", "second_command_key")}
+    return settings.model_copy(update={"sorter": settings.sorter.model_copy(update=secrets)})
+
+
 @dataclass
 class CommandClient:
     """Sends commands as the station does, and reads the topic `castings.commands` and the dead letters."""
@@ -181,14 +188,14 @@ class CommandClient:
         producer.send(TopicNames(self.settings.topics.prefix).commands, value, key, headers).get(10)
         producer.close()
 
-    def answers(self) -> list[Command]:
-        """Returns the answers so far, each with a valid signature."""
+    def answers(self, to: str = "") -> list[Command]:
+        """Returns the answers so far, or those to the command with the id `to`. Each has a valid signature."""
         topic = TopicNames(self.settings.topics.prefix).commands
         records = self._read([TopicPartition(topic, 0)])
         return [
             decode_command(self.settings, record.key, record.value, make_header_map(record.headers))
             for record in records
-            if b'"answer":{' in (record.value or b"")
+            if b'"answer":{' in (record.value or b"") and to.encode() in record.value
         ]
 
     def dead_letters(self) -> list[str]:
@@ -216,6 +223,30 @@ def wait_for(condition: Callable[[], object], within_s: float = 30) -> None:
         time.sleep(0.2)
 
 
+def test_a_short_command_key_is_replaced_and_every_command_is_executed(running: RunningSorter, tmp_path: Path) -> None:
+    new_key = "n" * 32
+    short = {"command_key": "short", "second_command_key": new_key}
+    steps = [short, {"command_key": new_key, "second_command_key": "short"}, {"command_key": new_key}]
+    client = CommandClient(running.settings)
+    for step, keys in enumerate(steps):
+        write_secrets(tmp_path, **keys)
+        running.sorter.stop()
+        running.sorter.start()
+        running.sorter.wait_ready()
+        # The station can be one step behind the sorter or one step ahead.
+        for of_station in steps[max(0, step - 1) : step + 2]:
+            client.settings = with_keys(running.settings, of_station)
+            command = make_command(LINE, "status", "anna", 10)
+            client.send(command)
+            wait_for(partial(client.answers, str(command.command_id)))
+            (answered,) = client.answers(str(command.command_id))
+            assert answered.answer is not None
+            assert answered.answer.outcome == "done"
+    assert client.dead_letters() == []
+    client.send(make_command(LINE, "status", "mallory", 10), with_keys(running.settings, short))
+    wait_for(lambda: len(client.dead_letters()) == 1)
+
+
 def test_commands_on_kafka_are_executed_at_most_once_and_forged_ones_become_dead_letters(running: RunningSorter) -> None:
     client = CommandClient(running.settings)
     running.raise_emergency_stop()
@@ -227,10 +258,7 @@ def test_commands_on_kafka_are_executed_at_most_once_and_forged_ones_become_dead
     assert running.oldest_fault() == 0
     moves = running.moves()
     swing = make_command(LINE, "test", "anna", 30, what="gate")
-    other_key = running.settings.model_copy(
-        update={"sorter": running.settings.sorter.model_copy(update={"command_key": SecretStr("wrong")})}
-    )
-    client.send(make_command(LINE, "test", "mallory", 30, what="gate"), other_key)
+    client.send(make_command(LINE, "test", "mallory", 30, what="gate"), with_keys(running.settings, {"command_key": "wrong"}))
     signed = make_command_record(running.settings, swing, "station")
     unsigned = [header for header in signed.headers if header[0] != SIGNATURE_HEADER]
     client.send_raw(signed.key, signed.value, unsigned)

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.real
 SYSTEMD = ROOT / "deploy" / "packaging" / "systemd"
 SECRETS = """# secrets of the plant
 CASTLINE_GATEWAY__TOKEN=$(touch executed) `touch executed` x
-CASTLINE_SORTER__COMMAND_KEY="in quotes"
+CASTLINE_SORTER__COMMAND_KEY="between quotes, with 32 characters"
 
 """
 
@@ -71,7 +71,7 @@ def test_the_user_of_the_unit_runs_the_command_with_exact_secrets(open_folder: P
         "0077",
         str(installed.home),
         "$(touch executed) `touch executed` x",
-        "in quotes",
+        "between quotes, with 32 characters",
         "a b",
     ]
     installed.secrets.write_text("export A=b c\nno assignment\n")

@@ -17,11 +17,12 @@ from streams.settings import Settings
 from tests.conftest import MakeSettings
 
 URL = "/lines/line-1/commands/"
+KEY = "key of the plant, only for tests"
 
 
 @pytest.fixture
 def settings(make_settings: MakeSettings) -> Settings:
-    return make_settings(lines=({"name": "line-1", "gate": {"port": "/dev/ttyACM0"}}, "line-2"), sorter={"command_key": "for tests"})
+    return make_settings(lines=({"name": "line-1", "gate": {"port": "/dev/ttyACM0"}}, "line-2"), sorter={"command_key": KEY})
 
 
 def test_a_command_is_sent_signed_with_an_audit_entry_and_its_answer_is_shown(operator: Client, settings: Settings) -> None:
@@ -36,14 +37,14 @@ def test_a_command_is_sent_signed_with_an_audit_entry_and_its_answer_is_shown(op
         answer = CommandAnswer(outcome="done", message="fault 45: cleared", answered_at=datetime.now(UTC))
         answered = command.model_copy(update={"answer": answer})
         producer = KafkaProducer(bootstrap_servers=settings.bootstrap)
-        for key in ("wrong", "for tests"):
+        for key in ("of a stranger".ljust(32, "."), KEY):
             other = settings.model_copy(update={"sorter": type(settings.sorter).model_validate({"command_key": key})})
             text = {"message": key}
             record = make_command_record(other, answered.model_copy(update={"answer": answer.model_copy(update=text)}), "sorter")
             producer.send(record.topic, record.value, record.key, record.headers).get(10)
         producer.close()
         shown = operator.get(sent.json()["answer"])
-        assert (shown.status_code, shown.json()["answer"]["message"]) == (200, "for tests")
+        assert (shown.status_code, shown.json()["answer"]["message"]) == (200, KEY)
     entry = AuditEntry.objects.get(action="line command")
     assert (entry.who, entry.subject, entry.detail["command"], entry.detail["code"]) == ("operator", "line-1", "clear", "45")
 
