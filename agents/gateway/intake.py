@@ -8,10 +8,10 @@ import secrets
 import sqlite3
 import threading
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -48,6 +48,8 @@ _SETTLING_S = 1.0
 # If the disk refuses a picture, the intake remembers its part until the camera sends the picture again. At most this many pictures are
 # remembered. A picture that is no longer remembered gets a new part.
 _MAX_UNSTORED = 10_000
+# While a picture waits for its answer, at most this many repeats of it wait, too. The camera has given up on the earlier ones.
+_MAX_REPEATS = 16
 
 
 class PictureRefusedError(CastlineError):
@@ -134,9 +136,9 @@ def make_part_key(part: PartId) -> str:
     return f"part:{part.run}:{part.part}"
 
 
-def _answer(receipt: Future[PictureReceipt], answer: PictureReceipt | CastlineError) -> None:
-    """Sets the answer in the future of a frame, unless the camera has cancelled the future because it no longer waits."""
-    if not receipt.set_running_or_notify_cancel():
+def _answer(receipt: Future[PictureReceipt], answer: PictureReceipt | BaseException) -> None:
+    """Sets the answer in the future of a frame, unless the camera has cancelled the future or the future has an error already."""
+    if receipt.done() or not receipt.set_running_or_notify_cancel():
         return
     if isinstance(answer, PictureReceipt):
         receipt.set_result(answer)
@@ -146,10 +148,61 @@ def _answer(receipt: Future[PictureReceipt], answer: PictureReceipt | CastlineEr
 
 @dataclass(frozen=True)
 class _PendingFrame:
-    """A frame with its checked picture. The frame may have to wait until its part is known."""
+    """A frame with its checked picture. The frame may have to wait until its part is known.
+
+    `key` recognises another copy of the picture during this wait. It is "" if no other copy can come.
+    """
 
     frame: CameraFrame
     picture: CheckedPicture
+    key: str
+
+
+@dataclass(frozen=True)
+class _Repeats:
+    """The futures of the copies that a camera has sent again while the first copy, with this SHA-256, still waits for its answer."""
+
+    sha256: str
+    receipts: deque[Future[PictureReceipt]] = field(default_factory=lambda: deque(maxlen=_MAX_REPEATS))
+
+
+class _FirstCopies:
+    """The pictures that wait for their answers, by key. If the camera sends one again, the repeat gets the same answer. Thread-safe.
+
+    Without this, a repeat would be a second picture that competes with the first copy for its part. The number of these pictures is bounded
+    like the pictures that wait in the matcher and for the disk.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._repeats: dict[str, _Repeats] = {}
+
+    def begin(self, pending: _PendingFrame) -> bool:
+        """Returns True if no copy of the picture waits. Otherwise the frame is a repeat, and gets its answer from `finish`.
+
+        Raises PictureRefusedError if another picture waits under this key.
+        """
+        if not pending.key:
+            return True
+        with self._lock:
+            if pending.key not in self._repeats:
+                self._repeats[pending.key] = _Repeats(pending.picture.sha256)
+                return True
+            first = self._repeats[pending.key]
+            if first.sha256 != pending.picture.sha256:
+                raise PictureRefusedError(
+                    KEY_REUSED, "expected the picture that waits under this idempotency key, received another picture; use a new key for it"
+                )
+            first.receipts.append(pending.frame.receipt)
+            return False
+
+    def finish(self, pending: _PendingFrame, answer: PictureReceipt | BaseException) -> None:
+        """Answers `pending`, for which `begin` returned True, and its repeats."""
+        with self._lock:
+            repeats = self._repeats.pop(pending.key, None)
+        _answer(pending.frame.receipt, answer)
+        for receipt in repeats.receipts if repeats else ():
+            _answer(receipt, replace(answer, is_repeat=True) if isinstance(answer, PictureReceipt) else answer)
 
 
 @dataclass(frozen=True)
@@ -208,6 +261,7 @@ class Intake:
         # a picture again, the picture gets the same part again. The matcher could not find the part, because it matches each part only
         # once.
         self._unstored: OrderedDict[str, tuple[str, PictureReceipt]] = OrderedDict()
+        self._first_copies = _FirstCopies()
         self._uses_arrival = camera.time_source == "arrival"
         self._complaints = Complaints(clock)
         window_s = camera.match_window_s
@@ -228,11 +282,33 @@ class Intake:
         try:
             picture = check_picture(frame, self._max_bytes)
             self._log_wrong_type(frame, picture)
-            is_repeat = self._is_repeat(frame, picture)
+            pending = _PendingFrame(frame, picture, self._make_key(frame, picture))
+            is_first = self._first_copies.begin(pending)
         except PictureRefusedError as error:
-            self._refuse(frame, error, error.reason)
+            self._log_refusal(error, error.reason)
+            _answer(frame.receipt, error)
             return
-        pending = _PendingFrame(frame, picture)
+        if is_first:
+            self._place(pending, has_own_time)
+
+    def _make_key(self, frame: CameraFrame, picture: CheckedPicture) -> str:
+        # Many cameras cannot send an idempotency key. While a picture waits for its part, equal bytes then show that it was sent again,
+        # because the noise of a sensor makes the pictures of two castings differ.
+        if frame.idempotency_key or self._matcher is None or frame.part is not None:
+            return frame.idempotency_key
+        return f"sha256:{picture.sha256}:{'' if frame.is_arrival else frame.captured_at.isoformat()}"
+
+    def _place(self, pending: _PendingFrame, has_own_time: bool) -> None:
+        """Stores or refuses a picture, or holds it until its part is known."""
+        frame = pending.frame
+        try:
+            is_repeat = self._is_repeat(frame, pending.picture)
+        except PictureRefusedError as error:
+            self._refuse(pending, error, error.reason)
+            return
+        except BaseException as error:
+            self._first_copies.finish(pending, error)
+            raise
         if earlier := self._find_unstored(pending):
             self._store(pending, earlier.part, earlier)
         elif self._matcher is None or self._latency is None or frame.part is not None or is_repeat:
@@ -412,12 +488,14 @@ class Intake:
             )
 
     def _apply(self, decisions: Sequence[MatchDecision[_PendingFrame]]) -> None:
-        for decision in decisions:
-            if decision.picture is None:
-                metrics.unmatched_parts.labels(self._line).inc()
-                log.warning("No picture arrived for part %s, so it gets no verdict.", decision.part, extra={"part": str(decision.part)})
-            else:
-                self._store(decision.picture, decision.part)
+        # The ExitStack stores each picture, even if an earlier one raises an error. It calls the function that was added last first.
+        with ExitStack() as stack:
+            for decision in reversed(decisions):
+                if decision.picture is None:
+                    metrics.unmatched_parts.labels(self._line).inc()
+                    log.warning("No picture arrived for part %s, so it gets no verdict.", decision.part, extra={"part": str(decision.part)})
+                else:
+                    stack.callback(self._store, decision.picture, decision.part)
 
     def _find_unstored(self, pending: _PendingFrame) -> PictureReceipt | None:
         """Returns the receipt of the same picture if the disk failed at an earlier attempt to store it. Otherwise returns None."""
@@ -446,9 +524,14 @@ class Intake:
             if part is not None:
                 self._remember_unstored(pending, PictureReceipt(part, is_matched=is_matched))
             self._log_full_spool(error)
-            self._refuse(frame, error, SPOOL_FULL)
+            self._refuse(pending, error, SPOOL_FULL)
             return
+        except BaseException as error:
+            self._first_copies.finish(pending, error)
+            raise
         self._log_full_spool(None)
+        if stored.is_repeat and not is_matched:
+            is_matched = self.has_picture(stored.part)
         if not is_matched and not stored.is_repeat and not earlier:
             metrics.unmatched_pictures.labels(self._line).inc()
             log.warning(
@@ -465,11 +548,10 @@ class Intake:
 
     def _confirm(self, pending: _PendingFrame, receipt: PictureReceipt, keys: Sequence[str], failure: OSError | None) -> None:
         """Tells the camera that its picture is on the disk. If the disk has failed, the camera must send the picture again."""
-        answer = pending.frame.receipt
         if failure is None:
             with self._lock:
                 self._unstored.pop(pending.frame.idempotency_key, None)
-            _answer(answer, receipt)
+            self._first_copies.finish(pending, receipt)
             return
         # The camera sends the picture again. It must then be stored again, because a failed flush may have lost the stored picture.
         with suppress(sqlite3.Error):
@@ -479,7 +561,9 @@ class Intake:
         self._remember_unstored(pending, receipt)
         log.error("The picture of part %s may be lost, because the disk failed: %s. Check the disk.", receipt.part, failure)
         metrics.pictures_refused.labels(self._line, SPOOL_FULL).inc()
-        _answer(answer, SpoolFullError(f"the picture of part {receipt.part} cannot be written to the disk: {failure.strerror}"))
+        self._first_copies.finish(
+            pending, SpoolFullError(f"the picture of part {receipt.part} cannot be written to the disk: {failure.strerror}")
+        )
 
     def start(self) -> None:
         """Starts the thread that waits for the disk. Without this thread, `accept` itself waits for the disk."""
@@ -499,7 +583,10 @@ class Intake:
             )
         self._refused_count = self._refused_count + 1 if error else 0
 
-    def _refuse(self, frame: CameraFrame, error: CastlineError, reason: str) -> None:
+    def _refuse(self, pending: _PendingFrame, error: CastlineError, reason: str) -> None:
+        self._log_refusal(error, reason)
+        self._first_copies.finish(pending, error)
+
+    def _log_refusal(self, error: CastlineError, reason: str) -> None:
         metrics.pictures_refused.labels(self._line, reason).inc()
         log.log(logging.DEBUG if reason == SPOOL_FULL else logging.WARNING, "A picture of %s is refused: %s", self._line, error)
-        _answer(frame.receipt, error)

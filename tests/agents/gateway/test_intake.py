@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import sqlite3
 import time
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
@@ -14,7 +15,7 @@ from prometheus_client import REGISTRY
 
 from agents.gateway.capture_time import parse_capture_time, read_file_time
 from agents.gateway.intake import CameraFrame, Intake, PictureRefusedError
-from agents.gateway.spool import PictureReceipt, Spool, SpoolBudget
+from agents.gateway.spool import CheckedPicture, PictureReceipt, Spool, SpoolBudget
 from streams import metrics
 from streams.errors import SpoolFullError
 from streams.identity import UNKNOWN_CONTENT_TYPE, PartId
@@ -46,8 +47,7 @@ def test_a_picture_gets_the_part_of_the_board_and_an_unmatched_one_a_part_of_the
     assert matched.receipt.result(0).is_matched
     assert not unmatched.receipt.result(0).is_matched
     repeat = line.accept(CameraFrame(JPEG, now, idempotency_key="key:1"))
-    assert repeat.is_repeat
-    assert repeat.part == PartId("line-1", 9, 2)
+    assert repeat == PictureReceipt(PartId("line-1", 9, 2), is_repeat=True)
     line.stop()
     restarted = CameraLine(tmp_path, settings)
     assert not restarted.intake.report_part(PartId("line-1", 9, 2), now), "also after a restart"
@@ -170,6 +170,118 @@ def test_a_picture_that_a_full_spool_has_refused_keeps_the_part_of_the_board(tmp
     intake.accept(frames[1])
     assert frames[1].receipt.result(0) == PictureReceipt(part)
     spool.close()
+
+
+class WaitingLine:
+    """The intake of a line whose pictures have no times of their own. Its board has counted three parts. The clock is simulated."""
+
+    def __init__(self, spool: Spool) -> None:
+        self.spool = spool
+        self.now_s = _BELT_START_S + 3.02
+        settings = CameraSettings(kind="http", trigger="board", latency_s=0, time_source="arrival")
+        self.intake = Intake(settings, 10_000, spool, on_stored=lambda: None, clock=lambda: self.now_s)
+        for number in (1, 2, 3):
+            self.intake.report_part(PartId("line-1", 9, number), datetime.fromtimestamp(_BELT_START_S + number, UTC))
+
+    def send(self, picture: bytes = JPEG, key: str = "key:1") -> CameraFrame:
+        frame = CameraFrame(picture, datetime.now(UTC), idempotency_key=key)
+        self.intake.accept(frame)
+        return frame
+
+    def wait(self) -> None:
+        self.now_s += 0.5
+        self.intake.decide_due()
+
+
+@pytest.mark.parametrize("key", ["key:1", ""])
+def test_a_picture_that_is_sent_again_while_it_waits_for_its_part_is_not_its_own_rival(tmp_path: Path, key: str) -> None:
+    line = WaitingLine(Spool(tmp_path, "line-1", SpoolBudget(2**20)))
+    first = line.send(key=key)
+    line.now_s += 0.1
+    repeats = [line.send(key=key) for _ in range(3)]
+    assert not any(frame.receipt.done() for frame in (first, *repeats))
+    line.wait()
+    part = PartId("line-1", 9, 3)
+    assert first.receipt.result(0) == PictureReceipt(part)
+    assert [frame.receipt.result(0) for frame in repeats] == [PictureReceipt(part, is_repeat=True)] * 3
+    assert [spooled.part for spooled in line.spool.read_after(0, 9)] == [part]
+    if key:
+        assert line.send().receipt.result(0) == PictureReceipt(part, is_repeat=True), "the answer is the same after the wait"
+    line.spool.close()
+
+
+def test_without_a_key_another_picture_is_a_rival_and_another_time_is_no_repeat(tmp_path: Path) -> None:
+    line = WaitingLine(Spool(tmp_path, "line-1", SpoolBudget(2**20)))
+    rivals = [line.send(key=""), line.send(JPEG + b"another", key="")]
+    line.wait()
+    assert [frame.receipt.result(0).is_matched for frame in rivals] == [False, False]
+    line.spool.close()
+    timed, now = CameraLine(tmp_path / "timed", CameraSettings(kind="http", trigger="board", latency_s=0)), datetime.now(UTC)
+    frames = [CameraFrame(JPEG, now - timedelta(seconds=age_s)) for age_s in (1, 2, 2)]
+    for frame in frames:
+        timed.intake.accept(frame)
+    timed.intake.drain()
+    assert [frame.receipt.result(0).is_repeat for frame in frames] == [False, False, True]
+    timed.stop()
+
+
+def test_another_picture_under_the_key_of_a_waiting_one_is_refused(tmp_path: Path) -> None:
+    line = WaitingLine(Spool(tmp_path, "line-1", SpoolBudget(2**20)))
+    first, other = line.send(), line.send(JPEG + b"another")
+    with pytest.raises(PictureRefusedError, match="use a new key") as refused:
+        other.receipt.result(0)
+    assert refused.value.reason == "key-reused"
+    line.wait()
+    assert first.receipt.result(0).is_matched
+    line.spool.close()
+
+
+def test_a_camera_that_no_longer_waits_takes_no_answer_from_the_other_copies(tmp_path: Path) -> None:
+    line = WaitingLine(Spool(tmp_path, "line-1", SpoolBudget(2**20)))
+    frames = [line.send() for _ in range(4)]
+    frames[0].receipt.cancel()
+    frames[2].receipt.cancel()
+    frames.append(line.send())
+    line.wait()
+    assert [frames[index].receipt.result(0).is_repeat for index in (1, 3, 4)] == [True] * 3
+    line.spool.close()
+
+
+def test_the_number_of_repeats_that_wait_for_an_answer_is_bounded(tmp_path: Path) -> None:
+    line = WaitingLine(Spool(tmp_path, "line-1", SpoolBudget(2**20)))
+    frames = [line.send() for _ in range(100)]
+    line.wait()
+    answered = [frame.receipt.done() for frame in frames]
+    assert answered == [True, *[False] * 83, *[True] * 16], "the first copy and the last 16 repeats"
+    line.spool.close()
+
+
+class MisusedSpool(Spool):
+    """A spool whose database refuses the first picture by an error that nobody expects."""
+
+    has_failed = False
+
+    def accept(self, picture: CheckedPicture, keys: Iterable[str] = (), part: PartId | None = None) -> PictureReceipt:
+        if not self.has_failed:
+            self.has_failed = True
+            raise sqlite3.ProgrammingError("not expected")
+        return super().accept(picture, keys, part)
+
+
+def test_after_an_unexpected_error_the_camera_may_send_its_picture_again(tmp_path: Path) -> None:
+    line = WaitingLine(MisusedSpool(tmp_path, "line-1", SpoolBudget(2**20)))
+    lost = [line.send(), line.send()]
+    other = CameraFrame(JPEG + b"a rival, so that both are decided at once", datetime.now(UTC), idempotency_key="key:2")
+    with pytest.raises(sqlite3.ProgrammingError):
+        line.intake.accept(other)
+    for frame in lost:
+        with pytest.raises(sqlite3.ProgrammingError):
+            frame.receipt.result(0)
+    assert other.receipt.done(), "the error of one picture keeps no other picture from its answer"
+    again = line.send()
+    line.wait()
+    assert not again.receipt.result(0).is_repeat
+    line.spool.close()
 
 
 def test_a_camera_gets_its_answer_although_the_file_of_the_spool_is_damaged(tmp_path: Path) -> None:

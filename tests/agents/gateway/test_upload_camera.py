@@ -256,8 +256,23 @@ async def test_uploads_without_a_time_that_arrive_together_get_no_part(url: str,
     for number in range(1, 4):
         report_at = now + timedelta(seconds=2 * (number - 3))
         assert (await post(url, "/lines/timed/parts", PARTS, json=report(number, report_at)))[0] == 202
-    answers = await asyncio.gather(*(post(url, "/lines/timed/pictures", UPLOAD) for _ in range(2)))
+    answers = await asyncio.gather(*(post(url, "/lines/timed/pictures", UPLOAD, data=JPEG + end) for end in (b"1", b"2")))
     assert [body["matched"] for _, body in answers] == [False, False]
+
+
+@pytest.mark.parametrize("headers", [{}, {"Idempotency-Key": "camera-7/000123"}], ids=["without a key", "with a key"])
+@pytest.mark.asyncio
+async def test_an_upload_without_a_time_that_is_sent_again_before_its_answer_gets_its_part(
+    url: str, plant: UploadPlant, headers: dict[str, str]
+) -> None:
+    now = datetime.now(UTC)
+    for number in range(1, 4):
+        report_at = now + timedelta(seconds=2 * (number - 3))
+        assert (await post(url, "/lines/timed/parts", PARTS, json=report(number, report_at)))[0] == 202
+    answers = await asyncio.gather(*(post(url, "/lines/timed/pictures", {**UPLOAD, **headers}) for _ in range(3)))
+    assert {(body["part"], body["matched"]) for _, body in answers} == {("timed:12:3", True)}
+    assert sorted(bool(body["repeated"]) for _, body in answers) == [False, True, True]
+    assert plant.parts("timed") == [PartId("timed", 12, 3)]
 
 
 async def send(url: str, method: str = "POST", path: str = "/lines/http/pictures", **options: Any) -> tuple[int, dict[str, Any]]:
