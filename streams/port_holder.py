@@ -14,7 +14,7 @@ _LISTENING = "0A"  # the state TCP_LISTEN in Linux's include/net/tcp_states.h
 
 def describe_holder(port: int) -> str:
     """Returns who listens at `port`, such as "a program of the user anna". Returns "another program" if nobody listens there."""
-    users = {_find_user_name(user_id) for user_id in _list_listening_users(port)}
+    users = {find_user_name(user_id) for user_id in _list_listening_users(port)}
     return f"a program of the user {' and of the user '.join(sorted(users))}" if users else "another program"
 
 
@@ -29,7 +29,8 @@ def _list_listening_users(port: int) -> set[int]:
     return users
 
 
-def _find_user_name(user_id: int) -> str:
+def find_user_name(user_id: int) -> str:
+    """Returns the name of the user with `user_id`, or the id if the user has no name on this machine."""
     try:
         return pwd.getpwuid(user_id).pw_name
     except KeyError:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import logging
+import os
 import sqlite3
 import time
 from contextlib import suppress
@@ -15,12 +16,15 @@ from pathlib import Path
 from typing import IO
 
 from streams.errors import SettingsError
+from streams.port_holder import find_user_name
 
 log = logging.getLogger(__name__)
 
 # Errors of the operating system, and result codes of SQLite, that come from the disk. A setting is not wrong then, and the error can end.
 _DISK_FAULTS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS})
 _SQLITE_DISK_FAULTS = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN})
+# SQLite reports a missing right to a file by one of these codes, too.
+_SQLITE_REFUSALS = frozenset({sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN})
 _SQLITE_DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 
@@ -30,13 +34,51 @@ class DiskFaultError(Exception):
 
 def is_disk_fault(error: sqlite3.Error) -> bool:
     """Returns whether the disk, and not the content of the file, is the reason of `error`."""
-    # The lower eight bits are SQLite's primary result code.
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _SQLITE_DISK_FAULTS
+    return _primary_code(error) in _SQLITE_DISK_FAULTS
 
 
 def is_damage(error: sqlite3.Error) -> bool:
     """Returns whether `error` means that the content of the file is damaged."""
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _SQLITE_DAMAGE
+    return _primary_code(error) in _SQLITE_DAMAGE
+
+
+def _primary_code(error: sqlite3.Error) -> int:
+    # The lower eight bits are SQLite's primary result code.
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+def name_remedy(folder: Path) -> str:
+    """Returns the sentence that tells a person what to do about a disk fault of the disk that holds `folder`."""
+    return "Mount its disk so that it can be written." if _is_read_only(folder) else "Free space on its disk."
+
+
+def _is_read_only(place: Path) -> bool:
+    try:
+        return bool(os.statvfs(place).f_flag & os.ST_RDONLY)
+    except OSError:
+        return False
+
+
+def refuse_missing_right(error: sqlite3.Error, path: Path, setting: str) -> None:
+    """Raises SettingsError if the reason of `error` is a right that this process lacks. The message names `setting`, a path and its owner.
+
+    `path` is the file of a queue. SQLite also needs the right to write to its folder, to the write-ahead log and to the index of this log.
+    """
+    if _primary_code(error) in _SQLITE_REFUSALS:
+        _refuse_closed_place(setting, path.parent, path, Path(f"{path}-wal"), Path(f"{path}-shm"))
+
+
+def _refuse_closed_place(setting: str, folder: Path, *files: Path) -> None:
+    """Raises SettingsError if this process may not write to one of the places that exist."""
+    # On a file system that can only be read, the rights are not the reason.
+    if _is_read_only(folder):
+        return
+    for place, right in ((folder, os.R_OK | os.W_OK | os.X_OK), *((file, os.R_OK | os.W_OK) for file in files)):
+        if os.access(place, os.F_OK) and not os.access(place, right):
+            raise SettingsError(
+                f"{setting}: this process may not write to {place}, which belongs to the user {find_user_name(place.stat().st_uid)}. "
+                "Correct the owner or the rights."
+            )
 
 
 def set_aside(path: Path, reason: object) -> None:
@@ -71,6 +113,7 @@ def lock_queue(folder: Path, line: str, setting: str, owner: str) -> IO[str]:
     except OSError as error:
         if error.errno in _DISK_FAULTS:
             raise DiskFaultError(f"{folder}: {error.strerror}") from None
+        _refuse_closed_place(setting, folder, folder / f"{line}.lock")
         raise SettingsError(f"{setting}: expected a folder to write to, found {folder}: {error.strerror}") from None
     try:
         fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -98,6 +141,10 @@ def connect_queue(path: Path, schema: str, layout_version: int, page_bytes: int 
                 f"the file has layout version {version}, but this release of Castline reads only layout version {layout_version}"
             )
         connection.executescript(schema)
+        # Without the right to write, SQLite opens an existing file for reading, and refuses only changes. This change stays in memory.
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute(f"PRAGMA user_version = {version}")
+        connection.execute("ROLLBACK")
         # On a full disk, an existing file can be opened only if nothing is written.
         if version != layout_version:
             connection.execute(f"PRAGMA user_version = {layout_version}")

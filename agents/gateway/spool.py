@@ -24,7 +24,17 @@ from streams.atomic_file import flush_to_disk
 from streams.errors import SettingsError, SpoolFullError
 from streams.identity import PartId, format_time, parse_time
 from streams.operating_system import SYSTEM, OperatingSystem
-from streams.queue_file import DiskFaultError, connect_queue, is_damage, is_disk_fault, list_set_aside, lock_queue, set_aside
+from streams.queue_file import (
+    DiskFaultError,
+    connect_queue,
+    is_damage,
+    is_disk_fault,
+    list_set_aside,
+    lock_queue,
+    name_remedy,
+    refuse_missing_right,
+    set_aside,
+)
 from streams.supervision import SupervisedThread
 
 # Disk space that a picture needs besides its bytes: other columns, unused ends of pages, and its receipt.
@@ -178,7 +188,7 @@ class Spool:
         try:
             self._lock_file = lock_queue(folder, line, "gateway.spool_dir", "gateway")
         except DiskFaultError as error:
-            raise SettingsError(f"gateway.spool_dir: {error}. Free space on this disk.") from None
+            raise SettingsError(f"gateway.spool_dir: {error}. {name_remedy(folder)}") from None
         try:
             try:
                 self._open()
@@ -187,9 +197,10 @@ class Spool:
                 self._open()
         except sqlite3.DatabaseError as error:
             self._lock_file.close()
+            refuse_missing_right(error, self._path, "gateway.spool_dir")
             if is_disk_fault(error):
                 raise SettingsError(
-                    f"gateway.spool_dir: the spool of {line} in {self._path} cannot be opened ({error}). Free space on its disk."
+                    f"gateway.spool_dir: the spool of {line} in {self._path} cannot be opened ({error}). {name_remedy(folder)}"
                 ) from None
             raise SettingsError(
                 f"gateway.spool_dir: the spool of {line} in {self._path} cannot be used ({error}); "

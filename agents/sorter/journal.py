@@ -18,7 +18,7 @@ from typing import IO
 
 from streams.errors import SettingsError
 from streams.identity import format_time, parse_time
-from streams.queue_file import DiskFaultError, connect_queue, is_disk_fault, lock_queue, set_aside
+from streams.queue_file import DiskFaultError, connect_queue, is_disk_fault, lock_queue, name_remedy, refuse_missing_right, set_aside
 from streams.records import Sorting
 
 log = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ class SortingJournal:
             raise
 
     def _try_to_open(self) -> None:
-        """Opens the file. If the disk is full or fails, sets `fault`."""
+        """Opens the file. If the disk is full or fails, sets `fault`. Raises SettingsError if the file cannot be used."""
         try:
             self._lock_file = self._lock_file or lock_queue(self._folder, self._line_name, _SETTING, "sorter")
             connection = self._open()
@@ -105,20 +105,24 @@ class SortingJournal:
                 raise
             remover.execute("PRAGMA synchronous = NORMAL")
         except DiskFaultError as error:
-            self._set_fault(error)
+            self._set_disk_fault(error)
         except sqlite3.Error as error:
+            refuse_missing_right(error, self._path, _SETTING)
             if not is_disk_fault(error):
                 raise SettingsError(
                     f"{_SETTING}: the journal of {self._line_name} in {self._path} cannot be used ({error}). Choose another folder."
                 ) from None
-            self._set_fault(error)
+            self._set_disk_fault(error)
         else:
             self._connection.close()
             self._remover.close()
             self._connection, self._remover, self.fault = connection, remover, ""
 
-    def _set_fault(self, error: Exception) -> None:
-        self.fault = f"The journal {self._path} cannot be opened ({error}). Free space on its disk."
+    def _set_disk_fault(self, error: Exception) -> None:
+        self._set_fault(f"The journal {self._path} cannot be opened ({error}). {name_remedy(self._folder)}")
+
+    def _set_fault(self, fault: str) -> None:
+        self.fault = fault
         self._open_again_at_s = self._clock() + _OPEN_AGAIN_S
 
     def _open(self) -> sqlite3.Connection:
@@ -152,7 +156,7 @@ class SortingJournal:
         """
         with self._lock:
             if self.fault and self._clock() >= self._open_again_at_s:
-                self._try_to_open()
+                self._try_to_open_again()
             if self.fault:
                 raise JournalError(self.fault)
             try:
@@ -162,7 +166,14 @@ class SortingJournal:
                 self._connection.execute("COMMIT")
             except sqlite3.Error as error:
                 self._roll_back()
-                raise JournalError(f"The journal {self._path} cannot be written ({error}). Free space on its disk.") from None
+                raise JournalError(f"The journal {self._path} cannot be written ({error}). {name_remedy(self._folder)}") from None
+
+    def _try_to_open_again(self) -> None:
+        try:
+            self._try_to_open()
+        except SettingsError as error:
+            # The sorter goes on without its journal, because its line would divert all parts if the sorter ended now.
+            self._set_fault(str(error))
 
     def _insert(self, sortings: Iterable[Sorting], counted: Sequence[CountedPart], run: int | None) -> None:
         execute = self._connection.execute
@@ -211,7 +222,7 @@ class SortingJournal:
                 self._remover.execute("DELETE FROM sortings WHERE seq <= ?", (seq,))
             except sqlite3.Error as error:
                 raise JournalError(
-                    f"The records that were sent cannot be deleted from the journal {self._path} ({error}). Free space on its disk."
+                    f"The records that were sent cannot be deleted from the journal {self._path} ({error}). {name_remedy(self._folder)}"
                 ) from None
 
     def counted_parts(self) -> list[CountedPart]:

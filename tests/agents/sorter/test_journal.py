@@ -151,6 +151,43 @@ def test_a_full_disk_refuses_with_a_sentence_and_accepts_again_when_there_is_roo
     assert parts == "[1, 3]"
 
 
+UNUSABLE_LATER = """
+import resource, signal, sqlite3, sys
+from pathlib import Path
+from agents.sorter.journal import JournalError, SortingJournal
+from tests.agents.sorter.test_journal import parts_of, sorting
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+seconds = 0.0
+journal = SortingJournal(Path(sys.argv[1]), "line-1", lambda: seconds)
+print(bool(journal.fault))
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+file = Path(sys.argv[1], "line-1.sqlite")
+other = sqlite3.connect(file)
+other.execute("CREATE TABLE other (seq)")
+other.execute("CREATE INDEX sortings ON other (seq)")
+other.close()
+for seconds in (5.0, 6.0):
+    try:
+        journal.append([sorting(1)])
+    except JournalError as error:
+        print(error)
+    file.unlink(missing_ok=True)
+seconds = 10.0
+journal.append([sorting(2)])
+print(parts_of(journal))
+"""
+
+
+def test_a_journal_that_cannot_be_used_later_refuses_records_and_does_not_end_the_sorter(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", UNUSABLE_LATER, str(tmp_path)], capture_output=True, text=True, check=True)
+    had_fault, refused, refused_again, parts = done.stdout.splitlines()
+    assert had_fault == "True"
+    assert "cannot be used (there is already an index named sortings)" in refused
+    assert refused_again == refused, "the journal tries again only after five seconds"
+    assert parts == "[2]"
+
+
 class HeldProducer(RecordProducer):
     """Stands for Kafka, which confirms no record before `is_back` is set."""
 
