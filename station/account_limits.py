@@ -63,8 +63,8 @@ class AccountCounter:
 class AccountLimitMiddleware:
     """Limits how many requests of one account run at the same time. Requests from all sessions and IP addresses of the account count.
 
-    A file that is sent while it is made counts until it is sent. A live page does not count then, because it has limits of its own.
-    Shows an error page if a log-in was refused because too many other log-ins wait for their password check.
+    A file that is made while it is sent counts until its last byte is sent. A live page does not count while it is open, because it has
+    limits of its own. Shows an error page if a log-in was refused because too many other log-ins wait for their password check.
     """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:

@@ -14,8 +14,8 @@ from streams.server_limits import HEADER_TIME_S, Connection, ConnectionLimits
 
 # Time without a request after which uvicorn closes a connection.
 KEEP_ALIVE_S = 20
-# A client can let the station wait for this time while it reads an answer, and for one second more for each 16 KiB that it has read. No
-# single pause can be longer. A small answer fits into the buffers of the connection, so it is not limited.
+# While a client reads an answer, the station waits for the client for this time in all, plus one second for each 16 KiB that the client has
+# read. A single pause is at most this long, too. A small answer fits into the buffers of the connection, so its time is not limited.
 _READ_PAUSE_S = 30.0
 _READ_BYTES_PER_S = 2**14
 
@@ -37,7 +37,7 @@ class LimitedProtocol(H11Protocol):
         self._header_time_s = header_time_s
         self._read_pause_s = read_pause_s
         self._read_bytes_per_s = read_bytes_per_s
-        # How long the client can still let the station wait.
+        # For how long the station still waits for the client.
         self._wait_left_s = read_pause_s
         # The time and the number of unread bytes when the present pause began.
         self._paused_at_s = 0.0

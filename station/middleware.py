@@ -212,7 +212,7 @@ class _QueuedRequest:
 
 
 def _has_body(scope: AsgiScope) -> bool:
-    # The body of a GET request means nothing. With a header Content-Length, a GET request would otherwise be answered beside the queue.
+    # The body of a GET request means nothing. Without this check, a GET request with a header Content-Length would bypass the queue.
     if scope.get("method") in ("GET", "HEAD"):
         return False
     return any(name == b"transfer-encoding" or (name == b"content-length" and value != b"0") for name, value in scope["headers"])

@@ -82,7 +82,7 @@ class CheckedConsumer(Consumer):  # type: ignore[misc]  # Faust ships no types
         await super().on_partitions_revoked(revoked)
 
     async def force_commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:
-        """Commits the acknowledged records, and then the offsets of partitions whose end the consumer has reached without a record."""
+        """Commits the acknowledged records. Then commits the offsets after them at which there is no record for the consumer."""
         is_committed: bool = await super().force_commit(topics, start_new_transaction)
         if topics is None and self._has_starts:
             await self._commit_positions()
@@ -91,8 +91,9 @@ class CheckedConsumer(Consumer):  # type: ignore[misc]  # Faust ships no types
     async def _commit_positions(self) -> None:
         """Commits the positions in partitions of which every taken record is committed.
 
-        A position can be behind the last record, because a producer with transactions writes control records, which no consumer gets. Kafka
-        counts them as waiting, so the supervisor would restart a worker that has nothing to do.
+        A position can be more than one offset after the last record, because a producer with transactions writes control records, which no
+        consumer gets. Kafka counts the control records as records that still wait, so the supervisor would restart a worker that has
+        nothing to do.
         """
         for found, (position, last_taken) in (await self._thread.find_positions()).items():
             partition = TP(found.topic, found.partition)
@@ -104,8 +105,8 @@ class CheckedConsumer(Consumer):  # type: ignore[misc]  # Faust ships no types
             if self._committed_offset[partition] != committed:
                 continue
             self._committed_offset[partition] = position
-            # Faust regards the offsets between the last read one and the next record as a gap that needs no acknowledgement. Without a last
-            # read offset, Faust would wait for these offsets.
+            # The offsets between the last read offset and the next record are a gap. If Faust did not know the last read offset, it would
+            # wait for an acknowledgement of the offsets in this gap.
             self._read_offset[partition] = max(position, self._read_offset[partition] or 0)
 
     async def perform_seek(self) -> None:

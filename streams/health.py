@@ -40,7 +40,7 @@ _PUBLISH_AGAIN_S = 5.0
 # If a process waits for a person, the answer of its page /readyz has this header with the value "person". If the process waits for Kafka,
 # for the database or for free space on a disk, the value is "outside".
 WAITS_FOR_HEADER = "X-Castline-Waits-For"
-# Problems with these keys are set again after each failed try of the process to do its work.
+# The process sets a problem with one of these keys again each time that its work fails.
 _RETRIED_TOPICS = frozenset({"kafka", "producer", "database", "store"})
 # Problems with these keys end without a restart of the process.
 _OUTSIDE_TOPICS = _RETRIED_TOPICS | {"disk", "port"}
@@ -243,7 +243,8 @@ class InstanceSlot:
 def remove_stale_targets(run_dir: Path) -> None:
     """Deletes the files with the addresses of processes that have ended, for example because they were killed.
 
-    The process id in such a file can belong to a new process. A process holds the lock of its slot until it ends.
+    The process id in such a file can already belong to a new process. So the lock of the slot is tested instead. A process holds this lock
+    until it ends.
     """
     for file in (run_dir / "targets").glob("*.json"):
         with suppress(OSError), (run_dir / f"{file.stem}.lock").open("a") as lock:

@@ -40,7 +40,8 @@ _SORTINGS_BACK = 100
 _REMEMBERED_PART_IDS = 1000
 # After the clock was set by at least this much, the times of castings and pictures are forgotten, because they do not fit the clock.
 _LEAST_STEP_S = 1.0
-# For this many calls of `add_counts`, which take about three seconds, records with times of the old clock can still arrive.
+# After the clock was set, records with times of the old clock can still arrive during this many calls of `add_counts`, which together take
+# about three seconds.
 _CALLS_UNTIL_SETTLED = 3
 _ENDING_ACTIONS = ("acknowledge", "clear")
 

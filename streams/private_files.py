@@ -103,8 +103,8 @@ def _list_entries(folder: Path) -> list[Path]:
 def find_replaceable_paths(settings: Settings, settings_file: Path | None) -> list[Path]:
     """Returns the files and folders through which other users of this machine can replace a path of `list_trusted_paths`.
 
-    Such a path is the trusted path itself, or a folder above it whose entries others can rename. They cannot rename the entries of a folder
-    with the sticky bit, such as /tmp.
+    A returned path is a trusted path itself, or a folder above a trusted path in which other users can rename the entries. A folder with
+    the sticky bit, such as /tmp, is no such folder.
     """
     found: dict[Path, None] = {}
     for trusted in list_trusted_paths(settings, settings_file):

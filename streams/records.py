@@ -128,8 +128,8 @@ class Verdict(PartRecord):
     schema_: Literal["castline.verdict.v1"] = Field("castline.verdict.v1", alias="schema", description="Name of this schema.")
     verdict_id: uuid.UUID = Field(
         description="Id of the verdict, computed from part id, image sha256, model version and `decision`. A repeated verdict has the "
-        "same id. The reasons `inference-failed`, `handling-failed`, `claim-missing` and `claim-damaged` are a part of the id, because the "
-        "picture can be judged later."
+        "same id. The reasons `inference-failed`, `handling-failed`, `claim-missing` and `claim-damaged` are a part of the id, so that "
+        "a later judgement of the same picture gets another id."
     )
     label: Label = Field(description="`ok`, `defect` or `review`. A person should check a part with the label `review`.")
     defect_probability: Share | None = Field(
@@ -315,8 +315,8 @@ class Acceptance(BaseModel):
 
     table: str = Field(description="Name of the acceptance table, which holds the foundry's limits for defects.")
     result: Literal["accepted", "rejected", "not-graded"] = Field(
-        description="What the table says about the part. `not-graded` means that a limit in millimetres could not be applied, because "
-        "the scale of the line's pictures is not set, or that the picture has more suspicious areas than `boxes` contains."
+        description="What the acceptance table says about the part. `not-graded` means that a limit in millimetres could not be applied, "
+        "because the scale of the line's pictures is not set, or that the picture has more suspicious areas than `boxes` contains."
     )
     rules: tuple[str, ...] = Field(
         (), description="Sentences that name the rules by which the table rejected the part, or that say why the part was not graded."

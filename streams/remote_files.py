@@ -13,10 +13,11 @@ from streams.secrets import mask_address, mask_secrets
 # fsspec uses these libraries for remote storage. They can be missing, so their errors are recognised by the names of their modules.
 _CLIENT_LIBRARIES = ("botocore", "aiobotocore", "aiohttp", "urllib3", "gcsfs", "adlfs")
 # Limits for S3. Without them, a request to a server that accepts connections and never answers takes seven minutes. The waits for an answer
-# begin after the object was sent, so a slow network does not exceed them. The callers of this module repeat a failed request themselves.
+# begin after the object was sent, so a slow network does not make them expire. The callers of this module repeat a failed request
+# themselves.
 _S3_OPTIONS: dict[str, Any] = {"connect_timeout": 3, "read_timeout": 5, "retries": {"total_max_attempts": 2, "mode": "standard"}}
 _S3_PROTOCOLS = ("s3", "s3a")
-# The time for a whole object is this time, plus the time at this speed.
+# The time limit for a whole object is this number of seconds, plus the size of the object divided by the speed below.
 _SHORTEST_LIMIT_S = 20.0
 _SLOWEST_BYTES_PER_S = 2**20
 

@@ -23,7 +23,7 @@ UNREADABLE = "unreadable"
 
 
 class UnreadableBatch(bytes):
-    """The value of a record that stands for records that could not be decoded. It has no bytes.
+    """The value of a placeholder for records that could not be decoded. The value has no bytes.
 
     `first` and `last` are the offsets of these records. `problem` is the error of the decoder.
     """
@@ -42,14 +42,14 @@ class UnreadableBatch(bytes):
 
 
 def check_readable(value: bytes | None) -> None:
-    """Raises RecordError if `value` stands for records that could not be decoded."""
+    """Raises RecordError if `value` belongs to a placeholder for records that could not be decoded."""
     if isinstance(value, UnreadableBatch):
         raise RecordError(UNREADABLE, str(value))
 
 
 @dataclass(frozen=True)
 class _Placeholder:
-    """A record that stands for records that could not be decoded. It has all attributes that aiokafka and kafka-python read."""
+    """A record in place of records that could not be decoded. It has all attributes that aiokafka and kafka-python read."""
 
     offset: int
     timestamp: int
@@ -90,8 +90,9 @@ class _ReadableBatch:
     def next_offset(self) -> int:
         if self._is_intact:
             return int(self._batch.next_offset)
-        # The damage can also be in the field that says how many records the batch has. So the reader takes the beginning of the next batch
-        # instead. If the next batch is not known, the reader steps past a single offset, and then asks the broker again.
+        # The damage can also be in the field that says how many records the batch has. So the reader does not trust this field, and goes on
+        # at the first offset of the next batch. If the next batch is not known, the reader skips one offset, and then asks the broker
+        # again.
         following = self._first + 1 if self._following is None else int(self._following.base_offset)
         return int(max(self._first + 1, following))
 

@@ -182,7 +182,8 @@ class TrainingRun:
     def _describe_start(self, pictures: LabelledPictures) -> list[str]:
         """Returns a warning if the start version may have learned some of the validation pictures, else an empty list.
 
-        A version that has seen only rendered pictures cannot have learned any of `pictures` if none of them is rendered.
+        If the start version has seen only rendered pictures and none of `pictures` is rendered, it has learned none of them, so there is no
+        warning.
         """
         start = self._start
         if start is None or (start.manifest.has_seen_only_rendered and pictures.rendered == 0):

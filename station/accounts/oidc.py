@@ -90,7 +90,8 @@ def begin(request: HttpRequest) -> HttpResponse:
         sentence = f"The provider of {settings.title} does not answer. Try again later, or log in with a password."
         return render_error_page(request, 503, "No log-in", sentence)
     _forget_oldest_log_ins(request)
-    # Strangers can send this form. Only an address that will be used is stored, so that they cannot fill the database.
+    # Strangers can send this form. `next` is the page that a person sees after the log-in. Only a short address of this station is stored
+    # in the session, so that strangers cannot fill the database.
     address = request.POST.get("next", "")
     request.session[_NEXT] = address if len(address) <= _MAX_NEXT and _is_safe(request, address) else ""
     return response

@@ -297,7 +297,7 @@ def _used_addresses(column: str, addresses: set[str]) -> set[str]:
 
 
 def confirm_clock(now: datetime) -> None:
-    """Stores that the clock of this machine is right. Retention then deletes again what is too old at this time."""
+    """Stores that the clock of this machine is right. Retention then deletes old parts and old pictures again."""
     RetentionState.objects.update_or_create(pk=1, defaults={"clock_right_at": now})
 
 

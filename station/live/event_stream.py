@@ -119,7 +119,8 @@ class OpenStream:
 class OpenStreams:
     """The open event streams, oldest first, and the limits of their number. All methods are called in the event loop.
 
-    At the limit for all people, the account with the most streams gives one to an account that has at least two fewer.
+    At the limit for all people, a new stream displaces the newest stream of the account with the most streams, if its own account has at
+    least two streams fewer.
     """
 
     def __init__(self) -> None:

@@ -5,7 +5,8 @@ about other parts even if they agree about all parts of a study. So imaginary pa
 ok, all say defect, and not all say the same (Jeffreys' prior). Without the imaginary parts, full agreement had the interval 1 to 1.
 
 In simulated studies, two people made errors in 1 % or 2.5 % of the parts. The interval contained the true kappa in 95 to 98 % of the
-studies with 10 parts, and in 96 to 99 % of the studies with 30 parts. Without the imaginary parts, it was 18 to 39 % and 46 to 76 %.
+studies with 10 parts, and in 96 to 99 % of the studies with 30 parts. Without the imaginary parts, the interval contained the true kappa in
+only 18 to 39 % of the studies with 10 parts, and in 46 to 76 % of the studies with 30 parts.
 
 Labels are numbers: 0 is ok, 1 is defect, and MISSING means that there is no label.
 """
@@ -21,8 +22,8 @@ import numpy.typing as npt
 MISSING = -1
 _DRAWS = 2000
 _SEED = 1
-# The weights of the imaginary parts: all say ok, one says defect, one says ok, all say defect. Not all say the same in two of them, which
-# together have the weight 0.5.
+# The weights of the imaginary parts: all say ok, only one says defect, only one says ok, all say defect. In the second and the third, not
+# all say the same. These two together have the weight 0.5.
 _PRIOR_WEIGHTS = (0.5, 0.25, 0.25, 0.5)
 
 Labels = npt.NDArray[np.int8]

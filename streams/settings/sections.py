@@ -753,7 +753,7 @@ class StationSettings(Section):
         ge=1,
         le=100_000_000,
         description="Largest number of megabytes that one account may upload in a day. Refused pictures count, too. "
-        "The station counts from its own start.",
+        "After a restart of the station, the count begins again at 0.",
     )
     time_zone: str = Field(
         "UTC",
