@@ -149,9 +149,10 @@ def decode_picture(
     Raises PictureError if the picture cannot be judged, for example because it is damaged or blank. Raises no other error.
     """
     with open_picture(value, limits or PictureLimits(), depth_bits) as file:
-        # libjpeg decodes a large JPEG faster at a reduced size. With `keep_original`, `_reduce` reduces the pixels instead.
+        # libjpeg decodes a large JPEG faster at a reduced size. With `keep_original`, Pillow reduces the pixels afterwards.
         grey = file.load("L", None if keep_original else 2 * side_px)
-        small = _shrink(_reduce(grey, file.header, 2 * side_px) if keep_original else grey, side_px)
+        scale = choose_scale(file.header, 2 * side_px) if file.header.format == "JPEG" else 1
+        small = _shrink(grey.reduce(scale) if keep_original and scale > 1 else grey, scale, file.header, side_px)
         check_not_blank(small.histogram())
         check_not_partly_blank(grey, is_raw=file.header.format in ("BMP", "TIFF"))
         # The picture is padded only when it is upright. If a margin is odd, one side of the square gets one pixel more than the other.
@@ -253,15 +254,14 @@ def _flatten(image: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:
     return image.convert("RGB").convert(mode)  # CMYK, LAB and HSV become RGB first, because Pillow cannot convert them directly to grey
 
 
-def _reduce(image: Image.Image, header: FormatHeader, min_side_px: int) -> Image.Image:
-    """Returns the image of a large JPEG reduced by a whole factor, as libjpeg would reduce it. Returns other images unchanged."""
-    scale = choose_scale(header, min_side_px) if header.format == "JPEG" else 1
-    return image.reduce(scale) if scale > 1 else image
+def _shrink(image: Image.Image, scale: int, header: FormatHeader, side_px: int) -> Image.Image:
+    """Resizes `image` so that its longer side has `side_px` pixels. `image` is the picture of `header`, reduced by the factor `scale`.
 
-
-def _shrink(image: Image.Image, side_px: int) -> Image.Image:
-    size = _shrink_size(side_px, *image.size)
-    return image if size == image.size else image.resize(size, Image.Resampling.BILINEAR)
+    If the size of the picture is no multiple of `scale`, the last row and the last column of `image` lie partly outside of the picture.
+    """
+    size = _shrink_size(side_px, header.width_px, header.height_px)
+    box = (0.0, 0.0, header.width_px / scale, header.height_px / scale)
+    return image.resize(size, Image.Resampling.BILINEAR, box)
 
 
 def _shrink_size(side_px: int, width_px: int, height_px: int) -> tuple[int, int]:

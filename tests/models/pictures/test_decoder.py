@@ -15,6 +15,7 @@ from models.pictures.decoder import DecodedPicture, PictureLimits, decode_pictur
 from models.pictures.refusal import RefusalReason
 from streams.errors import PictureError
 from tests.bad_pictures import ExpectedOutcome, make_bad_pictures
+from tests.encoded_pictures import make_png
 from tests.rendered_pictures import camera_pictures
 
 CORPUS = make_bad_pictures()
@@ -175,6 +176,27 @@ def test_a_large_jpeg_looks_as_a_small_one() -> None:
     large = Image.fromarray((127 + 100 * np.sin(x / 130) * np.cos(y / 90)).astype(np.uint8))
     expected = np.asarray(large.resize((96, 96), Image.Resampling.BILINEAR)).astype(int)
     assert np.abs(decode_picture(encode(large, "JPEG", quality=95), 96).pixels - expected).mean() < 1.5
+
+
+@pytest.mark.parametrize(("width_px", "height_px"), [(300, 200), (1093, 1768), (1394, 1565), (1541, 773), (773, 1541), (2049, 1537)])
+def test_all_formats_show_a_picture_of_any_size_at_the_same_place(width_px: int, height_px: int) -> None:
+    """libjpeg reduces a large JPEG by a factor, and rounds its size up. Such a JPEG was stretched, and could lose a row."""
+    y, x = np.mgrid[0:height_px, 0:width_px]
+    waves = 127 + 60 * np.sin(9 * x / width_px + 1) * np.cos(7 * y / height_px) + 50 * x / width_px
+    grey = Image.fromarray(waves.astype(np.uint8))
+    expected = decode_picture(encode(grey, "BMP"), 96).pixels.astype(int)
+    jpeg, deep = encode(grey, "JPEG", quality=97), np.round(np.asarray(grey) * (4095 / 255)).astype(np.uint16)
+    pictures = {
+        "JPEG": decode_picture(jpeg, 96),
+        "JPEG with original": decode_picture(jpeg, 96, keep_original=True),
+        "PNG": decode_picture(encode(grey, "PNG"), 96),
+        "TIFF": decode_picture(encode(grey, "TIFF"), 96),
+        "PNG of 12 bits": decode_picture(make_png(deep), 96, depth_bits=12),
+        "TIFF of 12 bits": decode_picture(encode(Image.fromarray(deep), "TIFF"), 96, depth_bits=12),
+    }
+    for name, picture in pictures.items():
+        assert np.abs(picture.pixels - expected).max() <= 2, name
+        assert (picture.width_px, picture.height_px) == (width_px, height_px), name
 
 
 def test_the_networks_see_the_same_picture_whether_or_not_the_original_is_kept() -> None:

@@ -90,11 +90,17 @@ def test_a_picture_that_needs_too_much_memory_is_refused_and_the_next_one_is_dec
 def test_a_picture_that_takes_too_long_is_refused_its_process_killed_and_the_next_one_decoded() -> None:
     process = DecoderProcess(memory_bytes=2**30, time_s=0.1)
     try:
-        with pytest.raises(PictureError, match=r"more than 0\.1 s") as refusal:
-            process.decode_picture(make_large_png(13_312), SIDE_PX, PictureLimits(max_bytes=2**28, max_pixels=10**9))
-        assert refusal.value.reason == RefusalReason.DECODER_LIMITS
-        assert not isinstance(refusal.value, DecoderProcessError)
-        assert process.pid is None
+        large, refusal = make_large_png(13_312), PictureError("", "")
+        # While other tests keep the processors busy, the process gets too little processor time, and this is not the fault of the picture.
+        for _ in range(20):
+            with pytest.raises(PictureError) as raised:
+                process.decode_picture(large, SIDE_PX, PictureLimits(max_bytes=2**28, max_pixels=10**9))
+            refusal = raised.value
+            assert process.pid is None
+            if not isinstance(refusal, DecoderProcessError):
+                break
+        assert refusal.reason == RefusalReason.DECODER_LIMITS
+        assert "more than 0.1 s" in str(refusal)
     finally:
         process.close()
     patient = DecoderProcess(memory_bytes=2**29, time_s=60)
