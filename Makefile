@@ -11,7 +11,7 @@ WORKERS ?= 3
 # All tests of a file run in the same process, so that they share their fixtures.
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-# pytest compiles the modules of tests in each of its processes anew if Python may not keep compiled files. That takes seconds.
+# If Python may not keep compiled files, each process of pytest compiles the modules of the tests again. That takes seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
@@ -103,7 +103,7 @@ dashboards: $(READY) ## Generate the Grafana dashboards, alert rules and runbook
 docs: $(READY) ## Generate the pages of docs/: schemas, topics, settings, metrics, commands
 	@$(BIN)/python -m docs.generate
 
-lock: ## Write uv.lock anew after a change of the dependencies in pyproject.toml
+lock: ## Write uv.lock again after a change of the dependencies in pyproject.toml
 	@$(BIN)/uv lock
 
 clean: ## Remove .venv, the caches and the folders var/ and dist/

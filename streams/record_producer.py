@@ -109,8 +109,8 @@ def make_dead_letter(topic: str, record: ConsumedRecord, role: str, reason: str,
 
     `reason` is a word from a fixed set, `detail` a sentence, and `role` the role of the worker.
 
-    If the record stands for records that could not be decoded, the header `dead-first-offset` has the offset of the first of them, and the
-    header `dead-offset` the offset of the last one.
+    If the record is a placeholder for records that could not be decoded, the header `dead-first-offset` has the offset of the first of
+    them, and the header `dead-offset` the offset of the last one.
     """
     original = [
         (name[:_MAX_HEADER_NAME_CHARACTERS], value[:_MAX_HEADER_BYTES])

@@ -83,7 +83,7 @@ def check_signature(
 ) -> None:
     """Raises RecordError if the setting `signing.public_keys` is set, and no permitted role has signed the record.
 
-    Also raises RecordError for a `value` that stands for records that could not be decoded.
+    Also raises RecordError if `value` belongs to a placeholder for records that could not be decoded.
 
     `signers` are the permitted roles. If `signers` is empty, all roles that SIGNERS names for the topic are permitted. A record on a topic
     that needs no signatures is always accepted. Raises SettingsError if a public key cannot be used.

@@ -79,7 +79,7 @@ class TopicSpec:
 def declare_topics(settings: Settings, max_bytes: int | None = None) -> list[TopicSpec]:
     """Returns the declarations of all topics: first four topics for each line, then the topics that all lines share.
 
-    If `max_bytes` is given, each topic may use a share of it. Kafka deletes the oldest records of a topic that needs more room.
+    If `max_bytes` is given, each topic may use a share of this size. Kafka deletes the oldest records of a topic that needs more room.
     """
     topics, names = settings.topics, TopicNames(settings.topics.prefix)
     specs = []

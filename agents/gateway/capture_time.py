@@ -25,7 +25,7 @@ def is_plausible(captured_at: datetime, arrived_at: datetime) -> bool:
 def parse_capture_time(text: str, arrived_at: datetime) -> datetime:
     """Returns the time in UTC that an RFC 3339 text gives.
 
-    Raises IdentityError if the text is no time, or if a plausible time has no time zone.
+    Raises IdentityError if the text is not a time, or if a plausible time has no time zone.
     """
     try:
         return parse_time(text)

@@ -4,7 +4,7 @@ When a file is complete and has not changed for `settle_s` seconds, the intake g
 
 - A file that stays incomplete is given to the intake after `end_wait_s` seconds.
 - A file that cannot be read or moved is tried again later.
-- A link, or a file that is no picture, stays where it is.
+- A link, or a file that is not a picture, stays where it is.
 - An overwritten picture is kept in memory until the intake gets it.
 - Hidden files and unfinished transfers (.part, .tmp) are ignored.
 """
@@ -160,7 +160,7 @@ class DropCamera:
         self._due: list[_FileVersion] = []
         # Path of each moved file, its state when it was read, and the time until which it is checked for changes.
         self._moved: deque[tuple[str, FileState, float]] = deque(maxlen=_MAX_WATCHED)
-        # Paths of the files that are no pictures and have already been counted as ignored.
+        # Paths of the files that are not pictures and have already been counted as ignored.
         self._mentioned: set[str] = set()
         # Number of sidecar files, such as .xml files beside pictures, whose names were written to the log.
         self._named_sidecars = 0
@@ -300,7 +300,7 @@ class DropCamera:
         previous = [version.previous for version in self._files.values() if version.previous]
         waiting_bytes = _count_bytes(self._files.values()) + _count_bytes(previous)
         for version in sorted(self._files.values(), key=lambda version: version.state.changed_ns):
-            # The buffer is full. The next files are read when the intake has taken pictures out of it.
+            # The buffer is full. The next files are read when the intake has taken pictures out of the buffer.
             if waiting_bytes and waiting_bytes + min(version.state.size, self._max_bytes) > self._buffer_bytes:
                 return
             if version.end is None and version.since_s < now_s and version.retry_at_s <= now_s:

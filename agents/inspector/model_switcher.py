@@ -200,7 +200,7 @@ class ModelSwitcher:
         try:
             ensemble = self._open_version(version)
         except Exception as error:
-            # Opening a bad model version can raise any error. The inspector must go on in spite of it.
+            # Opening a bad model version can raise any error. No such error may stop the inspector.
             raise self._reject(name, WARM_UP, error) from error
         opened_s = time.monotonic() - start_s
         metrics.model_open_seconds.observe(opened_s)

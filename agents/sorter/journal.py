@@ -1,6 +1,6 @@
 """The sorter's journal of one line: a queue on disk between the board and Kafka, an SQLite file.
 
-The board can forget a report as soon as the journal holds the record of it. Therefore a Kafka outage does not fill the board's memory.
+The board can forget a report as soon as the journal holds its record. Therefore a Kafka outage does not fill the board's memory.
 """
 
 from __future__ import annotations

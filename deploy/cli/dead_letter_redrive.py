@@ -72,7 +72,7 @@ class RedriveMark:
 class DeadLetter:
     """A dead letter: its place, key and headers, without the bytes of the original record.
 
-    Each mark in `marks` stands for a try to send the original record again. All dead letters of the same record have the same `marks`.
+    Each mark in `marks` stands for an attempt to send the original record again. All dead letters of the same record have the same `marks`.
     """
 
     partition: int

@@ -73,7 +73,7 @@ SEEDS = click.option(
     default="1,2,3",
     show_default=True,
     callback=_parse_numbers,
-    help="Seeds of the random numbers, separated by commas. For each seed, the pictures are divided anew and all networks are trained.",
+    help="Seeds of the random numbers, separated by commas. For each seed, the pictures are divided again and all networks are trained.",
 )
 
 RECIPE_OPTIONS: dict[str, tuple[Any, str]] = {

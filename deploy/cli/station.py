@@ -154,7 +154,7 @@ def verify_audit(file: Path | None, head: str) -> int:
 
     The hash of an entry also covers the hash of the entry before it. The command prints the hash of the newest entry. Note this hash in
     another place, and give it to a later verification with --head. The verification then also finds out if somebody has removed the newest
-    entries, or has computed all hashes anew.
+    entries, or has computed all hashes again.
     """
     configure_station(file)
     from station.accounts.audit_log import verify_chain

@@ -49,7 +49,7 @@ DARK_SHARES = (0.3, 0.45)
 GOOD_SUPPORT = 0.7
 # A picture can contain a dark cavity only if its darkest grey levels are at least this much below its median grey level.
 MIN_DARK_CONTRAST = 25
-# A dark region that covers less than this share of the picture is no cavity. A usual cavity covers 8 %.
+# A dark region that covers less than this share of the picture is not a cavity. A usual cavity covers 8 %.
 MIN_CAVITY_SHARE = 0.003
 # A dark region is a cavity only if it fills at least 25 % and at most 95 % of its bounding box. A disc fills 79 % of its box, but a shadow
 # at the rim fills only 20 %.

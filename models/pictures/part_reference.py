@@ -46,8 +46,8 @@ class PartReference(BaseModel):
     least_aspect: Share = Field(description="Smallest ratio of the shorter axis to the longer axis of the part's outline.")
     border: Literal["square", "picture"] = Field(
         default="square",
-        description="The border to which `most_overhang` belongs: that of the camera's picture, or that of the square into which the "
-        "picture is padded. In older versions the field is absent and means the square.",
+        description="The border from which `most_overhang` is measured. `picture` is the border of the camera's picture, and `square` is "
+        "the border of the square into which the picture is padded. Older versions do not have this field, and use the square.",
     )
     most_overhang: float = Field(ge=0, description="The part may extend at most this far beyond `border`, as a share of its radius.")
     most_offset: float = Field(

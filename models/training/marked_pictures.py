@@ -35,7 +35,7 @@ Pixels = npt.NDArray[np.uint8]
 # Marks from 1 to 127 are numbers of kinds of defect. Marks from 128 on mean that the pixel lies in a box. So there must be fewer than 128
 # kinds of defect.
 BOX_MARK = 128
-# A pixel of a reduced mask is marked if defects cover more than this share of it. The renderer's masks have the same limit.
+# A pixel of a reduced mask is marked if defects cover more than this share of the pixel. The renderer's masks have the same limit.
 MIN_COVER = 0.3
 _NAMED_FILES = 3
 _BOX_COLUMNS = ("image", "x", "y", "w", "h")

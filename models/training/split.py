@@ -182,6 +182,6 @@ def load_split(path: Path, pictures: LabelledPictures) -> npt.NDArray[np.bool_]:
     if [row["sha256"] for row in rows] != list(pictures.checksums):
         raise ModelError(
             f"The given pictures are not the pictures of the interrupted training run. {path} lists the {len(rows)} pictures of that run. "
-            "Give the same pictures, or choose another --out to train anew."
+            "Give the same pictures, or choose another --out to begin a new training."
         )
     return np.array([row["side"] == "validation" for row in rows])

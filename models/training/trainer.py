@@ -78,7 +78,9 @@ class Checkpoint:
                 history = [EpochResult(**fields) for fields in json.loads(arrays["history"].tobytes())]
                 return cls(_numbered(arrays, "variables"), _numbered(arrays, "optimiser"), _numbered(arrays, "best"), history)
         except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-            raise ModelError(f"Cannot read the training checkpoint {path}: {error}. Delete the file to train this network anew.") from error
+            raise ModelError(
+                f"Cannot read the training checkpoint {path}: {error}. Delete the file to train this network again."
+            ) from error
 
 
 def save_arrays(path: Path, arrays: dict[str, Array]) -> None:

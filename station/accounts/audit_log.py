@@ -1,7 +1,7 @@
 """Verifies the hashes of the audit log, and sends a copy of each entry to a log server.
 
 The hash of each entry covers the hash of the entry before it. Somebody who can write to the database can change entries and compute all
-hashes anew. A comparison with the copy on the log server shows this change.
+hashes again. A comparison with the copy on the log server shows this change.
 """
 
 from __future__ import annotations

@@ -153,9 +153,9 @@ class PictureArchiver:
         return [parts[number] for number in self._tries if number in parts][:_ARCHIVED_PER_STEP]
 
     def _gives_up(self, part: Part) -> bool:
-        """Notes that the picture of `part` could not be read. Returns True after the last try.
+        """Notes that the picture of `part` could not be read. Returns True after the last attempt.
 
-        If no picture at all can be read, Kafka or the store does not answer. Such tries do not count.
+        If no picture at all can be read, Kafka or the store does not answer. Such attempts do not count.
         """
         # The part moves to the end of the dictionary, behind all parts whose last failure is longer ago.
         tries = self._tries.pop(part.pk) if part.pk in self._tries else _Tries(self._archived_count)

@@ -133,8 +133,8 @@ class PartPictureReader:
 
     A separate process with limited memory and time converts the pictures, because a stranger's picture can be harmful. A conversion that
     the decoder refused is not repeated for ten minutes. Methods with the parameter `account` read several pictures of this account at the
-    same time, but convert one at a time, so that the conversions of other accounts need not wait for all of them. `account` is None if the
-    account is unknown.
+    same time, but convert only one at a time. So an account with many pictures does not make other accounts wait until all of them are
+    converted. `account` is None if the account is unknown.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -201,7 +201,7 @@ class PartPictureReader:
 
         Raises PictureError if there is no heat map at this address, and KafkaUnavailableError if the store does not answer.
         """
-        # A finding can be forged. Its address must not give access to an object of the store that is no heat map.
+        # A finding can be forged. Its address must not give access to an object of the store that is not a heat map.
         if not is_heat_map_address(address):
             raise PictureError("claim-damaged", f"expected the address of a heat map, found {address[:120]!r}")
 
