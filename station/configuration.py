@@ -176,8 +176,8 @@ def _log_in_settings() -> dict[str, Any]:
             {"NAME": f"{validators}.NumericPasswordValidator"},
         ],
         "OTP_TOTP_ISSUER": "Castline",
-        # 0 means that a wrong recovery code causes no delay. None is needed, because recovery codes have 40 random bits. A delay would do
-        # harm: a wrong code of the app also counts as a wrong recovery code, so the delay would block the right recovery codes, too.
+        # 0 means that a wrong recovery code of an earlier release causes no delay. None is needed, because these codes have 40 random bits.
+        # A delay would do harm: a wrong code of the app also counts as a wrong recovery code, so the delay would block the right ones, too.
         "OTP_STATIC_THROTTLE_FACTOR": 0,
     }
 

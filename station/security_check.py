@@ -10,6 +10,7 @@ from django_otp.plugins.otp_totp.models import TOTPDevice
 
 from station.accounts.audit_log import verify_chain
 from station.accounts.models import ApiToken
+from station.accounts.second_factor import list_old_codes
 from station.configuration import current_settings
 from streams.security_finding import SecurityFinding
 
@@ -44,6 +45,12 @@ def check_accounts() -> Iterator[SecurityFinding]:
     for user in User.objects.filter(is_active=True, groups__name="administrator").exclude(pk__in=protected):
         yield SecurityFinding(
             "medium", f"The administrator {user} has no second factor.", "Ask this person to set it up on the page Account."
+        )
+    for user in User.objects.filter(pk__in=list_old_codes().values("device__user")):
+        yield SecurityFinding(
+            "low",
+            f"The recovery codes of {user} are from an earlier release. They are short, and the database holds them without a hash.",
+            "Ask this person to make new recovery codes on the page Account.",
         )
     if not current_settings().station.audit_syslog:
         yield SecurityFinding("low", "No log server gets a copy of the audit log.", "Set station.audit_syslog.")

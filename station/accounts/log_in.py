@@ -20,7 +20,7 @@ from django_otp import devices_for_user, match_token
 
 from station.accounts.access import render_error_page
 from station.accounts.delays import begin_attempt, cancelled_if_busy, end_attempt, find_device, make_log_in_rules, remember_device
-from station.accounts.models import AuditEntry, client_address_of_request
+from station.accounts.models import AuditEntry, RecoveryCode, client_address_of_request
 from station.configuration import current_settings
 from streams.client_address import find_client_address
 
@@ -43,7 +43,7 @@ class LogInForm(AuthenticationForm):
 
     code = forms.CharField(
         required=False,
-        max_length=32,
+        max_length=64,
         label="Code",
         widget=forms.TextInput(attrs={"autocomplete": "one-time-code"}),
     )
@@ -51,11 +51,16 @@ class LogInForm(AuthenticationForm):
     def clean(self) -> dict[str, Any]:
         cleaned: dict[str, Any] = super().clean() or {}
         user = self.get_user()
-        if user is not None and any(devices_for_user(user)) and match_token(user, cleaned.get("code", "").replace(" ", "")) is None:
+        if user is not None and any(devices_for_user(user)) and not _use_code(user, cleaned.get("code", "")):
             # A wrong code gets the same error message as a wrong password. Otherwise a stranger could see that the password was right.
             self.user_cache = None
             raise self.get_invalid_login_error()
         return cleaned
+
+
+def _use_code(user: User, text: str) -> bool:
+    """Returns whether `text` is a code of the app or a recovery code of `user`. Each code is valid once."""
+    return RecoveryCode.use_up(user, text) or match_token(user, text.replace(" ", "")) is not None
 
 
 class LogInView(LoginView):

@@ -1,4 +1,7 @@
-"""The tables that Castline adds to Django's accounts: API tokens, identities at a provider, the audit log, and delays of the log-in."""
+"""The tables that Castline adds to Django's accounts.
+
+They hold API tokens, recovery codes, identities at a provider, the audit log, and delays of the log-in.
+"""
 
 from __future__ import annotations
 
@@ -29,6 +32,9 @@ _MAX_WHO = 150
 _MAX_SUBJECT = 255
 # An arbitrary number that identifies our advisory lock in PostgreSQL. No other program uses this number.
 _AUDIT_LOCK = 0x6361_7376
+_RECOVERY_CODES = 8
+# The letters and digits of base32, which are hard to confuse. 28 of them are 140 random bits.
+_CODE_LETTERS, _CODE_LENGTH, _CODE_GROUP = "abcdefghijklmnopqrstuvwxyz234567", 28, 4
 # The lifetimes of a new token, from which a person chooses.
 TOKEN_LIFETIMES = (timedelta(days=30), timedelta(days=90), timedelta(days=365))
 
@@ -86,6 +92,36 @@ class ApiToken(models.Model):
         valid = sum(not token.is_expired for token in tokens)
         tokens.delete()
         return valid
+
+
+class RecoveryCode(models.Model):
+    """A text that works once in place of the code of the app, for example after the phone was lost.
+
+    The text is shown once. The table holds only its SHA-256.
+    """
+
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="recovery_codes")
+    sha256 = models.CharField(max_length=64)
+
+    def __str__(self) -> str:
+        return f"recovery code of {self.user}"
+
+    @classmethod
+    def issue_all(cls, user: User) -> list[str]:
+        """Makes the recovery codes of `user` anew, and returns their texts. The caller must show the texts now."""
+        texts = ["".join(secrets.choice(_CODE_LETTERS) for _ in range(_CODE_LENGTH)) for _ in range(_RECOVERY_CODES)]
+        with transaction.atomic():
+            cls.objects.filter(user=user).delete()
+            RecoveryCode.objects.bulk_create([RecoveryCode(user=user, sha256=_hash(text)) for text in texts])
+        return ["-".join(text[start : start + _CODE_GROUP] for start in range(0, _CODE_LENGTH, _CODE_GROUP)) for text in texts]
+
+    @classmethod
+    def use_up(cls, user: User, text: str) -> bool:
+        """Returns whether `text` is a recovery code of `user`, and deletes the code. Hyphens, spaces and upper case make no difference."""
+        letters = "".join(text.split()).replace("-", "").lower()
+        # One statement finds and deletes the code, so that two log-ins at once cannot both use the same code.
+        deleted, _ = cls.objects.filter(user=user, sha256=_hash(letters)).delete()
+        return deleted > 0
 
 
 class OidcIdentity(models.Model):
@@ -192,5 +228,5 @@ def _lock_audit_chain() -> None:
 
 
 def _hash(text: str) -> str:
-    # A fast hash without salt is safe, because a token has 256 random bits and cannot be guessed.
+    # A fast hash without salt is safe, because a token has 256 random bits and a recovery code has 140, so neither can be guessed.
     return hashlib.sha256(text.encode()).hexdigest()

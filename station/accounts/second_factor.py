@@ -11,6 +11,7 @@ from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.models import User
 from django.db import transaction
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils import timezone
@@ -22,11 +23,10 @@ from django_otp.plugins.otp_totp.models import TOTPDevice
 
 from station.accounts.delays import DelayRule, begin_attempt, cancelled_if_busy, end_attempt, make_password_rules
 from station.accounts.log_in import refuse_early_attempt
-from station.accounts.models import AuditEntry
+from station.accounts.models import AuditEntry, RecoveryCode
 from station.configuration import current_settings
 
-_RECOVERY_CODES = 8
-_APP, _RECOVERY = "app", "recovery codes"
+_APP = "app"
 
 
 class CodeForm(forms.Form):
@@ -49,6 +49,18 @@ def remove_second_factor(user: User) -> None:
     """Removes the keys and recovery codes of `user`, so that the log-in needs only the password."""
     TOTPDevice.objects.filter(user=user).delete()
     StaticDevice.objects.filter(user=user).delete()
+    RecoveryCode.objects.filter(user=user).delete()
+
+
+def count_recovery_codes(user: User) -> int:
+    """Returns how many recovery codes of `user` are left. The codes of earlier releases count, too."""
+    return RecoveryCode.objects.filter(user=user).count() + list_old_codes().filter(device__user=user).count()
+
+
+def list_old_codes() -> QuerySet[StaticToken]:
+    """Returns the recovery codes of earlier releases, which have 40 random bits and are stored without a hash."""
+    codes: QuerySet[StaticToken] = StaticToken.objects.all()
+    return codes
 
 
 @login_required
@@ -79,8 +91,7 @@ def set_up(request: HttpRequest) -> HttpResponse:
             form.add_error("password", "The password is wrong.")
         elif device.verify_token(form.cleaned_data["code"].replace(" ", "")):
             codes = _turn_on(user, device)
-            AuditEntry.record(user, "second factor added", user.username)
-            return render(request, "station/accounts/recovery-codes.html", {"codes": codes})
+            return render(request, "station/accounts/recovery-codes.html", {"title": "The second factor is on", "codes": codes})
         else:
             form.add_error("code", "This code does not fit the key. Wait for the next code of the app, then try again.")
     content = {
@@ -98,15 +109,41 @@ def remove(request: HttpRequest) -> HttpResponse:
     """Removes the second factor of the logged-in user, if the password in the form is right."""
     user = request.user
     assert isinstance(user, User)
+    if refusal := _refuse_wrong_password(request, user, "remove second factor", "The second factor stays."):
+        return refusal
+    with transaction.atomic():
+        remove_second_factor(user)
+        AuditEntry.record(user, "second factor removed", user.username)
+    messages.success(request, "The second factor is removed. This account now needs only its password.")
+    return redirect("account")
+
+
+@login_required
+@require_POST
+@sensitive_post_parameters()
+@never_cache
+def renew_recovery_codes(request: HttpRequest) -> HttpResponse:
+    """Makes new recovery codes for the logged-in user and shows them, if the password in the form is right. The old codes end."""
+    user = request.user
+    assert isinstance(user, User)
+    if not has_second_factor(user):
+        return redirect("account")
+    if refusal := _refuse_wrong_password(request, user, "new recovery codes", "The old recovery codes stay."):
+        return refusal
+    with transaction.atomic():
+        codes = _make_recovery_codes(user)
+        AuditEntry.record(user, "recovery codes made", user.username)
+    return render(request, "station/accounts/recovery-codes.html", {"title": "New recovery codes", "codes": codes})
+
+
+def _refuse_wrong_password(request: HttpRequest, user: User, page: str, what_stays: str) -> HttpResponse | None:
+    """Returns the answer to a form whose password is wrong or comes too early, or None if the password is right."""
     rules = make_password_rules(current_settings().station, user.pk)
     if wait_s := begin_attempt(rules, timezone.now()):
         return refuse_early_attempt(request, wait_s)
-    if not _is_password_right(user, request.POST.get("password", ""), rules, "remove second factor"):
-        messages.error(request, "The password is wrong. The second factor stays.")
-        return redirect("account")
-    remove_second_factor(user)
-    AuditEntry.record(user, "second factor removed", user.username)
-    messages.success(request, "The second factor is removed. This account now needs only its password.")
+    if _is_password_right(user, request.POST.get("password", ""), rules, page):
+        return None
+    messages.error(request, f"The password is wrong. {what_stays}")
     return redirect("account")
 
 
@@ -128,13 +165,15 @@ def _make_key(user: User) -> None:
     TOTPDevice.objects.create(user=user, name=_APP, confirmed=False)
 
 
+@transaction.atomic
 def _turn_on(user: User, device: TOTPDevice) -> list[str]:
-    """Turns the second factor on, and returns the new recovery codes. Each of them works once."""
-    codes = [StaticToken.random_token() for _ in range(_RECOVERY_CODES)]
-    with transaction.atomic():
-        device.confirmed = True
-        device.save()
-        recovery, _ = StaticDevice.objects.get_or_create(user=user, name=_RECOVERY)
-        recovery.token_set.all().delete()
-        StaticToken.objects.bulk_create(StaticToken(device=recovery, token=code) for code in codes)
-    return codes
+    """Turns the second factor on, and returns the new recovery codes."""
+    device.confirmed = True
+    device.save()
+    AuditEntry.record(user, "second factor added", user.username)
+    return _make_recovery_codes(user)
+
+
+def _make_recovery_codes(user: User) -> list[str]:
+    StaticDevice.objects.filter(user=user).delete()
+    return RecoveryCode.issue_all(user)

@@ -18,6 +18,7 @@ urlpatterns = [
     path("account/tokens/<int:token>/revoke/", views.revoke_token, name="revoke-token"),
     path("account/second-factor/", second_factor.set_up, name="second-factor"),
     path("account/second-factor/remove/", second_factor.remove, name="remove-second-factor"),
+    path("account/second-factor/recovery-codes/", second_factor.renew_recovery_codes, name="recovery-codes"),
     path("tokens/", views.tokens, name="tokens"),
     path("tokens/<int:token>/revoke/", views.revoke_any_token, name="revoke-any-token"),
     path("accounts/", views.accounts, name="accounts"),

@@ -23,7 +23,7 @@ from station.accounts.delays import begin_attempt, cancelled_if_busy, end_attemp
 from station.accounts.forms import ChangeAccountForm, NewAccountForm, TokenForm
 from station.accounts.log_in import refuse_early_attempt
 from station.accounts.models import ApiToken, AuditEntry
-from station.accounts.second_factor import has_second_factor
+from station.accounts.second_factor import count_recovery_codes, has_second_factor
 from station.configuration import current_settings
 
 _ENTRIES_PER_PAGE = 100
@@ -52,6 +52,7 @@ def _render_account(request: HttpRequest, form: TokenForm, new_token: str = "", 
         "rights": [description for right, description in RIGHT_DESCRIPTIONS.items() if right in rights],
         "tokens": ApiToken.objects.filter(user=user).order_by("-made_at")[:_MAX_TOKENS],
         "has_second_factor": has_second_factor(user),
+        "recovery_codes_left": count_recovery_codes(user),
     }
     return render(request, "station/accounts/account.html", content, status=status)
 

@@ -254,8 +254,22 @@ SECURITY_MUTANTS = (
     Mutant(
         "second factor is not asked for",
         "station/accounts/log_in.py",
-        "        if user is not None and any(devices_for_user(user)) and match_token(",
-        "        if False and match_token(",
+        "        if user is not None and any(devices_for_user(user)) and not _use_code(",
+        "        if False and not _use_code(",
+        "tests/station/accounts/test_second_factor.py",
+    ),
+    Mutant(
+        "recovery code works more than once",
+        "station/accounts/models.py",
+        "        deleted, _ = cls.objects.filter(user=user, sha256=_hash(letters)).delete()\n",
+        "        deleted = cls.objects.filter(user=user, sha256=_hash(letters)).count()\n",
+        "tests/station/accounts/test_second_factor.py",
+    ),
+    Mutant(
+        "recovery codes of any account accepted",
+        "station/accounts/models.py",
+        "filter(user=user, sha256=_hash(letters)).delete()",
+        "filter(sha256=_hash(letters)).delete()",
         "tests/station/accounts/test_second_factor.py",
     ),
     Mutant(

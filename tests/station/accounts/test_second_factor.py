@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 
 import pytest
+from django.contrib.auth.models import User
+from django.db import connection
 from django.test import Client
 from django.utils import timezone
 from django_otp.oath import TOTP
-from django_otp.plugins.otp_static.models import StaticDevice
+from django_otp.plugins.otp_static.models import StaticDevice, StaticToken
 from django_otp.plugins.otp_totp.models import TOTPDevice
 
-from station.accounts.models import AuditEntry
+from station.accounts.models import AuditEntry, RecoveryCode
+from station.security_check import check_accounts
 from tests.station.conftest import PASSWORD, MakeAccount
 
 
@@ -34,7 +38,7 @@ def with_factor(account: MakeAccount) -> tuple[bytes, list[str]]:
     assert "does not fit" in browser.post("/account/second-factor/", {"code": "000000", "password": PASSWORD}).content.decode()
     TOTPDevice.objects.update(throttling_failure_count=0, throttling_failure_timestamp=None)
     done = browser.post("/account/second-factor/", {"code": show_code(key), "password": PASSWORD}).content.decode()
-    return key, re.findall(r"<code>([a-z2-7]+)</code>", done)
+    return key, re.findall(r"<code>([a-z2-7-]+)</code>", done)
 
 
 def log_in(code: str, password: str = PASSWORD) -> int:
@@ -56,6 +60,58 @@ def test_a_recovery_code_replaces_the_app_once(with_factor: tuple[bytes, list[st
     assert len(codes) == 8
     assert log_in(codes[0]) == 302
     assert log_in(codes[0]) == 200
+    assert log_in(f" {codes[1].replace('-', ' ').upper()} ") == 302
+
+
+def test_recovery_codes_cannot_be_guessed_and_the_database_does_not_hold_them(with_factor: tuple[bytes, list[str]]) -> None:
+    _, codes = with_factor
+    texts = [code.replace("-", "") for code in codes]
+    # A letter of base32 is 5 random bits. ASVS 5.0 demands 112 bits if the hash is a fast one.
+    assert {len(text) * 5 for text in texts} == {140}
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT * FROM accounts_recoverycode")
+        stored = str(cursor.fetchall())
+    assert hashlib.sha256(texts[0].encode()).hexdigest() in stored
+    assert not any(text in stored or code in stored for text, code in zip(texts, codes, strict=True))
+
+
+def add_old_codes(*codes: str) -> User:
+    """Gives anna recovery codes as release 0.1.0 has stored them."""
+    anna = User.objects.get(username="anna")
+    device = StaticDevice.objects.create(user=anna, name="recovery codes")
+    for code in codes:
+        StaticToken.objects.create(device=device, token=code)
+    return anna
+
+
+def test_a_recovery_code_of_an_earlier_release_works_once_and_until_new_ones_are_made(with_factor: tuple[bytes, list[str]]) -> None:
+    anna = add_old_codes("abcdefgh", "ijklmnop")
+    assert [log_in("abcdefgh"), log_in("abcdefgh")] == [302, 200]
+    assert any("recovery codes of anna" in finding.problem for finding in check_accounts())
+    browser = Client()
+    browser.force_login(anna, "django.contrib.auth.backends.ModelBackend")
+    assert "9 recovery codes left" in browser.get("/account/").content.decode()
+    url = "/account/second-factor/recovery-codes/"
+    assert "The old recovery codes stay" in browser.post(url, {"password": "wrong"}, follow=True).content.decode()
+    page = browser.post(url, {"password": PASSWORD}).content.decode()
+    assert "8 recovery codes left" in browser.get("/account/").content.decode()
+    assert [log_in("ijklmnop"), log_in(with_factor[1][0])] == [200, 200]
+    assert log_in(re.findall(r"<code>([a-z2-7-]+)</code>", page)[0]) == 302
+    assert not any("recovery codes" in finding.problem for finding in check_accounts())
+    assert AuditEntry.objects.filter(action="recovery codes made", subject="anna").count() == 1
+
+
+def test_a_recovery_code_of_another_account_is_refused(with_factor: tuple[bytes, list[str]], account: MakeAccount) -> None:
+    assert with_factor
+    (code, *_) = RecoveryCode.issue_all(account("ben", "operator", password=True))
+    assert log_in(code) == 200
+
+
+def test_an_account_without_a_second_factor_gets_no_recovery_codes(account: MakeAccount) -> None:
+    browser = Client()
+    browser.force_login(account("anna", "operator", password=True), "django.contrib.auth.backends.ModelBackend")
+    assert browser.post("/account/second-factor/recovery-codes/", {"password": PASSWORD}).status_code == 302
+    assert not RecoveryCode.objects.exists()
 
 
 def test_wrong_codes_delay_the_codes_of_the_app_but_no_recovery_code(with_factor: tuple[bytes, list[str]]) -> None:
