@@ -12,7 +12,7 @@ from pythonjsonlogger.json import JsonFormatter
 from streams.secrets import mask_secrets
 from streams.settings import ServiceSettings
 
-# These libraries log a message for each failed try or each malformed request.
+# These libraries log a message for each failed attempt or each malformed request.
 _CLIENT_LIBRARIES = ("kafka", "aiokafka", "aiohttp")
 _REPEATING_LIBRARIES = (*_CLIENT_LIBRARIES, "django", "uvicorn")
 _REPEAT_INTERVAL_S = 10.0

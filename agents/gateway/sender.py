@@ -230,7 +230,7 @@ class _InFlightWindow:
             except UnsendableError as error:
                 self._add_result(SendResult(picture, error))
             self._last_seq = picture.seq
-            # While the object store takes a picture, no results are read. So this time does not count as a silence of Kafka.
+            # While the object store takes a picture, no results are read. So this time does not count as time without an answer of Kafka.
             taken_s = time.monotonic() - began_s
             self._last_result_s += taken_s
             if taken_s > _SLOW_S:

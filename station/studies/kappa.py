@@ -1,8 +1,9 @@
 """Computes kappa, which says how well people agree beyond chance, and its 95 % interval.
 
 The interval comes from random weights of the parts (Rubin, The Bayesian bootstrap, Annals of Statistics 9(1), 1981). People can disagree
-about other parts even if they agree about all parts of a study. So imaginary parts are added with a weight of 0.5 for each outcome: all say
-ok, all say defect, and not all say the same (Jeffreys' prior). Without the imaginary parts, full agreement had the interval 1 to 1.
+about other parts even if they agree about all parts of a study. So imaginary parts are added with a weight of 0.5 for each outcome: all
+people say ok, all say defect, and not all say the same (Jeffreys' prior). Without the imaginary parts, full agreement had the interval 1 to
+1.
 
 In simulated studies, two people made errors in 1 % or 2.5 % of the parts. The interval contained the true kappa in 95 to 98 % of the
 studies with 10 parts, and in 96 to 99 % of the studies with 30 parts. Without the imaginary parts, the interval contained the true kappa in
@@ -22,8 +23,8 @@ import numpy.typing as npt
 MISSING = -1
 _DRAWS = 2000
 _SEED = 1
-# The weights of the imaginary parts: all say ok, only one says defect, only one says ok, all say defect. In the second and the third, not
-# all say the same. These two together have the weight 0.5.
+# The weights of the imaginary parts: all people say ok, only one says defect, only one says ok, all say defect. In the second and the
+# third, not all say the same. These two together have the weight 0.5.
 _PRIOR_WEIGHTS = (0.5, 0.25, 0.25, 0.5)
 
 Labels = npt.NDArray[np.int8]
