@@ -187,7 +187,7 @@ class LineActivity:
             self.without_picture_since = at
 
     def add_picture(self, at: float) -> None:
-        """Adds a picture of the line's camera."""
+        """Adds a picture that the line's camera took."""
         self.newest_picture = max(at, self.newest_picture or at)
         self.without_picture_since = None
         if self.travel_s is None:

@@ -127,7 +127,7 @@ class SerialPorts:
         return SerialPort(path, baud)
 
     def make_waker(self) -> Waker:
-        """Returns a Waker for the ports that this object opens."""
+        """Returns a Waker, which can wake a thread that waits for data on one of these ports."""
         return Waker()
 
 

@@ -233,7 +233,7 @@ class CameraLatency:
         try:
             self._stored.write(self._file)
         except OSError as error:
-            log.error("%s: the state of the camera's latency cannot be stored in %s: %s", self.line, self._file, error)
+            log.error("%s: the latency of the camera cannot be stored in %s: %s", self.line, self._file, error)
         self._show_state()
 
     def _show_state(self) -> None:

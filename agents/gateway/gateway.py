@@ -304,7 +304,7 @@ class Gateway:
             line.intake.decide_due()
             metrics.spool_pictures.labels(line.name).set(line.spool.waiting_count)
             metrics.camera_complaints.labels(line.name).set(len(line.list_complaints()))
-            # While Kafka is unavailable, the watchdog gets 0 waiting pictures. Otherwise it would report that the gateway hangs.
+            # While Kafka is unavailable, the watchdog is told that no picture waits. Otherwise it would report that the gateway hangs.
             line.watchdog.set_pending(0 if line.sender.problem else line.spool.sendable_count)
             outage = line.find_outage()
             metrics.camera_up.labels(line.name).set(not outage)

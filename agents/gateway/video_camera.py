@@ -150,7 +150,7 @@ class VideoCamera:
         self._settings = settings
         self._open_stream = open_stream
         self._is_triggered = settings.trigger == "board"
-        # Grabbed pictures that wait for the intake, by time. A camera without a trigger keeps only one.
+        # Pictures that the camera has taken and the gateway has not used yet, oldest first. Without a trigger, only one is kept.
         self._pictures: deque[_GrabbedPicture] = deque(maxlen=_REMEMBERED_FRAMES if self._is_triggered else 1)
         self._pictures_changed = threading.Condition()
         self._is_asked = Event()

@@ -87,7 +87,7 @@ def evaluate(castings: Sequence[Mapping[str, int | str]], step_nm: int, gate: Ga
 
 
 def propose_travel(measured: LaneMeasurement, gate: GateSettings, has_encoder: bool) -> dict[str, Number]:
-    """Returns the settings `travel_mm` (distance of the photo-eyes) and `window_mm` (where photo-eye 2 expects a part).
+    """Returns the settings `travel_mm` (distance between the two photo-eyes) and `window_mm` (where photo-eye 2 expects a part).
 
     If the lane has an encoder, also returns the speed of the belt.
     """

@@ -160,7 +160,7 @@ def _send_record(sender: SyslogSender, record: dict[str, Any]) -> None:
     except OSError as error:
         if error.errno != errno.EMSGSIZE:
             raise
-        # Without the shorter record, this entry would block all newer entries, and they would never reach the log server.
+        # This record is too large for the log server. If no shorter record took its place, no newer entry would ever be sent.
         detail = json.dumps(record["detail"], sort_keys=True, separators=(",", ":")).encode()
         short = {"omitted_bytes": len(detail), "omitted_sha256": hashlib.sha256(detail).hexdigest()}
         sender.send(json.dumps({**record, "detail": short}, sort_keys=True))

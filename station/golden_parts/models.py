@@ -32,7 +32,7 @@ class GoldenPart(models.Model):
 
 
 class GoldenCheck(models.Model):
-    """A golden part that was put on the belt once: the part id that it got, and its verdict.
+    """One pass of a golden part over the belt: the part id that the golden part got, and its verdict.
 
     `label` is empty until the verdict is in the archive. `shown_by` is the person who entered the part id. It is empty if
     the station recognised the part by its picture.
