@@ -6,7 +6,7 @@ Faust itself does not report records that have expired, or a topic that was dele
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -76,6 +76,17 @@ class CheckedConsumer(Consumer):  # type: ignore[misc]  # Faust ships no types
             # delivers the same records again, Faust would then ignore their acknowledgements.
             offsets.clear()
         return is_committed
+
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Any]]:
+        """Yields the next records. Between the offset 0 and the next record, no offset waits for an acknowledgement.
+
+        Faust itself regards such offsets as a gap only after a record whose offset is above 0. After the record 0, it would commit nothing
+        if control records or an unreadable batch follow.
+        """
+        async for partition, record in super().getmany(timeout):
+            if self._read_offset[partition] == 0 and record.offset > 1:
+                await self._add_gap(partition, 1, record.offset - 1)
+            yield partition, record
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         self._has_starts = False

@@ -79,7 +79,10 @@ class _ReadableBatch:
 
     def validate_crc(self) -> bool:
         """Always returns True, because a placeholder later replaces a batch with a wrong checksum."""
-        self._is_intact = bool(self._batch.validate_crc())
+        try:
+            self._is_intact = bool(self._batch.validate_crc())
+        except Exception:  # noqa: BLE001  damaged bytes can cause any error in a decoder
+            self._is_intact = False
         return True
 
     @property
@@ -115,28 +118,79 @@ class _ReadableBatch:
         return _Placeholder(last, self._batch.max_timestamp if self._is_intact else 0, value)
 
 
+class _HeaderlessBatch:
+    """Stands for a batch whose header cannot be decoded. Has the attributes that aiokafka and kafka-python read, and a single offset.
+
+    The number of its records is not known. Its iteration raises `error`.
+    """
+
+    magic = 0
+    producer_id = None
+    is_transactional = False
+    is_control_batch = False
+    max_timestamp = 0
+
+    def __init__(self, offset: int, error: Exception) -> None:
+        self.base_offset = offset
+        self.next_offset = offset + 1
+        self._error = error
+
+    def validate_crc(self) -> bool:
+        return True
+
+    def __iter__(self) -> Iterator[Any]:
+        raise self._error
+
+
 class ReadableBatches:
     """The batches of a broker's answer for one partition. `batches` are the MemoryRecords of aiokafka or of kafka-python.
 
     `place` is the partition, and `fetch_offset` the offset for which the client has asked.
+
+    A batch whose header cannot be decoded yields a placeholder for a single offset. This batch is the last one of the answer, because its
+    header does not say where the next batch begins. The client then asks the broker again.
     """
 
     def __init__(self, batches: Any, place: Any, fetch_offset: int) -> None:
         self._batches = batches
         self._place = place
         self._fetch_offset = fetch_offset
-        # The batch after the one that `next_batch` returned last.
+        self._last: _ReadableBatch | None = None
+        # The batch that follows `_last`.
         self._following: Any | None = None
+        # The error of a header that cannot be decoded. No batch is read after this error.
+        self._error: Exception | None = None
+        self._is_over = False
 
     def has_next(self) -> bool:
-        return self._following is not None or bool(self._batches.has_next())
+        if self._is_over:
+            return False
+        return self._following is not None or self._error is not None or bool(self._batches.has_next())
 
     def next_batch(self) -> Any | None:
-        batch = self._following or self._batches.next_batch()
+        batch = self._read() if self._following is None else self._following
         if batch is None:
+            if self._error is None or self._is_over:
+                return None
+            self._is_over = True
+            offset = self._fetch_offset if self._last is None else max(self._fetch_offset, self._last.next_offset)
+            batch = _HeaderlessBatch(offset, self._error)
+        self._following = self._read()
+        self._last = _ReadableBatch(batch, self._place, self._fetch_offset, self._following)
+        return self._last
+
+    def _read(self) -> Any | None:
+        if self._error is not None:
             return None
-        self._following = self._batches.next_batch()
-        return _ReadableBatch(batch, self._place, self._fetch_offset, self._following)
+        try:
+            batch = self._batches.next_batch()
+            if batch is not None:
+                # A batch of the oldest format has no such attribute in aiokafka. A damaged byte can give each batch this format.
+                _ = batch.base_offset
+        except Exception as error:  # noqa: BLE001  damaged bytes can cause any error in a decoder
+            self._error = error
+            return None
+        return batch
 
     def size_in_bytes(self) -> int:
         return int(self._batches.size_in_bytes())

@@ -48,7 +48,7 @@ def send_batch(
     partition: int = 0,
 ) -> None:
     """Sends `records`, pairs of key and value, as one batch. Each record gets the `headers`. An empty `codec` means no compression."""
-    batch = _make_batch(records, codec, headers)
+    batch = make_batch(records, codec, headers)
     body = struct.pack(">hhi", -1, -1, 10_000) + struct.pack(">i", 1) + _text(topic)
     body += struct.pack(">iii", 1, partition, len(batch)) + batch
     request = struct.pack(">hhi", _PRODUCE, _VERSION, 1) + _text("a foreign producer") + body
@@ -86,7 +86,8 @@ def send_damaged(settings: Settings, topic: str, records: Sequence[tuple[bytes, 
                     opened.write(bytes([value[0] ^ 0xFF]))
 
 
-def _make_batch(records: Sequence[tuple[bytes, bytes]], codec: str, headers: Sequence[tuple[bytes, bytes]]) -> bytes:
+def make_batch(records: Sequence[tuple[bytes, bytes]], codec: str = "", headers: Sequence[tuple[bytes, bytes]] = ()) -> bytes:
+    """Returns a batch of `records`, whose first one has the offset 0."""
     body = bytearray()
     for number, (key, value) in enumerate(records):
         record = b"\0\0" + _varint(number) + _sized(key) + _sized(value) + _varint(len(headers))

@@ -21,6 +21,7 @@ from streams.consumed_offsets import StartOffset, choose_start
 from streams.settings import Settings
 from streams.topics import TopicNames, create_topics
 from tests.conftest import MakeSettings
+from tests.foreign_batches import keep_compression, send_batch
 from tests.image_topics import read_topic, wait_for
 from tests.processes import make_environment
 
@@ -192,6 +193,19 @@ def test_control_records_at_the_end_of_a_topic_do_not_wait_for_ever(topic: Topic
         topic.send(1)
         wait_for(lambda: topic.committed() == 11, 60, "expected a commit after a restart")
     assert topic.read_copies() == [0, 1, 2, 4, 6, 7, 8, 10], "no record is read twice"
+
+
+@pytest.mark.parametrize("readable", [0, 1])
+def test_an_unreadable_batch_of_three_records_stops_no_commit(topic: Topic, tmp_path: Path, readable: int) -> None:
+    keep_compression(topic.settings, topic.name)
+    topic.send(readable)
+    send_batch(topic.settings, topic.name, [(b"key", b"value")] * 3, "zstd")
+    with worker(topic.settings, tmp_path / "log"):
+        # One placeholder stands for the batch. Its offset is the offset of the last record.
+        wait_for(lambda: topic.read_copies() == [*range(readable), readable + 2], 60, "expected a placeholder of the unreadable batch")
+        wait_for(lambda: topic.committed() == readable + 3, 20, "expected the offset behind the unreadable batch")
+        topic.send(1)
+        wait_for(lambda: topic.committed() == readable + 4, 20, "expected the offset of the last record")
 
 
 def test_a_topic_of_control_records_alone_has_nothing_that_waits(topic: Topic, tmp_path: Path) -> None:

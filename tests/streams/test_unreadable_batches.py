@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
-from kafka import KafkaProducer
+from aiokafka.record import memory_records as aiokafka_records
+from kafka import KafkaProducer, TopicPartition
+from kafka.record import memory_records as kafka_records
 from prometheus_client import REGISTRY
 
+from streams import record_memory
 from streams.compacted_topics import read_compacted_topic
 from streams.errors import RecordError
 from streams.identity import PartId
 from streams.image_topic_reader import ImageTopicReader
-from streams.kafka import read_to_end
+from streams.kafka import _ReaderPartitionRecords, read_to_end
 from streams.live_line_settings import LiveSettingsByLine
 from streams.settings import Settings
 from streams.topics import TopicNames
 from streams.unreadable_batches import UnreadableBatch, check_readable
 from tests.conftest import MakeSettings
-from tests.foreign_batches import CODECS, keep_compression, send_batch, send_damaged
+from tests.foreign_batches import CODECS, keep_compression, make_batch, send_batch, send_damaged
 from tests.image_topics import make_jpeg, read_topic, wait_for, wait_for_verdicts
 from tests.processes import CastlineProcess
 from tests.sample_records import make_verdict
@@ -138,6 +143,59 @@ def test_an_archivist_writes_one_dead_letter_of_each_unreadable_batch_and_goes_o
         assert archivist.stop() == 0
     letters = read_topic(settings, names.dead_letters)
     assert [headers["dead-reason"] for headers in letters.headers] == [b"unreadable"] * 2 * len(topics)
+
+
+def _make_batches(*sizes: int) -> bytearray:
+    """Returns batches with as many records as `sizes` says, as a broker sends them."""
+    content, offset = bytearray(), 0
+    for size in sizes:
+        batch = make_batch([(b"key", b"value")] * size)
+        content += struct.pack(">q", offset) + batch[8:]
+        offset += size
+    return content
+
+
+def _read_with_aiokafka(content: bytes, offset: int) -> tuple[list[Any], int]:
+    batches = aiokafka_records.MemoryRecords(content)
+    records = record_memory._WorkerPartitionRecords(TopicPartition("images", 0), batches, [], offset, None, None, True, 0)
+    return list(records), records.next_fetch_offset
+
+
+def _read_with_kafka_python(content: bytes, offset: int) -> tuple[list[Any], int]:
+    place, batches = TopicPartition("images", 0), kafka_records.MemoryRecords(content)
+    records = _ReaderPartitionRecords(offset, place, batches, check_crcs=True)
+    return records.take(), records.next_fetch_offset
+
+
+# A damage of the second batch, as the place of a byte in its header, and the byte. The header begins with an offset of 8 bytes and a
+# length of 4 bytes, and the last byte of these 4 bytes is damaged. The format (magic) follows 4 bytes later.
+HEADERS = {"length": (11, 1), "format": (16, 0), "negative format": (16, 0x85)}
+
+
+@pytest.mark.parametrize("damage", HEADERS)
+@pytest.mark.parametrize("read", [_read_with_aiokafka, _read_with_kafka_python])
+def test_a_reader_steps_past_a_batch_with_a_damaged_header_and_keeps_the_batch_before(
+    read: Callable[[bytes, int], tuple[list[Any], int]], damage: str
+) -> None:
+    content, (place, byte) = _make_batches(2, 3, 1), HEADERS[damage]
+    second = len(_make_batches(2))
+    content[second + place] = byte
+    records, following = read(bytes(content), 0)
+    if len(records) == 6:
+        # The checksum does not cover the format, and aiokafka's compiled decoder reads the records of an unknown format nevertheless.
+        assert read is _read_with_aiokafka
+        assert damage != "length"
+        assert [(record.offset, record.value) for record in records] == [(offset, b"value") for offset in range(6)]
+        return
+    assert [record.offset for record in records[:2]] == [0, 1]
+    skipped = [record.value for record in records if isinstance(record.value, UnreadableBatch)]
+    assert [batch.first for batch in skipped] == [2], "the reader steps past one offset at least"
+    assert following > 2
+    # The broker's next answer begins with the same batch until the reader has stepped past each of its offsets.
+    again, following = read(bytes(content[second:]), 3)
+    assert again[0].offset >= 3
+    assert again[0].value.first == 3
+    assert following > 3
 
 
 def test_a_compacted_topic_with_unreadable_batches_can_be_read_to_its_end(make_settings: MakeSettings) -> None:
