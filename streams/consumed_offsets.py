@@ -77,7 +77,10 @@ class CheckedConsumer(Consumer):  # type: ignore[misc]  # Faust ships no types
             offsets.clear()
         return is_committed
 
-    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Any]]:
+    async def getmany(
+        self,
+        timeout: float,  # noqa: ASYNC109  the method of Faust has this parameter
+    ) -> AsyncIterator[tuple[TP, Any]]:
         """Yields the next records. Between the offset 0 and the next record, no offset waits for an acknowledgement.
 
         Faust itself regards such offsets as a gap only after a record whose offset is above 0. After the record 0, it would commit nothing

@@ -65,14 +65,19 @@ class _Placeholder:
 
 
 class _ReadableBatch:
-    """A batch of aiokafka or of kafka-python whose iteration never raises an error. `following` is the next batch, if it is known."""
+    """A batch of aiokafka or of kafka-python whose iteration never raises an error.
 
-    def __init__(self, batch: Any, place: Any, fetch_offset: int, following: Any | None) -> None:
+    - `first`: the first offset that the client has not read yet.
+    - `following`: the next batch, if it is known.
+    - `is_misplaced`: True if the offset of the batch contradicts its neighbours. The checksum of a batch does not cover this offset.
+    """
+
+    def __init__(self, batch: Any, place: Any, first: int, following: Any | None, is_misplaced: bool) -> None:
         self._batch = batch
         self._place = place
-        self._first = max(batch.base_offset, fetch_offset)
+        self._first = first if is_misplaced else max(batch.base_offset, first)
         self._following = following
-        self._is_intact = True
+        self._problem = "the offset of the batch is wrong" if is_misplaced else ""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._batch, name)
@@ -80,18 +85,20 @@ class _ReadableBatch:
     def validate_crc(self) -> bool:
         """Always returns True, because a placeholder later replaces a batch with a wrong checksum."""
         try:
-            self._is_intact = bool(self._batch.validate_crc())
+            is_intact = bool(self._batch.validate_crc())
         except Exception:  # noqa: BLE001  damaged bytes can cause any error in a decoder
-            self._is_intact = False
+            is_intact = False
+        if not is_intact:
+            self._problem = "the checksum of the batch is wrong"
         return True
 
     @property
     def is_control_batch(self) -> bool:
-        return self._is_intact and bool(self._batch.is_control_batch)
+        return not self._problem and bool(self._batch.is_control_batch)
 
     @property
     def next_offset(self) -> int:
-        if self._is_intact:
+        if not self._problem:
             return int(self._batch.next_offset)
         # The damage can also be in the field that says how many records the batch has. So the reader does not trust this field, and goes on
         # at the first offset of the next batch. If the next batch is not known, the reader skips one offset, and then asks the broker
@@ -101,8 +108,8 @@ class _ReadableBatch:
 
     def __iter__(self) -> Iterator[Any]:
         try:
-            if not self._is_intact:
-                raise ValueError("the checksum of the batch is wrong")
+            if self._problem:
+                raise ValueError(self._problem)
             for record in self._batch:
                 yield record
                 self._first = max(self._first, record.offset + 1)
@@ -115,7 +122,7 @@ class _ReadableBatch:
         topic, partition = self._place
         log.error("A batch of %s/%d is skipped. %s", topic, partition, value)
         metrics.batches_unreadable.labels(topic.partition(".")[2].partition(".")[0]).inc()
-        return _Placeholder(last, self._batch.max_timestamp if self._is_intact else 0, value)
+        return _Placeholder(last, 0 if self._problem else self._batch.max_timestamp, value)
 
 
 class _HeaderlessBatch:
@@ -173,11 +180,21 @@ class ReadableBatches:
             if self._error is None or self._is_over:
                 return None
             self._is_over = True
-            offset = self._fetch_offset if self._last is None else max(self._fetch_offset, self._last.next_offset)
-            batch = _HeaderlessBatch(offset, self._error)
+            batch = _HeaderlessBatch(self._find_first(), self._error)
         self._following = self._read()
-        self._last = _ReadableBatch(batch, self._place, self._fetch_offset, self._following)
+        first = self._find_first()
+        self._last = _ReadableBatch(batch, self._place, first, self._following, self._is_misplaced(batch, first))
         return self._last
+
+    def _find_first(self) -> int:
+        """Returns the first offset behind `_last`."""
+        return self._fetch_offset if self._last is None else max(self._fetch_offset, self._last.next_offset)
+
+    def _is_misplaced(self, batch: Any, first: int) -> bool:
+        """Returns whether `batch` begins before the end of the batch before, or reaches behind the beginning of the next batch."""
+        if self._last is not None and batch.base_offset < first:
+            return True
+        return self._following is not None and bool(first < self._following.base_offset < batch.next_offset)
 
     def _read(self) -> Any | None:
         if self._error is not None:
@@ -185,8 +202,8 @@ class ReadableBatches:
         try:
             batch = self._batches.next_batch()
             if batch is not None:
-                # A batch of the oldest format has no such attribute in aiokafka. A damaged byte can give each batch this format.
-                _ = batch.base_offset
+                # A batch of the oldest format lacks these attributes in aiokafka. A damaged byte can give each batch this format.
+                _ = batch.base_offset, batch.next_offset
         except Exception as error:  # noqa: BLE001  damaged bytes can cause any error in a decoder
             self._error = error
             return None

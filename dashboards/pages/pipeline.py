@@ -651,7 +651,11 @@ ALERTS: tuple[Alert, ...] = (
             "Run `castline dead-letters list`. A dead letter with the reason `unreadable` names the topic, the partition and the offsets, "
             "and the error of the decoder.",
             "Run `castline topics create`, so that the brokers unpack compressed batches. Let the other program write the names of "
-            "headers in ASCII. If the error is a wrong checksum, check the disk of the broker.",
+            "headers in ASCII. If the error is a wrong checksum or a wrong offset, check the disk of the broker. If records still wait in "
+            "a partition and no worker reads them, the damage can hide them from the broker, too. In a cluster, stop the broker that leads "
+            "the partition, delete the partition's folder on its disk, and start it again, so that it copies the records from another "
+            "broker. With a single broker, delete the topic with Kafka's tools, and run `castline topics create`. All records of the topic "
+            "are then lost.",
         ),
     ),
     Alert(
