@@ -21,7 +21,7 @@ from agents.gateway.intake import CameraFrame, GatewayCamera, Intake, TriggeredC
 from agents.gateway.latency_endpoint import add_latency_routes
 from agents.gateway.sender import KafkaChannel, Sender
 from agents.gateway.spool import Spool, SpoolBudget
-from agents.gateway.token_check import TokenCheck
+from agents.gateway.token_check import KnownClients, TokenCheck
 from agents.gateway.upload_camera import LineEndpoint, UploadCamera, build_app
 from agents.gateway.upload_request import FORM_EXTRA_BYTES
 from agents.gateway.video_camera import VideoCamera, make_stream_opener
@@ -213,6 +213,9 @@ class Gateway:
         self._budget = SpoolBudget(settings.gateway.spool_max_bytes)
         store = ObjectStore(settings.store.url, settings.pictures.max_bytes)
         self._lines = [_build_line(line, settings, self._budget, store) for line in lines]
+        # The lock of the spool keeps other processes of the gateway away from the file of the first line.
+        self._known_clients = KnownClients(settings.gateway.spool_dir / f"{lines[0].name}.clients.json")
+        self._tokens = TokenCheck(settings.gateway.proxies, settings.gateway.trusted_proxies, known=self._known_clients)
         self._stopping = threading.Event()
         self._health = ProcessHealth("gateway", self._lines[0].watchdog)
         for line in self._lines[1:]:
@@ -254,6 +257,7 @@ class Gateway:
             SupervisedThread(f"spool-{line.name}", partial(self._run_maintenance, line.spool), self._stopping) for line in self._lines
         ]
         maintenance.append(SupervisedThread("disk", self._check_disk, self._stopping))
+        maintenance.append(SupervisedThread("clients", self._save_clients, self._stopping))
         for line in self._lines:
             log.info(
                 "Line %s: run %d begins. %d pictures of earlier runs wait in the spool.",
@@ -287,7 +291,7 @@ class Gateway:
             return None
         gateway = self._settings.gateway
         token = make_gateway_token(self._settings)
-        tokens = TokenCheck(gateway.proxies, gateway.trusted_proxies)
+        tokens = self._tokens
         app = build_app(endpoints, self._settings.pictures.max_bytes, token, tokens)
         timed = {line.name: line.intake for line in self._lines if line.settings.camera and line.settings.camera.needs_latency}
         add_latency_routes(app, timed, token, tokens)
@@ -311,6 +315,7 @@ class Gateway:
             self._health.set_part_problem(line.name, outage)
         latency_problems = [problem for line in self._lines if (problem := line.intake.find_latency_problem())]
         self._health.set_person_problem("; ".join(latency_problems), "latency")
+        self._health.set_person_problem(self._tokens.find_proxy_problem(), "proxies")
         used_bytes = self._budget.used_bytes
         metrics.spool_bytes.set(self._budget.picture_bytes)
         metrics.spool_write_ahead_bytes.set(self._budget.write_ahead_bytes)
@@ -328,6 +333,11 @@ class Gateway:
         while not self._stopping.is_set():
             self._health.set_person_problem(ask_disk(folder, self._budget.max_bytes - self._budget.used_bytes), "disk")
             self._stopping.wait(_MAINTENANCE_INTERVAL_S)
+
+    def _save_clients(self) -> None:
+        while not self._stopping.wait(_MAINTENANCE_INTERVAL_S):
+            self._known_clients.save()
+        self._known_clients.save()
 
     def _run_maintenance(self, spool: Spool) -> None:
         while not self._stopping.wait(_MAINTENANCE_INTERVAL_S):

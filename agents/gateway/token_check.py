@@ -1,8 +1,13 @@
 """Checks the token of a request to the gateway, and delays clients that guess.
 
-After ten wrong tokens of a network, its next attempt must wait: 1 s, and then twice as long after each further wrong token, up to 10 s. An
-attempt that comes too early is refused without a look at its token. A network that has already sent the right token of a line is an
-exception: this token stays valid during the delays. So a camera goes on while another machine behind the same address guesses.
+After ten different wrong tokens of a network, its next attempt must wait: 1 s, and then twice as long after each further wrong token, up to
+10 s. An attempt that comes too early is refused without a look at its token.
+
+A wrong token that a network repeats is not a guess, and lengthens no delay. So a camera with a wrong token keeps no other camera behind the
+same address out.
+
+A network that has already sent the right token of a line is an exception: this token stays valid during the delays, also after a restart of
+the gateway. So a camera goes on while another machine behind the same address guesses.
 """
 
 from __future__ import annotations
@@ -10,30 +15,93 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
+import json
+import logging
 import math
+import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TypeVar
 
 from aiohttp import web
-from pydantic import SecretStr
+from pydantic import SecretStr, TypeAdapter
 
 from agents.gateway.upload_request import RequestRefusedError
 from streams import metrics
+from streams.atomic_file import write_atomically
 from streams.client_address import find_client_address
 from streams.server_limits import find_network
+
+log = logging.getLogger(__name__)
 
 _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
 
 _FREE_ATTEMPTS = 10
-# The same longest delay as for an account of the station. While a stranger guesses behind the same address, a new camera of this address
-# gets its first token accepted within a few such delays.
+# The same longest delay as for an account of the station.
 _LONGEST_DELAY_S = 10.0
-# Wrong tokens are forgotten when a network has sent none for this time.
+# Wrong tokens are forgotten when a network has sent no new one for this time.
 _FORGET_S = 900.0
 _MAX_NETWORKS = 10_000
+# More cameras with a wrong token than stand behind one address. If there are more, their repeated tokens count as guesses.
+_MAX_REMEMBERED_TOKENS = 32
+_KNOWN_CLIENTS = TypeAdapter(list[tuple[str, str]])
+
+
+class KnownClients:
+    """The networks that have sent a right token, each with the owner of the token, such as a line.
+
+    A file keeps them during a restart of the gateway. The file contains no token.
+    """
+
+    def __init__(self, file: Path | None = None, max_count: int = _MAX_NETWORKS) -> None:
+        """Reads `file` if it exists. If `file` is None, nothing is kept. If there are more than `max_count`, the oldest are forgotten."""
+        self._file = file
+        self._max_count = max_count
+        self._is_saved = True
+        self._has_failed = False
+        self._clients: OrderedDict[tuple[str, str], None] = OrderedDict(dict.fromkeys(self._read()))
+
+    def _read(self) -> list[tuple[str, str]]:
+        try:
+            return _KNOWN_CLIENTS.validate_json(self._file.read_bytes())[: self._max_count] if self._file and self._file.exists() else []
+        except (OSError, ValueError) as error:
+            log.warning("The file %s with the known clients cannot be read, so the gateway begins without them: %s", self._file, error)
+            return []
+
+    def __contains__(self, client: tuple[str, str]) -> bool:
+        return client in self._clients
+
+    def add(self, client: tuple[str, str]) -> None:
+        """Adds a network and the owner of a right token."""
+        self._is_saved = self._is_saved and client in self._clients
+        _put_last(self._clients, client, None, self._max_count)
+
+    def save(self) -> None:
+        """Writes the file if there are new clients. Call this method about once a second, in a thread that may wait for the disk."""
+        if self._is_saved or self._file is None:
+            return
+        self._is_saved = True
+        try:
+            write_atomically(self._file, json.dumps(list(self._clients)), mode=0o600)
+            self._has_failed = False
+        except OSError as error:
+            self._is_saved = False
+            if not self._has_failed:
+                log.warning("The file %s with the known clients cannot be written: %s", self._file, error.strerror)
+            self._has_failed = True
+
+
+@dataclass
+class _WrongTokens:
+    """The different wrong tokens of a network: their number, the time of the last one, and the last ones as keyed digests."""
+
+    count: int = 0
+    last_s: float = 0.0
+    digests: OrderedDict[bytes, None] = field(default_factory=OrderedDict)
 
 
 class TokenCheck:
@@ -42,6 +110,7 @@ class TokenCheck:
     - `proxies`, `trusted_proxies`: the proxies whose header X-Forwarded-For names the client.
     - `clock`: returns monotonic seconds.
     - `max_networks`: the networks that came first are forgotten if there are more.
+    - `known`: the networks that have sent a right token.
     """
 
     def __init__(
@@ -50,15 +119,17 @@ class TokenCheck:
         trusted_proxies: Sequence[str] = (),
         clock: Callable[[], float] = time.monotonic,
         max_networks: int = _MAX_NETWORKS,
+        known: KnownClients | None = None,
     ) -> None:
         self._proxies = proxies
         self._trusted_proxies = trusted_proxies
         self._clock = clock
         self._max_networks = max_networks
-        # For each network: the number of its wrong tokens, and the time of the last one.
-        self._wrong: OrderedDict[str, tuple[int, float]] = OrderedDict()
-        # The networks that have sent a right token, each with the owner of the token.
-        self._known: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._wrong: OrderedDict[str, _WrongTokens] = OrderedDict()
+        self._known = KnownClients() if known is None else known
+        # With this key, which is new after each start, the digests in memory do not help to find a token.
+        self._digest_key = secrets.token_bytes(32)
+        self._proxy_problem = ""
 
     def expect_token(self, request: web.Request, token: SecretStr, owner: str, line: str) -> None:
         """Raises RequestRefusedError unless the request has `token`, the token of `owner`, such as a line.
@@ -72,18 +143,42 @@ class TokenCheck:
         is_known = (network, owner) in self._known
         # compare_digest takes the same time for every wrong guess. So the time does not reveal how many characters of a guess are right.
         if (is_known or not wait_s) and hmac.compare_digest(given, token.get_secret_value().encode()):
-            self._remember(self._known, (network, owner), None)
+            self._known.add((network, owner))
+            self._check_proxy(request)
             return
         metrics.wrong_tokens.labels(line).inc()
-        if wait_s:
+        digest = hmac.digest(self._digest_key, owner.encode() + b"\0" + given, "sha256")
+        is_repeat = network in self._wrong and digest in self._wrong[network].digests
+        if wait_s and not is_repeat:
             raise RequestRefusedError(
                 429,
                 f"{network} has sent too many wrong tokens; wait {math.ceil(wait_s)} s, and correct the token at the camera",
                 retry_after_s=math.ceil(wait_s),
             )
-        count, _ = self._wrong.get(network, (0, 0.0))
-        self._remember(self._wrong, network, (count + 1, self._clock()))
+        self._count_wrong(network, digest, is_repeat)
         raise RequestRefusedError(401, f"expected {_name_ways(owner)}, found another token; correct it at the camera")
+
+    def _count_wrong(self, network: str, digest: bytes, is_repeat: bool) -> None:
+        wrong = self._wrong.get(network) or _WrongTokens()
+        if not is_repeat:
+            wrong.count, wrong.last_s = wrong.count + 1, self._clock()
+        _put_last(wrong.digests, digest, None, _MAX_REMEMBERED_TOKENS)
+        _put_last(self._wrong, network, wrong, self._max_networks)
+
+    def _check_proxy(self, request: web.Request) -> None:
+        # Only a client with a right token is believed, because a stranger could send the header to raise a false alarm.
+        if self._proxies or self._proxy_problem or "X-Forwarded-For" not in request.headers:
+            return
+        self._proxy_problem = (
+            f"a request from {request.remote} has the header X-Forwarded-For, so it came through a proxy, but gateway.proxies is 0; all "
+            "clients behind the proxy count as one, and wrong tokens of one client can delay the others; set gateway.proxies to the number "
+            "of proxies, and gateway.trusted_proxies to their addresses"
+        )
+        log.warning("The settings of the gateway do not fit: %s.", self._proxy_problem)
+
+    def find_proxy_problem(self) -> str:
+        """Returns a sentence if requests came through a proxy that the settings do not name, otherwise ""."""
+        return self._proxy_problem
 
     def find_client(self, request: web.Request) -> str:
         """Returns the address of the client. Behind a proxy, this is the address that the proxy names."""
@@ -91,20 +186,24 @@ class TokenCheck:
         return find_client_address(request.remote or "", forwarded_for, self._proxies, self._trusted_proxies)
 
     def _find_wait_s(self, network: str) -> float:
-        count, last_s = self._wrong.get(network, (0, 0.0))
-        passed_s = self._clock() - last_s
+        wrong = self._wrong.get(network)
+        if wrong is None:
+            return 0.0
+        passed_s = self._clock() - wrong.last_s
         if passed_s > _FORGET_S:
-            self._wrong.pop(network, None)
+            del self._wrong[network]
             return 0.0
-        if count < _FREE_ATTEMPTS:
+        if wrong.count < _FREE_ATTEMPTS:
             return 0.0
-        return max(0.0, min(2.0 ** min(count - _FREE_ATTEMPTS, 10), _LONGEST_DELAY_S) - passed_s)
+        return max(0.0, min(2.0 ** min(wrong.count - _FREE_ATTEMPTS, 10), _LONGEST_DELAY_S) - passed_s)
 
-    def _remember(self, entries: OrderedDict[_Key, _Value], key: _Key, value: _Value) -> None:
-        entries[key] = value
-        entries.move_to_end(key)
-        while len(entries) > self._max_networks:
-            entries.popitem(last=False)
+
+def _put_last(entries: OrderedDict[_Key, _Value], key: _Key, value: _Value, max_count: int) -> None:
+    """Adds an entry to the end of `entries`, or moves it there. If there are more than `max_count` entries, deletes the first ones."""
+    entries[key] = value
+    entries.move_to_end(key)
+    while len(entries) > max_count:
+        entries.popitem(last=False)
 
 
 def _read_token(request: web.Request, token: SecretStr, owner: str) -> bytes:

@@ -369,6 +369,55 @@ def test_the_latency_of_a_camera_is_measured_once_and_a_drifting_one_moves_no_ve
         assert "Traceback" not in gateway.log()
 
 
+async def upload(url: str, token: str, headers: dict[str, str]) -> int:
+    """Returns the status of the answer."""
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "image/jpeg", **headers}
+    async with ClientSession() as session, session.post(f"{url}/lines/line-1/pictures", data=make_jpeg(token), headers=headers) as answer:
+        return answer.status
+
+
+def test_a_camera_goes_on_after_a_restart_while_somebody_guesses_and_an_unknown_proxy_is_named(tmp_path: Path) -> None:
+    port = free_ports(1)
+    settings = Settings.model_validate(
+        {
+            "service": {"run_dir": tmp_path / "run"},
+            "gateway": {"port": port, "spool_dir": tmp_path / "spool"},
+            "lines": [{"name": "line-1", "camera": {"kind": "http"}}],
+        }
+    )
+    settings_file = tmp_path / "castline.toml"
+    settings_file.write_text(
+        f"""
+[service]
+run_dir = "{settings.service.run_dir}"
+[gateway]
+port = {port}
+spool_dir = "{settings.gateway.spool_dir}"
+[[lines]]
+name = "line-1"
+token = "the-right-token"
+camera = {{ kind = "http" }}
+"""
+    )
+    url, file = f"http://127.0.0.1:{port}", tmp_path / "spool/line-1.clients.json"
+    with CastlineProcess(settings, tmp_path / "gateway.log", "gateway", file=settings_file) as gateway:
+        wait_until(lambda: gateway.page("/healthz")[0] == 200 and (tmp_path / "run/gateways/line-1").exists(), 40)
+        assert asyncio.run(upload(url, "the-right-token", {})) == 201
+        wait_until(file.exists, 10)
+        gateway.kill()
+        (tmp_path / "run/gateways/line-1").unlink()
+        gateway.start()
+        wait_until((tmp_path / "run/gateways/line-1").exists, 40)
+        guesses = [asyncio.run(upload(url, f"guess-{number}", {})) for number in range(12)]
+        assert guesses[:10] == [401] * 10
+        assert guesses[-1] == 429
+        assert asyncio.run(upload(url, "the-right-token", {})) == 201
+        assert "gateway.proxies" not in gateway.page("/readyz")[1]
+        assert asyncio.run(upload(url, "the-right-token", {"X-Forwarded-For": "192.0.2.1"})) == 201
+        wait_until(lambda: "gateway.proxies is 0" in gateway.page("/readyz")[1], 10)
+    assert "the-right-token" not in file.read_text()
+
+
 def test_measuring_says_why_it_cannot_measure(tmp_path: Path) -> None:
     camera = {"kind": "folder", "path": str(write_class_folders(tmp_path / "in")), "trigger": "board"}
     lines = [{"name": "line-1", "camera": camera}, {"name": "line-2", "camera": {"kind": "http", "trigger": "board"}}]
