@@ -34,7 +34,10 @@ class BrokerClock:
     @property
     def properties(self) -> dict[str, object]:
         """The properties with which Kafka must be started."""
-        return {"log.retention.check.interval.ms": _RETENTION_CHECK_MS} if self.was_far_ahead else {}
+        if not self.was_far_ahead:
+            return {}
+        # Kafka looks for old records the first time after the initial delay, and later at the interval.
+        return {"log.initial.task.delay.ms": _RETENTION_CHECK_MS, "log.retention.check.interval.ms": _RETENTION_CHECK_MS}
 
     def find_problem(self) -> str:
         """Returns a sentence if Kafka deletes no old records because of the clock, or ""."""

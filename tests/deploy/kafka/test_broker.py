@@ -11,7 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
-from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.admin import ConfigResource, ConfigResourceType
 
 from deploy.kafka.broker import EmbeddedBroker
 from deploy.supervisor.ports import free_ports
@@ -125,18 +126,28 @@ def test_a_clock_that_is_far_ahead_at_the_start_deletes_no_records_and_a_correct
         **os.environ,
         "CASTLINE_BROKER__PORT": str(free_ports(2)),
         "CASTLINE_BROKER__DATA_DIR": str(used_folder),
+        "CASTLINE_BROKER__ACCESS": "open",
         "CASTLINE_SERVICE__RUN_DIR": str(tmp_path / "run"),
     }
     clock = used_folder / "clock"
     clock.write_text(f"{time.time() - 32 * 86400:.0f}")
     process = subprocess.Popen([CASTLINE, "broker"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert process.stdout.readline().startswith("Kafka ready")
-    # Kafka takes the last value of a property. It looks for old records only after a week.
-    intervals = [line for line in (used_folder / "server.properties").read_text().splitlines() if "retention.check" in line]
-    assert intervals[-1] == "log.retention.check.interval.ms=604800000"
-    clock.write_text(f"{time.time():.0f}")
-    _, errors = process.communicate(timeout=60)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("Kafka ready")
+        address = f"127.0.0.1:{environment['CASTLINE_BROKER__PORT']}"
+        admin = KafkaAdminClient(bootstrap_servers=address)
+        admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, "kept", {"retention.ms": "1000"})])
+        admin.close()
+        # Kafka would look for old records for the first time 30 s after its start.
+        time.sleep(36)
+        consumer = KafkaConsumer(bootstrap_servers=address)
+        assert list(consumer.beginning_offsets([TopicPartition("kept", 0)]).values()) == [0]
+        consumer.close()
+        clock.write_text(f"{time.time():.0f}")
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert "The clock is right again" in errors
     assert process.returncode == 1
     clock.unlink()
