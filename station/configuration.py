@@ -19,6 +19,8 @@ from streams.settings import Settings, StationSettings
 _HERE = Path(__file__).parent
 MAX_FORM_BYTES = 2**20
 MIN_KEY_CHARACTERS = 50
+# The Content-Security-Policy of a picture: a browser that opens the picture alone runs nothing, and no page shows it in a frame.
+PICTURE_POLICY = "default-src 'none'; base-uri 'none'; frame-ancestors 'none'; sandbox"
 _YEAR_S = 365 * 24 * 3600
 
 

@@ -51,14 +51,14 @@ class LogInForm(AuthenticationForm):
     def clean(self) -> dict[str, Any]:
         cleaned: dict[str, Any] = super().clean() or {}
         user = self.get_user()
-        if user is not None and any(devices_for_user(user)) and not _use_code(user, cleaned.get("code", "")):
+        if user is not None and any(devices_for_user(user)) and not use_code(user, cleaned.get("code", "")):
             # A wrong code gets the same error message as a wrong password. Otherwise a stranger could see that the password was right.
             self.user_cache = None
             raise self.get_invalid_login_error()
         return cleaned
 
 
-def _use_code(user: User, text: str) -> bool:
+def use_code(user: User, text: str) -> bool:
     """Returns whether `text` is a code of the app or a recovery code of `user`. Each code is valid once."""
     return RecoveryCode.use_up(user, text) or match_token(user, text.replace(" ", "")) is not None
 

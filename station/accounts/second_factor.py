@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import segno
 from django import forms
 from django.contrib import messages
+from django.contrib.auth import update_session_auth_hash
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.models import User
 from django.db import transaction
@@ -22,7 +23,7 @@ from django_otp.plugins.otp_static.models import StaticDevice, StaticToken
 from django_otp.plugins.otp_totp.models import TOTPDevice
 
 from station.accounts.delays import DelayRule, begin_attempt, cancelled_if_busy, end_attempt, make_password_rules
-from station.accounts.log_in import refuse_early_attempt
+from station.accounts.log_in import refuse_early_attempt, use_code
 from station.accounts.models import AuditEntry, RecoveryCode
 from station.configuration import current_settings
 
@@ -90,7 +91,9 @@ def set_up(request: HttpRequest) -> HttpResponse:
         if not _is_password_right(user, form.cleaned_data["password"], rules, "add second factor"):
             form.add_error("password", "The password is wrong.")
         elif device.verify_token(form.cleaned_data["code"].replace(" ", "")):
-            codes = _turn_on(user, device)
+            with transaction.atomic():
+                codes = _turn_on(user, device)
+                _log_out_elsewhere(request, user, form.cleaned_data["password"])
             return render(request, "station/accounts/recovery-codes.html", {"title": "The second factor is on", "codes": codes})
         else:
             form.add_error("code", "This code does not fit the key. Wait for the next code of the app, then try again.")
@@ -106,15 +109,20 @@ def set_up(request: HttpRequest) -> HttpResponse:
 @require_POST
 @sensitive_post_parameters()
 def remove(request: HttpRequest) -> HttpResponse:
-    """Removes the second factor of the logged-in user, if the password in the form is right."""
+    """Removes the second factor of the logged-in user, if the password and the code in the form are right."""
     user = request.user
     assert isinstance(user, User)
-    if refusal := _refuse_wrong_password(request, user, "remove second factor", "The second factor stays."):
+    if not has_second_factor(user):
+        return redirect("account")
+    if refusal := _refuse_wrong_proof(request, user, "remove second factor", "The second factor stays."):
         return refusal
     with transaction.atomic():
         remove_second_factor(user)
         AuditEntry.record(user, "second factor removed", user.username)
-    messages.success(request, "The second factor is removed. This account now needs only its password.")
+        _log_out_elsewhere(request, user, request.POST["password"])
+    messages.success(
+        request, "The second factor is removed. This account now needs only its password. It is now logged out everywhere else."
+    )
     return redirect("account")
 
 
@@ -123,27 +131,36 @@ def remove(request: HttpRequest) -> HttpResponse:
 @sensitive_post_parameters()
 @never_cache
 def renew_recovery_codes(request: HttpRequest) -> HttpResponse:
-    """Makes new recovery codes for the logged-in user and shows them, if the password in the form is right. The old codes end."""
+    """Makes new recovery codes for the logged-in user and shows them, if the password and the code in the form are right.
+
+    The old recovery codes no longer work.
+    """
     user = request.user
     assert isinstance(user, User)
     if not has_second_factor(user):
         return redirect("account")
-    if refusal := _refuse_wrong_password(request, user, "new recovery codes", "The old recovery codes stay."):
+    if refusal := _refuse_wrong_proof(request, user, "new recovery codes", "The old recovery codes stay."):
         return refusal
     with transaction.atomic():
         codes = _make_recovery_codes(user)
         AuditEntry.record(user, "recovery codes made", user.username)
+        _log_out_elsewhere(request, user, request.POST["password"])
     return render(request, "station/accounts/recovery-codes.html", {"title": "New recovery codes", "codes": codes})
 
 
-def _refuse_wrong_password(request: HttpRequest, user: User, page: str, what_stays: str) -> HttpResponse | None:
-    """Returns the answer to a form whose password is wrong or comes too early, or None if the password is right."""
+def _refuse_wrong_proof(request: HttpRequest, user: User, page: str, what_stays: str) -> HttpResponse | None:
+    """Returns the answer to a form whose password or code is wrong or comes too early, or None if both are right."""
     rules = make_password_rules(current_settings().station, user.pk)
     if wait_s := begin_attempt(rules, timezone.now()):
         return refuse_early_attempt(request, wait_s)
-    if _is_password_right(user, request.POST.get("password", ""), rules, page):
+    if not _is_password_right(user, request.POST.get("password", ""), rules, page):
+        fault = "password"
+    elif not use_code(user, request.POST.get("code", "")):
+        AuditEntry.record(user, "wrong code", user.username, page=page)
+        fault = "code"
+    else:
         return None
-    messages.error(request, f"The password is wrong. {what_stays}")
+    messages.error(request, f"The {fault} is wrong. {what_stays}")
     return redirect("account")
 
 
@@ -156,6 +173,16 @@ def _is_password_right(user: User, password: str, rules: Sequence[DelayRule], pa
     else:
         AuditEntry.record(user, "wrong password", user.username, page=page)
     return is_right
+
+
+def _log_out_elsewhere(request: HttpRequest, user: User, password: str) -> None:
+    """Ends all sessions of `user` except that of `request`. `password` is the present password, which stays the same.
+
+    The key of a session contains the hash of the password. So a new hash of the same password, with another salt, ends the sessions.
+    """
+    user.set_password(password)
+    user.save(update_fields=["password"])
+    update_session_auth_hash(request, user)
 
 
 @transaction.atomic

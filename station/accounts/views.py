@@ -99,8 +99,9 @@ def make_token(request: HttpRequest) -> HttpResponse:
     if not form.is_valid():
         return _render_account(request, form, status=422)
     cleaned = form.cleaned_data
-    token, text = ApiToken.issue(_get_user(request), cleaned["name"], cleaned["scope"], timedelta(days=cleaned["days"]))
-    AuditEntry.record(request.user, "token made", token.name, scope=token.scope, days=cleaned["days"])
+    with transaction.atomic():
+        token, text = ApiToken.issue(_get_user(request), cleaned["name"], cleaned["scope"], timedelta(days=cleaned["days"]))
+        AuditEntry.record(request.user, "token made", token.name, scope=token.scope, days=cleaned["days"])
     return _render_account(request, TokenForm(), new_token=text)
 
 
@@ -128,8 +129,9 @@ def revoke_any_token(request: HttpRequest, token: int) -> HttpResponse:
 
 
 def _revoke(request: HttpRequest, token: ApiToken) -> None:
-    token.delete()
-    AuditEntry.record(request.user, "token revoked", token.name, account=token.user.get_username())
+    with transaction.atomic():
+        token.delete()
+        AuditEntry.record(request.user, "token revoked", token.name, account=token.user.get_username())
     messages.success(request, f"The token for {token.name} is revoked.")
 
 
@@ -140,8 +142,9 @@ def accounts(request: HttpRequest) -> HttpResponse:
     """Lists all accounts. A POST request makes a new account from the form beside the list."""
     form = NewAccountForm(request.POST or None)
     if request.method == "POST" and form.is_valid():
-        user = form.save()
-        AuditEntry.record(request.user, "account made", user.username, role=form.cleaned_data["role"])
+        with transaction.atomic():
+            user = form.save()
+            AuditEntry.record(request.user, "account made", user.username, role=form.cleaned_data["role"])
         messages.success(request, f"The account {user.username} is made.")
         return redirect("accounts")
     users = User.objects.prefetch_related("groups").order_by("-is_active", "username")
@@ -156,9 +159,10 @@ def change_account(request: HttpRequest, user: int) -> HttpResponse:
     edited = get_object_or_404(User, pk=user)
     form = ChangeAccountForm(edited, request.POST or None)
     if request.method == "POST" and form.is_valid():
-        changes = form.save()
-        if changes:
-            AuditEntry.record(request.user, "account changed", edited.username, changed=changes)
+        with transaction.atomic():
+            changes = form.save()
+            if changes:
+                AuditEntry.record(request.user, "account changed", edited.username, changed=changes)
         if edited == request.user and form.cleaned_data["password"]:
             update_session_auth_hash(request, edited)
         messages.success(request, f"{edited.username}: {', '.join(changes) or 'nothing was changed'}.")

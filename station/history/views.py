@@ -16,7 +16,7 @@ from station.account_limits import download
 from station.accounts.access import get_rights, right_required
 from station.accounts.models import AuditEntry
 from station.archive.models import Part
-from station.configuration import current_settings
+from station.configuration import PICTURE_POLICY, current_settings
 from station.history.export import export_csv, export_parquet, stream_file
 from station.history.filters import ACTIONS, FIELD_LABELS, LABELS, PartFilters, read_filters
 from station.history.nearest_pictures import find_nearest_pictures
@@ -238,7 +238,7 @@ def _send_picture(picture: EncodedPicture) -> HttpResponse:
     response = HttpResponse(picture.value, content_type=picture.content_type)
     response["Cache-Control"] = f"private, max-age={_CACHE_S}, immutable"
     response["X-Content-Type-Options"] = "nosniff"
-    response["Content-Security-Policy"] = "default-src 'none'; sandbox"
+    response["Content-Security-Policy"] = PICTURE_POLICY
     return response
 
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from django.core.signing import BadSignature, Signer
 
 from models.pictures.display import EncodedPicture
+from station.configuration import PICTURE_POLICY
 from station.kafka_producer import KafkaUnavailableError
 from station.middleware import AsgiApplication, AsgiEvent, AsgiReceive, AsgiScope, AsgiSend, send_text_response
 from station.pictures.part_picture_reader import PictureLocation, get_picture_reader
@@ -24,7 +25,7 @@ _SLOT_S = 3600
 _HEADERS = [
     (b"cache-control", b"private, max-age=3600, immutable"),
     (b"x-content-type-options", b"nosniff"),
-    (b"content-security-policy", b"default-src 'none'; sandbox"),
+    (b"content-security-policy", PICTURE_POLICY.encode()),
     (b"referrer-policy", b"same-origin"),
 ]
 

@@ -10,7 +10,7 @@ from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from station.accounts.access import right_required
-from station.configuration import current_settings
+from station.configuration import PICTURE_POLICY, current_settings
 from station.kafka_producer import KafkaUnavailableError
 from station.pictures.part_picture_reader import get_picture_reader
 from station.studies.appraisal import AnswerRefusedError, count_answers, find_task, store_answer, take_back_answer
@@ -136,7 +136,7 @@ def send_picture(request: HttpRequest, name: str) -> HttpResponse:
     response = HttpResponse(picture.value, content_type=picture.content_type)
     response["Cache-Control"] = "no-store"
     response["X-Content-Type-Options"] = "nosniff"
-    response["Content-Security-Policy"] = "default-src 'none'; sandbox"
+    response["Content-Security-Policy"] = PICTURE_POLICY
     return response
 
 

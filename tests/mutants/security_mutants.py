@@ -254,8 +254,8 @@ SECURITY_MUTANTS = (
     Mutant(
         "second factor is not asked for",
         "station/accounts/log_in.py",
-        "        if user is not None and any(devices_for_user(user)) and not _use_code(",
-        "        if False and not _use_code(",
+        "        if user is not None and any(devices_for_user(user)) and not use_code(",
+        "        if False and not use_code(",
         "tests/station/accounts/test_second_factor.py",
     ),
     Mutant(
@@ -263,6 +263,20 @@ SECURITY_MUTANTS = (
         "station/accounts/models.py",
         "        deleted, _ = cls.objects.filter(user=user, sha256=_hash(letters)).delete()\n",
         "        deleted = cls.objects.filter(user=user, sha256=_hash(letters)).count()\n",
+        "tests/station/accounts/test_second_factor.py",
+    ),
+    Mutant(
+        "second factor removed without a code",
+        "station/accounts/second_factor.py",
+        '    elif not use_code(user, request.POST.get("code", "")):\n',
+        "    elif False:\n",
+        "tests/station/accounts/test_second_factor.py",
+    ),
+    Mutant(
+        "other sessions outlive a change of the second factor",
+        "station/accounts/second_factor.py",
+        "    user.set_password(password)\n",
+        "    user.password = user.password\n",
         "tests/station/accounts/test_second_factor.py",
     ),
     Mutant(

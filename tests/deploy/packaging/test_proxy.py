@@ -149,6 +149,45 @@ def test_pages_come_over_tls_and_cookies_stay_there(proxy: Proxy) -> None:
     assert proxy.request("GET", "/log-in/", "127.0.0.1", Host="another.test")[0] == 400
 
 
+# Of these answers, Django makes the first two, other parts of the station the third one, and nginx itself all others.
+@pytest.mark.parametrize(
+    ("method", "path", "size", "is_gateway", "status"),
+    [
+        ("GET", "/log-in/", 0, False, 200),
+        ("GET", "/no-such-page/", 0, False, 404),
+        ("GET", "/live/pictures/forged", 0, False, 404),
+        ("POST", "/", 3 * 2**20, False, 413),
+        ("GET", "/metrics", 0, True, 404),
+        ("POST", "/lines/line-1/pictures", 0, True, 502),
+    ],
+)
+def test_every_answer_has_each_header_of_protection_once(
+    proxy: Proxy, method: str, path: str, size: int, is_gateway: bool, status: int
+) -> None:
+    connection = http.client.HTTPConnection("castline.test", timeout=30)
+    connection.sock = proxy.connect("127.0.8.70", proxy.camera_port if is_gateway else proxy.port)
+    connection.request(method, path, bytes(size), {"Host": f"castline.test:{proxy.port}"})
+    response = connection.getresponse()
+    assert response.status == status
+    headers = response.headers
+    connection.close()
+    names = ("Strict-Transport-Security", "Content-Security-Policy", "X-Content-Type-Options", "Referrer-Policy")
+    assert {name: len(headers.get_all(name, [])) for name in names} == dict.fromkeys(names, 1)
+    assert "max-age=31536000; includeSubDomains" in headers["Strict-Transport-Security"]
+    assert "default-src 'none'" in headers["Content-Security-Policy"]
+    assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+    assert "charset=utf-8" in headers["Content-Type"]
+
+
+def test_a_program_without_tls_is_refused_and_not_redirected(proxy: Proxy) -> None:
+    plain = http.client.HTTPConnection("127.0.0.1", proxy.http_port, timeout=20)
+    plain.request("POST", "/api/v1/pictures", b"x", {"Host": "castline.test", "Authorization": "Bearer secret"})
+    response = plain.getresponse()
+    assert (response.status, response.getheader("Location")) == (403, None)
+    assert "https" in response.read().decode()
+    plain.close()
+
+
 def test_a_person_logs_in_and_the_live_stream_arrives_at_once(proxy: Proxy) -> None:
     _, headers, _ = proxy.request("GET", "/log-in/", "127.0.5.1")
     cookie = headers["set-cookie"].split(";")[0]

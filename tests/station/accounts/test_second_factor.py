@@ -92,8 +92,9 @@ def test_a_recovery_code_of_an_earlier_release_works_once_and_until_new_ones_are
     browser.force_login(anna, "django.contrib.auth.backends.ModelBackend")
     assert "9 recovery codes left" in browser.get("/account/").content.decode()
     url = "/account/second-factor/recovery-codes/"
-    assert "The old recovery codes stay" in browser.post(url, {"password": "wrong"}, follow=True).content.decode()
-    page = browser.post(url, {"password": PASSWORD}).content.decode()
+    for wrong in ({"password": "wrong", "code": "ijklmnop"}, {"password": PASSWORD, "code": "222222"}, {"password": PASSWORD}):
+        assert "The old recovery codes stay" in browser.post(url, wrong, follow=True).content.decode()
+    page = browser.post(url, {"password": PASSWORD, "code": with_factor[1][1]}).content.decode()
     assert "8 recovery codes left" in browser.get("/account/").content.decode()
     assert [log_in("ijklmnop"), log_in(with_factor[1][0])] == [200, 200]
     assert log_in(re.findall(r"<code>([a-z2-7-]+)</code>", page)[0]) == 302
@@ -157,9 +158,39 @@ def test_the_factor_is_removed_with_the_password_or_by_an_administrator(
     anna = TOTPDevice.objects.get().user
     browser = Client()
     browser.force_login(anna, "django.contrib.auth.backends.ModelBackend")
-    browser.post("/account/second-factor/remove/", {"password": "wrong"})
+    for wrong in ({"password": "wrong", "code": with_factor[1][0]}, {"password": PASSWORD}):
+        browser.post("/account/second-factor/remove/", wrong)
     assert TOTPDevice.objects.exists()
     form = {"role": "operator", "is_active": "on", "password": "", "without_second_factor": "on"}
     assert administrator.post(f"/accounts/{anna.pk}/", form).status_code == 302
     assert log_in("") == 302
     assert AuditEntry.objects.filter(action="account changed", subject="anna", detail={"changed": ["second factor removed"]}).exists()
+
+
+def test_a_change_of_the_second_factor_logs_the_account_out_everywhere_else(account: MakeAccount) -> None:
+    anna = account("anna", "operator", password=True)
+    browser = Client()
+    browser.force_login(anna, "django.contrib.auth.backends.ModelBackend")
+
+    def open_elsewhere() -> Client:
+        other = Client()
+        other.force_login(User.objects.get(pk=anna.pk), "django.contrib.auth.backends.ModelBackend")
+        assert other.get("/account/").status_code == 200
+        return other
+
+    def check_ended(other: Client) -> None:
+        assert (browser.get("/account/").status_code, other.get("/account/").status_code) == (200, 302)
+
+    other = open_elsewhere()
+    browser.post("/account/second-factor/", {"begin": "1"})
+    key = TOTPDevice.objects.get(user=anna).bin_key
+    done = browser.post("/account/second-factor/", {"code": show_code(key), "password": PASSWORD}).content.decode()
+    check_ended(other)
+    codes, other = re.findall(r"<code>([a-z2-7-]+)</code>", done), open_elsewhere()
+    done = browser.post("/account/second-factor/recovery-codes/", {"code": codes[0], "password": PASSWORD}).content.decode()
+    check_ended(other)
+    codes, other = re.findall(r"<code>([a-z2-7-]+)</code>", done), open_elsewhere()
+    browser.post("/account/second-factor/remove/", {"code": codes[0], "password": PASSWORD})
+    check_ended(other)
+    assert not TOTPDevice.objects.exists()
+    assert log_in("") == 302, "the password is the same"

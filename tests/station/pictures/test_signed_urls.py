@@ -59,7 +59,7 @@ def test_a_signed_address_returns_the_picture_with_caching_headers() -> None:
     assert headers["content-type"] == "image/jpeg"
     assert headers["cache-control"] == "private, max-age=3600, immutable"
     assert headers["x-content-type-options"] == "nosniff"
-    assert headers["content-security-policy"] == "default-src 'none'; sandbox"
+    assert headers["content-security-policy"] == "default-src 'none'; base-uri 'none'; frame-ancestors 'none'; sandbox"
 
 
 def test_an_address_stays_the_same_for_an_hour_and_expires_one_hour_later() -> None:
