@@ -176,6 +176,7 @@ def _log_in_settings() -> dict[str, Any]:
             {"NAME": f"{validators}.MinimumLengthValidator", "OPTIONS": {"min_length": 10}},
             {"NAME": f"{validators}.CommonPasswordValidator"},
             {"NAME": f"{validators}.NumericPasswordValidator"},
+            {"NAME": "station.accounts.plant_words.PlantWordValidator"},
         ],
         "OTP_TOTP_ISSUER": "Castline",
         # 0 means that a wrong recovery code of an earlier release causes no delay. None is needed, because these codes have 40 random bits.

@@ -9,14 +9,22 @@ import pytest
 from django.contrib.auth.models import Group, User
 from django.test import Client
 
-from station.accounts.access import RIGHTS, ROLES, create_or_update_account, get_role
+from station.accounts.access import RIGHT_DESCRIPTIONS, RIGHTS, ROLES, create_or_update_account, get_role
 from streams.errors import SettingsError
+from tests.docs.pages import DOCS
 from tests.station.conftest import PASSWORD
 
 
 def test_a_stronger_role_has_all_rights_of_a_weaker_one_and_more() -> None:
     for weaker, stronger in itertools.pairwise(ROLES):
         assert RIGHTS[weaker] < RIGHTS[stronger]
+
+
+def test_the_page_of_security_lists_the_rights_of_each_role() -> None:
+    header = ["right", *ROLES]
+    rows = [[text, *("yes" if right in RIGHTS[role] else "no" for role in ROLES)] for right, text in RIGHT_DESCRIPTIONS.items()]
+    table = "\n".join("| " + " | ".join(cells) + " |" for cells in (header, ["---"] * len(header), *rows))
+    assert table in (DOCS / "security.md").read_text("utf-8")
 
 
 def test_every_role_is_a_group(database: object) -> None:

@@ -152,7 +152,7 @@ def test_the_answer_does_not_say_whether_the_password_was_right(with_factor: tup
     assert first == second
 
 
-def test_the_factor_is_removed_with_the_password_or_by_an_administrator(
+def test_the_factor_is_removed_with_password_and_code_or_by_an_administrator(
     with_factor: tuple[bytes, list[str]], account: MakeAccount, administrator: Client
 ) -> None:
     anna = TOTPDevice.objects.get().user

@@ -21,6 +21,15 @@ def test_a_weak_password_is_refused(administrator: Client, password: str) -> Non
     assert not User.objects.filter(username="anna-the-first").exists()
 
 
+@pytest.mark.parametrize("password", ["Castline2026!", "line-1 and line-2", "my-STATION-plant", "uploads reviewer"])
+def test_a_password_of_words_of_the_plant_is_refused(administrator: Client, password: str) -> None:
+    form = {"username": "berta", "role": "operator", "password1": password, "password2": password}
+    assert "mostly of words of this plant" in administrator.post("/accounts/", form).content.decode()
+    assert not User.objects.filter(username="berta").exists()
+    more = f"{password} kdw83nba"
+    assert administrator.post("/accounts/", form | {"password1": more, "password2": more}).status_code == 302
+
+
 def test_an_administrator_makes_changes_and_closes_an_account(administrator: Client) -> None:
     form = {"username": "berta", "role": "reviewer", "password1": PASSWORD, "password2": PASSWORD}
     assert administrator.post("/accounts/", form).status_code == 302
