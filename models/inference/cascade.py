@@ -22,6 +22,8 @@ from streams.errors import ModelError
 # low end of the band are divided by this factor, and the odds at the high end are multiplied by it. For example, a low end of 0.2 has the
 # odds 1:4. Halved, they are 1:8, so the new low end is 1/9 = 0.11.
 ODDS_MARGIN = 2.0
+# Two thresholds with a smaller difference are the same. The threshold of a line is computed with rounding errors.
+_SAME = 1e-9
 
 
 @dataclass(frozen=True)
@@ -73,9 +75,15 @@ class Cascade:
     def _widen_band(self, rule: DecisionRule | None) -> tuple[float, float]:
         if rule is None:
             return self.band.low, self.band.high
-        low = _scale_odds(min(rule.low, rule.threshold), 1 / ODDS_MARGIN)
-        high = _scale_odds(max(rule.high, rule.threshold), ODDS_MARGIN)
-        return min(self.band.low, low), max(self.band.high, high)
+        pass_below, reject_from = min(rule.low, rule.threshold), max(rule.high, rule.threshold)
+        low = min(self.band.low, _scale_odds(pass_below, 1 / ODDS_MARGIN))
+        high = max(self.band.high, _scale_odds(reject_from, ODDS_MARGIN))
+        # Outside the cascade band, the whole ensemble gives the label of the version. It says nothing about the labels of a stricter line.
+        if pass_below < min(self.vote.low, self.vote.threshold) - _SAME:
+            low = -np.inf
+        if reject_from > max(self.vote.high, self.vote.threshold) + _SAME:
+            high = np.inf
+        return low, high
 
     @property
     def all_voters(self) -> Runtime:

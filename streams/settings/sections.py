@@ -421,7 +421,7 @@ class ModelSettings(Section):
     cascade: bool = Field(
         False,
         description="If true, the inspector runs LeNet first, and AlexNet only if LeNet is in doubt. `castline evaluate --cascade` "
-        "measures the effect.",
+        "measures the effect. On a line that lets fewer parts pass than its version, AlexNet judges all parts that would pass.",
     )
     cascade_low: float | None = Field(
         None,

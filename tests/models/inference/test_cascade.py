@@ -120,6 +120,40 @@ def test_no_picture_outside_the_band_gets_another_label_from_the_ensemble() -> N
     assert {label for label, p in zip(labels, own, strict=True) if p >= band.high} <= {"defect"}
 
 
+def test_with_the_thresholds_of_a_line_no_picture_that_lenet_decides_alone_gets_another_label_from_the_ensemble() -> None:
+    """LeNet sees about the same as AlexNet in most pictures. In some pictures it sees nothing."""
+    rng = np.random.default_rng(2)
+    alexnet = rng.beta(0.3, 0.3, 400)
+    lenet = np.where(rng.uniform(size=400) < 0.02, 0.02, np.clip(alexnet + rng.normal(0, 0.05, 400), 0.001, 0.999))
+    probabilities, vote = make_probabilities(*zip(lenet, alexnet, strict=True)), make_vote()
+    cascade = Cascade(
+        "cascade", 8, FixedRuntime(probabilities), FixedRuntime(probabilities), vote, 0, find_cascade_band(vote, "lenet", probabilities)
+    )
+    combined, own = vote.compute_defect_probability(probabilities), probabilities[:, 0, 1]
+    decided = 0
+    for threshold, low, high in np.sort(rng.uniform(0.001, 0.999, (200, 3)))[:, [1, 0, 2]]:
+        rule = DecisionRule(threshold, low, high)
+        alone = np.flatnonzero(cascade.is_certain(probabilities, [rule] * len(own)))
+        decided += len(alone)
+        assert [rule.choose_label(own[index]) for index in alone] == [rule.choose_label(combined[index]) for index in alone], rule
+    assert decided > 0, "some lines still save computing time"
+
+
+@pytest.mark.parametrize(("rule", "certain"), [(DecisionRule(0.3, 0.29, 0.3), [2]), (DecisionRule(0.3, 0.3, 0.31), [0])])
+def test_lenet_decides_nothing_alone_on_the_side_on_which_a_line_is_stricter_than_its_version(
+    rule: DecisionRule, certain: list[int]
+) -> None:
+    cascade, _ = make_cascade()
+    assert np.flatnonzero(cascade.is_certain(PROBABILITIES, [rule] * 4)).tolist() == certain
+
+
+def test_a_line_with_the_thresholds_of_its_version_asks_no_more_often() -> None:
+    cascade, _ = make_cascade()
+    rounded = DecisionRule(0.3 - 1e-12, 0.3 - 1e-12, 0.3 + 1e-12)
+    for rule in (None, DecisionRule(0.3, 0.3, 0.3), rounded):
+        assert np.flatnonzero(cascade.is_certain(PROBABILITIES, [rule] * 4)).tolist() == [0, 2]
+
+
 def test_a_version_serves_as_a_cascade_on_real_runtimes(models_root: Path) -> None:
     """Untrained networks are never certain. With an empty band LeNet decides every picture, with a full band all voters are asked."""
     version = open_registry(models_root).open_version("tiny")
