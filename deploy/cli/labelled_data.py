@@ -33,9 +33,9 @@ def echo_learned(pictures: LabelledPictures, version: Version) -> None:
     """Prints a warning on standard error if the networks of `version` have learned some of `pictures`."""
     import numpy as np
 
-    from models.training.learned_pictures import load_learned_pictures, shorten_checksums
+    from models.training.learned_pictures import LearnedPictures, shorten_checksums
 
-    learned = load_learned_pictures(version, version.manifest.learned)
+    learned = LearnedPictures.load(version, version.manifest.learned).checksums
     if count := int(np.isin(shorten_checksums(pictures.checksums), learned).sum()):
         click.echo(
             f"Warning: version {version.name} has learned {count} of the {len(pictures)} pictures, so the result is too good. Give "

@@ -56,7 +56,7 @@ def choose(file: Path | None, version: str, line: str | None, force: bool, dry_r
     choices = read_model_choices(settings, ROLE)
     if not force:
         _check_classes(settings, manifest, choices, key)
-    for note in (manifest.describe_training_pictures(), *manifest.warnings):
+    for note in (manifest.describe_training_pictures(), *manifest.all_warnings):
         if note:
             click.echo(note, err=True)
     for comparison in _compare_on_lines(settings, manifest, choices, key, parts_per_hour):

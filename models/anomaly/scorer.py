@@ -291,8 +291,8 @@ def choose_cut_off(good_scores: npt.NDArray[Any], groups: npt.NDArray[np.integer
     scores = np.asarray(good_scores, np.float64).ravel()
     order = np.argsort(scores, kind="stable")
     scores = scores[order]
-    _expect_usable_scores(scores)
     _, group_of, sizes = np.unique(np.asarray(groups)[order], return_inverse=True, return_counts=True)
+    _expect_usable_scores(scores, group_of)
     castings = len(sizes)
     if castings < 2:
         raise ModelError(f"The {len(scores)} good pictures all show the same casting. Add pictures of other good castings.")
@@ -393,10 +393,13 @@ def _expect_share(share: float, text: str) -> float:
     return share
 
 
-def _expect_usable_scores(scores: npt.NDArray[np.float64]) -> None:
+def _expect_usable_scores(all_scores: npt.NDArray[np.float64], group_of: npt.NDArray[np.intp]) -> None:
+    # Copies of a file have the same group and the same score. They count as one picture.
+    scores = np.sort(np.unique(np.column_stack((group_of, all_scores)), axis=0)[:, 1])
     if len(scores) < MIN_GOOD_PICTURES:
         raise ModelError(
-            f"A cut-off needs the scores of at least {MIN_GOOD_PICTURES} good pictures, but there are {len(scores)}. Add good pictures."
+            f"A cut-off needs the scores of at least {MIN_GOOD_PICTURES} different good pictures, but there are {len(scores)}. Add good "
+            "pictures."
         )
     if not np.isfinite(scores).all() or scores[0] < 0:
         raise ModelError(

@@ -63,7 +63,7 @@ def write_report(folder: Path, version: Version, report: EvaluationReport) -> Pa
         "model": version.name,
         "threshold": version.manifest.threshold,
         "handed": version.manifest.handed,
-        "warnings": version.manifest.warnings,
+        "warnings": version.manifest.all_warnings,
         **report.to_json(),
         "curves": [CURVES.model_dump()],
         "gallery": [picture.model_dump() for picture, _ in gallery],
@@ -151,7 +151,7 @@ def _build_page(version: Version, report: EvaluationReport, curves: bytes, galle
         f"<p>A part is called defective if its defect probability is at least {manifest.threshold:.4f}. It is labelled for review "
         f"if the probability is from {manifest.band.low:.4f} to {manifest.band.high:.4f}. "
         f"The version judged {report.pictures_per_s:.0f} pictures a second, without decoding.</p>",
-        *(f"<p><strong>{html.escape(warning)}</strong></p>" for warning in manifest.warnings),
+        *(f"<p><strong>{html.escape(warning)}</strong></p>" for warning in manifest.all_warnings),
         *(["<p>A mirrored part is a different part, so the training pictures were not mirrored.</p>"] if manifest.handed else []),
         _build_table(("figure", "value"), _list_figures(figures)),
         "<h2>Confusion</h2>",

@@ -79,7 +79,10 @@ class LearnedPicturesEntry(_ManifestModel):
 
     file: str = Field(pattern=FILE_PATTERN)
     pictures: int = Field(ge=0, description="Number of pictures in the file.")
-    is_complete: bool = Field(description="False if it is not known which pictures the start version had learned.")
+    is_complete: bool = Field(description="False if learned pictures can be missing from the file, for example those of a start version.")
+    misses_only_rendered: bool = Field(
+        default=False, description="True if only pictures that Castline has rendered can be missing from the file."
+    )
 
 
 class SegmentationMember(_ManifestModel):
@@ -99,6 +102,7 @@ class SegmentationMember(_ManifestModel):
     learned: LearnedPicturesEntry | None = Field(
         default=None, description="The pictures that the network has learned. It is absent in older versions."
     )
+    warnings: tuple[str, ...] = Field(default=(), description="Warnings of the training of the network.")
 
 
 class ScorerEntry(_ManifestModel):
@@ -414,6 +418,11 @@ class Manifest(_ManifestModel):
     def has_seen_only_rendered(self) -> bool:
         """True if the version has learned from rendered pictures only."""
         return self.command.startswith(_DEMO_COMMAND) if self.only_rendered is None else self.only_rendered
+
+    @property
+    def all_warnings(self) -> tuple[str, ...]:
+        """The warnings of the training run, and those of the segmentation head."""
+        return (*self.warnings, *(self.segmentation.warnings if self.segmentation else ()))
 
     def describe_training_pictures(self) -> str:
         """Returns a warning if the version has learned from rendered pictures only, else ""."""

@@ -266,7 +266,7 @@ def _describe_limits(manifest: Manifest, report: VersionReport | None, cleaning:
         f"A picture is reduced to {side} x {side} px. A defect that is then smaller than about two pixels cannot be seen.",
         "The version knows only the kinds of part, defects, light and camera that are in its training pictures.",
     ]
-    sentences += manifest.warnings
+    sentences += manifest.all_warnings
     if not manifest.warnings and (good < FEW_GOOD or (manifest.voters and defective < FEW_DEFECTIVE)):
         sentences.append(
             f"The version has learned from few pictures: {good} good and {defective} defective ones. With fewer than {FEW_GOOD} good or "

@@ -5,8 +5,12 @@ A picture is recognised by the checksum of its file. A copy that another program
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +18,8 @@ import numpy.typing as npt
 from models.anomaly.scorer import load_arrays, save_arrays
 from models.registry import Version
 from models.registry.manifest import LearnedPicturesEntry
+
+log = logging.getLogger(__name__)
 
 # A file holds at most this many pictures, so it has at most 8 MB. Pictures of the start version are left out first.
 MAX_PICTURES = 1_000_000
@@ -28,47 +34,81 @@ def shorten_checksums(checksums: Sequence[str]) -> Checksums:
     return np.array([int(checksum[:_HEX_DIGITS], 16) for checksum in checksums], np.uint64)
 
 
-def merge_learned_pictures(checksums: Sequence[str], earlier: Checksums) -> Checksums:
-    """Returns the pictures that the weights of a new version have learned, at most MAX_PICTURES.
+class Missing(Enum):
+    """Which learned pictures can be missing from a list: none, only pictures that Castline has rendered, or any."""
 
-    - `checksums`: SHA-256 of each picture that the training used.
-    - `earlier`: the pictures that the start version had learned.
+    NONE = 0
+    RENDERED = 1
+    ANY = 2
+
+
+@dataclass(frozen=True, slots=True)
+class LearnedPictures:
+    """The list of the pictures that the weights of a version have learned, those of its start versions included."""
+
+    checksums: Checksums = field(default_factory=lambda: np.zeros(0, np.uint64))
+    missing: Missing = Missing.NONE
+
+    @classmethod
+    def load(cls, version: Version, entry: LearnedPicturesEntry | None, is_only_rendered: bool = False) -> Self:
+        """Returns the pictures that `entry` of `version` names. The list is empty if `entry` is None, as in versions of older releases.
+
+        `is_only_rendered` says that the weights have learned only rendered pictures. Raises ModelError if the file is missing or damaged.
+        """
+        if entry is not None and entry.is_complete:
+            missing = Missing.NONE
+        else:
+            missing = Missing.RENDERED if is_only_rendered or (entry is not None and entry.misses_only_rendered) else Missing.ANY
+        if entry is None:
+            return cls(missing=missing)
+        with version.copy_files(entry.file) as folder:
+            return cls(load_arrays(folder / entry.file, ("sha256",))["sha256"].astype(np.uint64), missing)
+
+    def extend(self, checksums: Sequence[str]) -> LearnedPictures:
+        """Returns the list with the pictures that a training has learned, too. `checksums` holds the SHA-256 of each of them.
+
+        If there are more than MAX_PICTURES, some are left out. The log then says how many.
+        """
+        new = np.unique(shorten_checksums(checksums))
+        old = np.setdiff1d(self.checksums, new)
+        left_out = len(new) + len(old) - MAX_PICTURES
+        if left_out <= 0:
+            return LearnedPictures(np.sort(np.concatenate((new, old))), self.missing)
+        log.warning(
+            "The list of learned pictures holds at most %d pictures, so %d pictures are left out. A later training that begins with this "
+            "version may validate with them.",
+            MAX_PICTURES,
+            left_out,
+        )
+        return LearnedPictures(np.sort(np.concatenate((new, old))[:MAX_PICTURES]), Missing.ANY)
+
+    def find_groups(self, checksums: Sequence[str], groups: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
+        """Returns a mask of the pictures that are in the list, or whose group of near-duplicates has a picture that is in the list."""
+        is_learned = np.isin(shorten_checksums(checksums), self.checksums)
+        return np.isin(groups, groups[is_learned])
+
+    def may_miss(self, rendered: int) -> bool:
+        """Returns whether some of the given pictures can be learned but missing from the list. Castline has rendered `rendered` of them."""
+        return self.missing is Missing.ANY or (self.missing is Missing.RENDERED and rendered > 0)
+
+    def save(self, folder: Path, file: str) -> LearnedPicturesEntry:
+        """Writes the list to `file` in `folder`, the folder of a new version. Returns the entry for the manifest."""
+        save_arrays(folder / file, {"sha256": self.checksums})
+        return LearnedPicturesEntry(
+            file=file,
+            pictures=len(self.checksums),
+            is_complete=self.missing is Missing.NONE,
+            misses_only_rendered=self.missing is Missing.RENDERED,
+        )
+
+
+def warn_of_unknown_pictures(weights: str, harm: str) -> str:
+    """Returns a warning that the list of the pictures that `weights` have learned is not complete. `harm` says what is not reliable.
+
+    Example of `weights`: "version line-3".
     """
-    new = np.unique(shorten_checksums(checksums))[:MAX_PICTURES]
-    old = np.setdiff1d(earlier, new)[: MAX_PICTURES - len(new)]
-    return np.sort(np.concatenate((new, old)))
-
-
-def save_learned_pictures(folder: Path, file: str, learned: Checksums, is_complete: bool) -> LearnedPicturesEntry:
-    """Writes `learned` to `file` in `folder`, the folder of a new version. Returns the entry for the manifest.
-
-    `is_complete` is False if it is not known which pictures the start version had learned.
-    """
-    save_arrays(folder / file, {"sha256": learned})
-    return LearnedPicturesEntry(file=file, pictures=len(learned), is_complete=is_complete)
-
-
-def load_learned_pictures(version: Version, entry: LearnedPicturesEntry | None) -> Checksums:
-    """Returns the pictures that `entry` of `version` names. The array is empty if `entry` is None.
-
-    Raises ModelError if the file is missing or damaged.
-    """
-    if entry is None:
-        return np.zeros(0, np.uint64)
-    with version.copy_files(entry.file) as folder:
-        return load_arrays(folder / entry.file, ("sha256",))["sha256"].astype(np.uint64)
-
-
-def find_learned_groups(checksums: Sequence[str], groups: npt.NDArray[np.int32], learned: Checksums) -> npt.NDArray[np.bool_]:
-    """Returns a mask of the pictures that are in `learned`, or whose group of near-duplicates has a picture that is in `learned`."""
-    is_learned = np.isin(shorten_checksums(checksums), learned)
-    return np.isin(groups, groups[is_learned])
-
-
-def warn_of_unknown_pictures(name: str) -> str:
-    """Returns a warning about the start version `name`: it is not known which pictures its weights have learned."""
     return (
-        f"It is not known which pictures version {name} has learned, because an older release made {name} or the version from which {name} "
-        "was trained. Some validation pictures may be among them. Then the figures are too good, and the threshold is not reliable. "
-        "Evaluate the new version with pictures of castings that were never used for a training."
+        f"It is not known which pictures {weights} has learned, because an older release made it or one of its start versions, or because "
+        f"it has learned more than {MAX_PICTURES:,} pictures. Some validation pictures may be among them. Then {harm}. Evaluate the new "
+        "version with pictures of castings that were never used for a training."
     )

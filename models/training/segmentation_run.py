@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from dataclasses import replace as replace_fields
 from datetime import UTC, datetime
@@ -17,14 +17,7 @@ from models.networks.framework import keras
 from models.networks.segmentation import load_segmentation_network, save_segmentation_weights, trace_head
 from models.registry import BUNDLED_VERSIONS, LocalRegistry, Version, write_manifest
 from models.registry.manifest import SegmentationMember
-from models.training.learned_pictures import (
-    Checksums,
-    find_learned_groups,
-    load_learned_pictures,
-    merge_learned_pictures,
-    save_learned_pictures,
-    warn_of_unknown_pictures,
-)
+from models.training.learned_pictures import LearnedPictures, warn_of_unknown_pictures
 from models.training.marked_pictures import MarkedPictures
 from models.training.near_duplicates import group_near_duplicates
 from models.training.segmentation import SegmentationRecipe, describe_member, train_segmentation
@@ -77,15 +70,15 @@ class SegmentationRun:
         training, validation = self._split(pictures)
         recipe = replace_fields(self.recipe, handed=self.recipe.handed or self.version.manifest.handed)
         member = describe_member(training, recipe, self.command)
-        start = self._find_start()
+        start = self.find_first_head()
         first = load_segmentation_network(start.version, start.member) if start else None
         network = train_segmentation(training, recipe, first, on_step)
         if validation is not None:
             head = Segmentation(trace_head(network, member, self.recipe.side_px), member, self.recipe.side_px)
-            member = member.model_copy(update={"figures": self.measure(head, validation)})
-        learned = merge_learned_pictures(training.checksums, start.learned if start else np.zeros(0, np.uint64))
-        warnings = [warn_of_unknown_pictures(start.version.name)] if start and start.may_have_learned(pictures) else []
-        return add_segmentation(self.version, self.root, self.name, network, member, replace, learned, warnings)
+            warnings = start.describe_unknown_pictures(pictures.rendered) if start else ()
+            member = member.model_copy(update={"figures": self.measure(head, validation), "warnings": warnings})
+        learned = (start.learned if start else LearnedPictures()).extend(training.checksums)
+        return add_segmentation(self.version, self.root, self.name, network, member, replace, learned)
 
     def _split(self, pictures: MarkedPictures) -> tuple[MarkedPictures, MarkedPictures | None]:
         """Returns the training pictures and the validation pictures. If no validation picture has a mask, the second value is None."""
@@ -94,8 +87,8 @@ class SegmentationRun:
         groups = group_near_duplicates(pictures.pixels, pictures.checksums)
         if len(np.unique(groups)) < 2:
             raise ModelError("All pictures are near-duplicates of each other, so none can be used for validation. Add other pictures.")
-        start = self._find_start()
-        is_learned = find_learned_groups(pictures.checksums, groups, start.learned if start else np.zeros(0, np.uint64))
+        start = self.find_first_head()
+        is_learned = (start.learned if start else LearnedPictures()).find_groups(pictures.checksums, groups)
         others = np.flatnonzero(~is_learned)
         if len(np.unique(groups[others])) < 2:
             raise ModelError(
@@ -112,29 +105,42 @@ class SegmentationRun:
             raise ModelError("No picture with a marked defect is left for the training. Mark more pictures, or give --validation-share 0.")
         return training, validation if validation.has_mask.any() else None
 
-    def _find_start(self) -> _FirstHead | None:
+    def find_first_head(self) -> FirstHead | None:
+        """Returns the segmentation head with which the training begins, or None if the training begins with random weights."""
         for version in (self.version, self.start):
             if version is not None and (member := version.manifest.segmentation) is not None:
-                return _FirstHead(version, member, load_learned_pictures(version, member.learned))
+                return FirstHead(version, member, LearnedPictures.load(version, member.learned, _comes_with_castline(version, member)))
         return None
 
 
 @dataclass(frozen=True, slots=True)
-class _FirstHead:
+class FirstHead:
     """The segmentation head with which the training begins, and the pictures that this head has learned."""
 
     version: Version
     member: SegmentationMember
-    learned: Checksums
+    learned: LearnedPictures
 
-    def may_have_learned(self, pictures: MarkedPictures) -> bool:
-        """Returns whether `pictures` can contain pictures that the head has learned, but that are missing from `learned`.
+    def describe_unknown_pictures(self, rendered: int) -> tuple[str, ...]:
+        """Returns a warning if the head may have learned some of the validation pictures, else nothing.
 
-        The head of a version that comes with Castline has learned only rendered pictures.
+        Castline has rendered `rendered` of the given pictures.
         """
-        is_bundled = self.version.folder.parent == BUNDLED_VERSIONS
-        is_complete = self.member.learned is not None and self.member.learned.is_complete
-        return not is_complete and not (is_bundled and pictures.rendered == 0)
+        if not self.learned.may_miss(rendered):
+            return ()
+        head = f"the segmentation head of version {self.version.name}"
+        return (warn_of_unknown_pictures(head, "the figures of the new segmentation head are too good"),)
+
+
+def _comes_with_castline(version: Version, member: SegmentationMember) -> bool:
+    """Returns whether the head is that of a version in BUNDLED_VERSIONS, or a copy. Such a head has learned only rendered pictures."""
+    bundled = LocalRegistry(BUNDLED_VERSIONS)
+    for name in bundled.list_names():
+        manifest = bundled.read_manifest(name)
+        head = manifest.segmentation
+        if head is not None and manifest.files[head.weights_file] == version.manifest.files[member.weights_file]:
+            return True
+    return False
 
 
 def add_segmentation(
@@ -144,13 +150,12 @@ def add_segmentation(
     network: keras.Model,
     member: SegmentationMember,
     replace: bool = False,
-    learned: Checksums | None = None,
-    warnings: Sequence[str] = (),
+    learned: LearnedPictures | None = None,
 ) -> Version:
     """Writes a copy of `version` with the segmentation head `network` as the new version `root`/`name`, and returns the new version.
 
     The weights of the head are stored as float16. An existing version is only replaced if `replace` is True. The pictures that the head has
-    `learned` are stored with it. If this list is not complete, `warnings` say so. They are added to the manifest.
+    `learned` are stored with it.
     """
     manifest = version.manifest
     old = manifest.segmentation
@@ -161,10 +166,8 @@ def add_segmentation(
             for file in kept:
                 shutil.copyfile(copies / file, folder / file)
         save_segmentation_weights(folder / member.weights_file, network, member)
-        entry = None if learned is None else save_learned_pictures(folder, LEARNED_FILE, learned, is_complete=not warnings)
-        member = member.model_copy(update={"learned": entry})
+        member = member.model_copy(update={"learned": learned.save(folder, LEARNED_FILE) if learned else None})
         fields = manifest.model_dump(by_alias=True, exclude={"files"}) | {"version": name, "segmentation": member}
-        fields["warnings"] = tuple(dict.fromkeys((*manifest.warnings, *warnings)))
         if name != manifest.version:
             fields["created"] = datetime.now(UTC)
         written = write_manifest(folder, fields)

@@ -35,14 +35,7 @@ from models.training.combination import Combination, choose_combination, expect_
 from models.training.details import LearnedDetails, learn_details
 from models.training.good_only import LearnedScorer, add_scorer
 from models.training.labelled_pictures import LabelledPictures, find_pictures, read_pictures
-from models.training.learned_pictures import (
-    Checksums,
-    find_learned_groups,
-    load_learned_pictures,
-    merge_learned_pictures,
-    save_learned_pictures,
-    warn_of_unknown_pictures,
-)
+from models.training.learned_pictures import LearnedPictures, warn_of_unknown_pictures
 from models.training.near_duplicates import find_contradicting_groups, group_near_duplicates
 from models.training.options import CUT_OFF_OPTIONS, TrainingOptions
 from models.training.split import class_share_weights, count_folds, load_split, save_split, split_by_group
@@ -174,22 +167,18 @@ class TrainingRun:
         return locate_version(self.options.start) if self.options.start else None
 
     @cached_property
-    def _learned_before(self) -> Checksums:
+    def _learned_before(self) -> LearnedPictures:
         """The pictures that the start version has learned."""
-        start = self._start
-        return np.zeros(0, np.uint64) if start is None else load_learned_pictures(start, start.manifest.learned)
+        if (start := self._start) is None:
+            return LearnedPictures()
+        return LearnedPictures.load(start, start.manifest.learned, start.manifest.has_seen_only_rendered)
 
     def _describe_start(self, pictures: LabelledPictures) -> list[str]:
-        """Returns a warning if the start version may have learned some of the validation pictures, else an empty list.
-
-        If the start version has seen only rendered pictures and none of `pictures` is rendered, it has learned none of them, so there is no
-        warning.
-        """
+        """Returns a warning if the start version may have learned some of the validation pictures, else an empty list."""
         start = self._start
-        if start is None or (start.manifest.has_seen_only_rendered and pictures.rendered == 0):
+        if start is None or not self._learned_before.may_miss(pictures.rendered):
             return []
-        learned = start.manifest.learned
-        return [] if learned is not None and learned.is_complete else [warn_of_unknown_pictures(start.name)]
+        return [warn_of_unknown_pictures(f"version {start.name}", "the figures are too good, and the threshold is not reliable")]
 
     @property
     def _depth_bits(self) -> int | None:
@@ -202,7 +191,7 @@ class TrainingRun:
         is_new = not path.exists()
         if is_new:
             pictures.expect_enough(count_folds(options.validation_share))
-            is_learned = find_learned_groups(pictures.checksums, groups, self._learned_before)
+            is_learned = self._learned_before.find_groups(pictures.checksums, groups)
             validates = split_by_group(pictures.labels, groups, options.validation_share, options.seed, is_learned)
         else:
             validates = load_split(path, pictures)
@@ -315,7 +304,7 @@ class TrainingRun:
             golden = choose_golden_pictures(defect_probability, (vote.threshold, vote.low, vote.high), options.seed)
             scores = scored[1].score(pixels[golden])[:, None] if scored else None
             index = make_training_index(pictures.pixels, groups, *pictures.names)
-            learned = merge_learned_pictures(pictures.select(~validates).checksums, self._learned_before)
+            learned = self._learned_before.extend(pictures.select(~validates).checksums)
             save_golden_set(folder / "golden.npz", GoldenSet(pixels[golden], probabilities[golden], scores))
             manifest = write_manifest(
                 folder,
@@ -344,7 +333,7 @@ class TrainingRun:
                         f"({options.near_bits} bits, rings {options.near_rings}), seed {options.seed}",
                     },
                     "training_index": index.save(folder),
-                    "learned": save_learned_pictures(folder, LEARNED_FILE, learned, not self._describe_start(pictures)),
+                    "learned": learned.save(folder, LEARNED_FILE),
                     "figures": measure_validation(combination, probabilities, labels),
                     "command": self.command,
                     "only_rendered": pictures.rendered == len(pictures) and self._has_start_seen_only_rendered(),

@@ -100,6 +100,16 @@ def test_a_casting_with_many_pictures_has_the_weight_of_one_casting() -> None:
     assert (repeated.score, repeated.highest_alarm_share) == pytest.approx((alone.score, alone.highest_alarm_share))
 
 
+def test_copies_of_the_picture_with_the_largest_score_count_once() -> None:
+    scores, castings = good_scores(40), np.arange(40)
+    largest = int(scores.argmax())
+    alone = choose_cut_off(scores, castings, AlarmShare(0.1))
+    copied = choose_cut_off(np.append(scores, np.full(30, scores[largest])), np.append(castings, np.full(30, largest)), AlarmShare(0.1))
+    assert (copied.score, copied.highest_alarm_share) == pytest.approx((alone.score, alone.highest_alarm_share))
+    with pytest.raises(ModelError, match="at least 8 different good pictures, but there are 3"):
+        choose_cut_off(np.tile(scores[:3], 10), np.tile(castings[:3], 10), AlarmShare(0.1))
+
+
 @pytest.mark.parametrize(("castings", "words"), [(1, "same casting"), (4, "4 different castings are too few .* at least 5 good castings")])
 def test_pictures_of_too_few_castings_give_no_cut_off(castings: int, words: str) -> None:
     with pytest.raises(ModelError, match=words):
@@ -149,7 +159,7 @@ def test_an_objective_that_calls_every_part_or_none_is_refused(objective: CutOff
 @pytest.mark.parametrize(
     ("scores", "words"),
     [
-        (np.array([]), "at least 8 good pictures, but there are 0"),
+        (np.array([]), "at least 8 different good pictures, but there are 0"),
         (np.array([1.0]), "there are 1"),
         (np.full(30, 2.5), "same score, 2.5"),
         (np.zeros(30), "same score, 0"),

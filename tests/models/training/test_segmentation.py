@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -20,10 +21,10 @@ from models.inference.heat_map import UNKNOWN_KIND
 from models.inference.segmentation import Segmentation, open_segmentation
 from models.networks.framework import keras, tf
 from models.networks.segmentation import segmentation_head
-from models.registry import Version, open_registry
+from models.registry import Version, locate_version, open_registry
 from models.registry.manifest import FileEntry, ScorerEntry
 from models.training.augmentation import augment, move_marks
-from models.training.learned_pictures import load_learned_pictures, shorten_checksums
+from models.training.learned_pictures import LearnedPictures, Missing, shorten_checksums
 from models.training.marked_pictures import BOX_MARK, MarkedPictures
 from models.training.segmentation import SegmentationRecipe, compute_draw_chances, make_mark_loss
 from models.training.segmentation_run import SegmentationRun, add_segmentation
@@ -47,7 +48,7 @@ def make_pictures(count: int, seed: int) -> MarkedPictures:
         if kind:
             pixels[index, row : row + 10, column : column + 10] = (250, 5)[kind - 1]
             marks[index, row : row + 10, column : column + 10] = kind
-    return MarkedPictures(pixels, marks, ("white", "black"), (Path("a.png"),) * count, tuple(map(str, range(count))))
+    return MarkedPictures(pixels, marks, ("white", "black"), (Path("a.png"),) * count, tuple(f"{seed}{index:03}" for index in range(count)))
 
 
 def open_head(version: Version) -> Segmentation:
@@ -190,7 +191,7 @@ def test_a_first_head_begins_with_the_weights_of_the_start_version(tiny: Version
 def test_pictures_that_the_first_head_has_learned_do_not_validate_the_next_head(taught: Version, tmp_path: Path) -> None:
     member = taught.manifest.segmentation
     assert member is not None
-    learned = load_learned_pictures(taught, member.learned)
+    learned = LearnedPictures.load(taught, member.learned).checksums
     assert len(learned) == sum(member.pictures.values())
     measured: list[str] = []
 
@@ -204,24 +205,46 @@ def test_pictures_that_the_first_head_has_learned_do_not_validate_the_next_head(
     assert not np.isin(shorten_checksums(measured), learned).any()
     next_member = version.manifest.segmentation
     assert next_member is not None
-    assert set(load_learned_pictures(version, next_member.learned)) >= set(learned)
+    assert set(LearnedPictures.load(version, next_member.learned).checksums) >= set(learned)
     assert version.manifest.warnings == ()
     pictures = make_pictures(36, 1)
     known = pictures.select(np.isin(shorten_checksums(pictures.checksums), learned))
-    with pytest.raises(ModelError, match=f"has learned {len(known)} of the {len(known)} pictures"):
+    with pytest.raises(ModelError, match=f"has already learned {len(known)} of the {len(known)} pictures"):
         SegmentationRun(taught, tmp_path, "none", recipe, 0.2, measure, "test").run(known)
 
 
-def test_a_first_head_of_an_older_release_leaves_a_warning(taught: Version, tmp_path: Path) -> None:
+def test_a_first_head_of_an_older_release_leaves_a_warning_with_the_figures_of_the_next_head(taught: Version, tmp_path: Path) -> None:
     member = taught.manifest.segmentation
     assert member is not None
-    unknown = taught.manifest.model_copy(update={"segmentation": member.model_copy(update={"learned": None})})
-    older = Version(taught.folder, unknown)
-    version = SegmentationRun(older, tmp_path, "next", replace(RECIPE, steps=1), 0, measure_nothing, "test").run(make_pictures(36, 1))
-    assert [warning for warning in version.manifest.warnings if "It is not known which pictures version taught has learned" in warning]
-    assert version.manifest.segmentation is not None
-    assert version.manifest.segmentation.learned is not None
-    assert not version.manifest.segmentation.learned.is_complete
+    older = Version(taught.folder, taught.manifest.model_copy(update={"segmentation": member.model_copy(update={"learned": None})}))
+    recipe, pictures = replace(RECIPE, steps=1), make_pictures(36, 2)
+    measured = SegmentationRun(older, tmp_path, "second", recipe, 0.3, measure_nothing, "test").run(pictures)
+    (warning,) = measured.manifest.all_warnings
+    assert "not known which pictures the segmentation head of version taught has learned" in warning
+    assert "the figures of the new segmentation head are too good" in warning
+    unmeasured = SegmentationRun(measured, tmp_path, "third", recipe, 0, measure_nothing, "test").run(pictures)
+    assert unmeasured.manifest.all_warnings == (), "no figure was measured, so none can be too good"
+    for version in (measured, unmeasured):
+        assert version.manifest.segmentation is not None
+        entry = version.manifest.segmentation.learned
+        assert entry is not None
+        assert (entry.is_complete, entry.misses_only_rendered) == (False, False)
+
+
+def test_a_head_that_comes_with_castline_has_learned_only_rendered_pictures(taught: Version, tmp_path: Path) -> None:
+    demo = locate_version("demo")
+    shutil.copytree(demo.folder, tmp_path / "copy")
+    fields = json.loads((tmp_path / "copy/manifest.json").read_text()) | {"version": "copy"}
+    (tmp_path / "copy/manifest.json").write_text(json.dumps(fields))
+    for version in (demo, open_registry(tmp_path).open_version("copy")):
+        first = SegmentationRun(version, tmp_path, "next", RECIPE, 0.3, measure_nothing, "test").find_first_head()
+        assert first is not None
+        assert first.learned.missing is Missing.RENDERED
+        assert first.describe_unknown_pictures(rendered=0) == ()
+        assert len(first.describe_unknown_pictures(rendered=1)) == 1
+    assert taught.manifest.segmentation is not None
+    assert taught.manifest.segmentation.learned is not None
+    assert taught.manifest.segmentation.learned.is_complete
 
 
 def test_too_few_marks_and_an_existing_version_are_refused_before_the_training(tiny: Version, taught: Version) -> None:

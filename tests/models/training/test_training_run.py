@@ -27,7 +27,7 @@ from models.pictures.part_finder import check_part
 from models.registry import Version, open_registry
 from models.synthetic import render_series, write_castings
 from models.training.labelled_pictures import LabelledPictures, find_pictures, read_pictures
-from models.training.learned_pictures import load_learned_pictures, shorten_checksums
+from models.training.learned_pictures import LearnedPictures, shorten_checksums
 from models.training.options import CUT_OFF_OPTIONS, TrainingOptions
 from models.training.trainer import EpochResult
 from models.training.training_run import TrainingRun, learn_part
@@ -271,7 +271,7 @@ def test_fine_tuning_goes_on_from_the_weights_of_a_version(castings: Path, new_c
     before, after = (open_runtime(version, "tensorflow", (4,)).predict(pixels)[:, 0] for version in (trained, tuned))
     assert np.allclose(before, after, atol=1e-4)
     assert (trained.manifest.only_rendered, tuned.manifest.only_rendered) == (True, True)
-    learned, learned_later = (load_learned_pictures(version, version.manifest.learned) for version in (trained, tuned))
+    learned, learned_later = (LearnedPictures.load(version, version.manifest.learned).checksums for version in (trained, tuned))
     checked = shorten_checksums(list_checksums(tuned, "validation"))
     assert len(learned) == len(set(list_checksums(trained, "training")))
     assert len(checked) >= 20
