@@ -22,8 +22,7 @@ log = logging.getLogger(__name__)
 MAX_REPORTS = 2048
 # The largest number of reports that are sent at once. The gateway limits the connections of an address, and all sorters of a PC share one.
 _MAX_REQUESTS = 8
-# The pause before a report is sent again. It is short, because a picture waits for the report of its part only for `match_window_s`,
-# usually a second.
+# The pause before a report is sent again. The pause is short, so that the picture of the part need not wait long for the report.
 _RETRY_S = 0.2
 # The gateway answers within 15 s, even if it first needs a picture from the camera.
 _MAX_ANSWER_S = 20.0
