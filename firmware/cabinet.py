@@ -80,8 +80,8 @@ _OUTPUT = "{pin} through 330 ohm to {n}K{k}:1; {n}K{k}:2 to XG; {n}XL to {n}K{k}
 _VALVE = "{pin} through 330 ohm to {n}K{k}:1; {n}K{k}:2 to XG; {n}K{k}:3 through 10 kohm"
 _CIRCUITS = {"in": INPUT, "out": _OUTPUT, "valve": _VALVE}
 
-# The distribution blocks in the cabinet. A block joins many wires. Each row has the block's name, its meaning, and those of its wires that
-# the table LANE_WIRES does not contain.
+# The distribution blocks in the cabinet. A block joins many wires. Each row has the block's name and meaning, and the ends of its wires.
+# The wires in the table LANE_WIRES are not repeated here.
 BLOCKS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("1XP", "+24 V of lane 1", ("1F1:2",)),
     ("2XP", "+24 V of lane 2", ("2F1:2",)),
@@ -96,10 +96,10 @@ BLOCKS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 
 
 def fill_placeholders(text: str, lane: int, pin: str, circuits: Mapping[str, str]) -> str:
-    """Returns `text` with values instead of its placeholders, for lane 1 or 2 and the Mega's pin `pin`.
+    """Replaces the placeholders in `text` by the values of lane 1 or 2 and of the Mega's pin `pin`, and returns the result.
 
-    `circuits` has the text of each kind of circuit, such as "in" for an input. For example, the placeholder {in:3} becomes the text of
-    "in" with the number 3 of its optocoupler.
+    `circuits` has a text for each kind of circuit, such as "in" for an input. For example, the placeholder {in:3} becomes the text of "in"
+    with 3 as the number of the optocoupler.
     """
     for kind, circuit in circuits.items():
         text = re.sub(rf"{{{kind}:(\d+)}}", circuit.replace("{k}", r"\g<1>"), text)
@@ -118,10 +118,7 @@ def _make_wires(wires: tuple[tuple[int, str, str, str], ...]) -> str:
 
 
 def make_lane_wires() -> str:
-    """Returns the wires of both lanes of the cabinet as a Markdown table with a row for each terminal.
-
-    No wire goes to the terminals of encoders.
-    """
+    """Returns the wires of both lanes of the cabinet as a Markdown table. Each terminal has a row, except the terminals of encoders."""
     return _make_wires(LANE_WIRES)
 
 

@@ -54,7 +54,7 @@ def _refusal(image: Path, reason: str) -> HexImageError:
 def _read_records(image: Path, data: bytes) -> bytes:
     """Returns the bytes of an image that begins at address 0 and has no gaps.
 
-    Each record has a length, an address, a type, data, and a checksum that makes the sum of all its bytes 0.
+    Each record has a length, an address, a type, data, and a checksum. The sum of all bytes of a record is 0, modulo 256.
     """
     lines = data.split()
     if not lines:

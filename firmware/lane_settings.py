@@ -10,8 +10,8 @@ from firmware.protocol import crc16, is_protocol_number
 CHOICES = ("divert", "pass", "stop")
 # No distance on the belt is allowed to be longer than this many steps, because a board can store positions in 24 bits.
 MAX_STEPS = 500_000
-# Every board can store at least 3 parts between photo-eye 2 and the belt's own gate. For each additional gate, a board can store at least
-# 16 parts on their way to this gate.
+# Every board can store at least 3 parts between photo-eye 2 and the belt's own gate, and at least 16 parts between photo-eye 2 and each
+# additional gate.
 GATE_PARTS, FURTHER_GATE_PARTS = 3, 16
 # Every board can store at least 8 diverted parts on their way from a gate to the eye in its chute.
 CHUTE_PARTS = 8
@@ -95,7 +95,7 @@ BY_KEY = {setting.key: setting for setting in TABLE}
 class LaneSettings:
     """All settings of a lane. Each value is within its bounds, and together they obey the rules of COMMIT. The object never changes.
 
-    - `step_nm`: the length of a step in nm. Without an encoder, this is the distance in a millisecond, so it is also the speed in um/s.
+    - `step_nm`: the length of a step in nm. On a belt without an encoder, a step is the travel in a millisecond at full speed.
     """
 
     def __init__(self, values: Mapping[str, SettingValue] | None = None) -> None:
@@ -109,7 +109,7 @@ class LaneSettings:
         self.values: dict[str, SettingValue] = {
             setting.key: setting.read(str(given[setting.key])) if setting.key in given else setting.default for setting in TABLE
         }
-        # The simulated board reads its settings hundreds of times in each simulated millisecond, so everything is converted only once.
+        # The values are converted here once, because the simulated board reads them hundreds of times in each simulated millisecond.
         self._numbers = {key: value for key, value in self.values.items() if isinstance(value, int)}
         self.step_nm = self._numbers["step_um"] * 1000 + self._numbers["step_nm"]
         if contradiction := self._find_contradiction():
@@ -154,13 +154,13 @@ class LaneSettings:
 
     @property
     def _chute_end_mm(self) -> int:
-        """The belt travel after which a diverted part is overdue: `chute_mm` + `chute_window_mm`, or 0 without an eye in the chute."""
+        """The belt's travel from a gate's move to the moment when the diverted part is overdue; 0 if the chute has no eye."""
         return self.number("chute_mm") + self.number("chute_window_mm") if self.number("chute_mm") else 0
 
     def is_gate_within_reach(self, step_nm: int) -> bool:
-        """Returns whether the distances behind the gate are at most MAX_STEPS steps of a belt whose steps are `step_nm` long.
+        """Returns whether the distances from photo-eye 2 are at most MAX_STEPS steps long. A step is `step_nm` long.
 
-        The distances are `gate_mm` + `dwell_mm` and, with an eye in the chute, `gate_mm` + `chute_mm` + `chute_window_mm`.
+        The distances are `gate_mm` + `dwell_mm` and, if the chute has an eye, `gate_mm` + `chute_mm` + `chute_window_mm`.
         """
         behind_mm = max(self.number("dwell_mm"), self._chute_end_mm)
         return (self.number("gate_mm") + behind_mm) * 1_000_000 // step_nm <= MAX_STEPS

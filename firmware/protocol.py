@@ -14,7 +14,7 @@ VERSION = 1
 
 # A frame is one line: `start seq name fields*CRC` and a newline.
 
-# A host whose HELLO has no field `confirms` gets frames of at most MAX_FRAME_BYTES_0_1_0 bytes.
+# Hosts of release 0.1.0 accept frames of at most MAX_FRAME_BYTES_0_1_0 bytes. Their HELLO has no field `confirms`.
 MAX_FRAME_BYTES = 84
 MAX_FRAME_BYTES_0_1_0 = 80
 MAX_COMMAND_BYTES = 60
@@ -111,7 +111,7 @@ class Deframer:
 
 # The words of the protocol: commands, events, status pages, and the bounds of every field.
 
-# Each command has three entries: its fields, the fields of its answer, and the command that must come first ("" means none).
+# Each command has three entries: its fields, the fields of its answer, and the command that the host must have sent before ("" means none).
 COMMANDS: dict[str, tuple[tuple[str, ...], tuple[str, ...], str]] = {
     "HELLO": (("version",), ("version", "run", "cause", "lanes", "parts", "events", "window", "grades"), ""),
     "CONFIGURE": (("lane", "key", "value"), ("key", "value"), "hello"),
@@ -144,7 +144,7 @@ OPTIONAL: dict[str, tuple[str, ...]] = {"GATE": ("gate", "confirmed"), "COMMIT":
 # The optional fields at the end of a command. The keys are names of commands.
 COMMAND_OPTIONAL: dict[str, tuple[str, ...]] = {"HELLO": ("confirms",)}
 
-# The fields of this host's HELLO. The last one says that the host reads the field `confirmed` of GATE.
+# The fields of this host's HELLO. The last field says that the host reads the field `confirmed` of GATE.
 HELLO_FIELDS = (VERSION, 1)
 
 _EDGES = ("edges", "edge_ms", "edge_steps", "length_ms", "length_steps")
@@ -160,7 +160,7 @@ PAGES: dict[str, tuple[str, ...]] = {
     "plant": ("ready", "busy", "valid", "reject", "heartbeat", "fault", "buzzer", "reset", "bypass", "rejects"),
 }
 
-# Older boards do not know these pages of STATUS, and answer with the error `wrong-fields`.
+# The pages of STATUS that older boards do not know. These boards answer with the error `wrong-fields`.
 EDGE_PAGES = ("edge1", "edge2")
 CHUTE_PAGE, PLANT_PAGE = "chute", "plant"
 # The pages of STATUS that every board knows, even a board with older firmware.

@@ -41,8 +41,11 @@ USES: tuple[tuple[str, str, str, str], ...] = (
     ("lamp red", "red", "out", "high: lit"),
 )
 
-# The terminal plan. Each row has the colour of the wire, the device outside the cabinet, the connection inside the cabinet, and a field of
-# LanePins. This field holds the pin of the Mega, or is "" if the terminal has no pin. The colours of sensors are those of IEC 60947-5-2.
+# The terminal plan. Each row has four items:
+#   1. the colour of the wire (for sensors, as in IEC 60947-5-2)
+#   2. the device outside the cabinet
+#   3. the connection inside the cabinet
+#   4. the field of LanePins that holds the Mega's pin, or "" if the terminal has no pin
 TERMINALS: tuple[tuple[str, str, str, str], ...] = (
     ("brown", "photo-eye 1, +", "fuse F1 (+24 V)", ""),
     ("blue", "photo-eye 1, 0 V", "0 V of the 24 V supply", ""),
@@ -93,11 +96,11 @@ TERMINALS: tuple[tuple[str, str, str, str], ...] = (
     ("any", "valve instead of the servo, -", "ULN2803 N2, pin 18; its input pin 1 comes from optocoupler K12, output circuit", "servo"),
 )
 
-# At these terminals, three wires end, so they must hold three wires. All other terminals must hold two wires.
+# The numbers of the terminals that must hold three wires. All other terminals must hold two wires.
 THREE_PLACES = frozenset({1, 2, 4, 5, 9, 21, 26, 27, 28, 29, 35, 36})
 
-# Texts that say what the gate and the belt do during a fault. A key is the effect of the fault, as in firmware/PROTOCOL.md. The three texts
-# of an effect belong to the values of the setting `safe`: divert, pass and stop.
+# For each effect of a fault (see firmware/PROTOCOL.md): what the gate and the belt do during the fault, if the setting `safe` is divert,
+# pass or stop.
 EFFECTS: dict[str, tuple[str, str, str]] = {
     "gate held": ("gate out; belt runs", "gate at rest; belt runs", "gate stays where it is; relay opens"),
     "host silent": (
@@ -135,7 +138,7 @@ LOST_WIRES: tuple[tuple[int, str, str], ...] = (
 
 
 def _draw_pin(drawing: SvgDrawing, label: str, y: float, left: bool) -> float:
-    """Draws a dot and a label for a pin at the edge of the Mega. Returns the x coordinate of the dot, to which a wire can be drawn."""
+    """Draws a dot and a label for a pin at the edge of the Mega. Returns the x coordinate of the dot, where the wire begins."""
     x, _, width, _ = BOARD
     edge = x if left else x + width
     drawing.dot(edge, y)
@@ -361,14 +364,14 @@ def make_terminal_plan() -> str:
 
 
 def make_fault_table() -> str:
-    """Returns a table as Markdown: what gate and belt do during each fault that a lost wire can cause."""
+    """Returns a Markdown table of the faults that a lost wire can cause. The table says what gate and belt do during each fault."""
     rows = ["| fault | lost wire | `safe` is `divert` | `safe` is `pass` | `safe` is `stop` |", "| ---: | --- | --- | --- | --- |"]
     rows += [f"| {code} | {wires} | {' | '.join(EFFECTS[effect])} |" for code, wires, effect in LOST_WIRES]
     return "\n".join(rows)
 
 
 def replace_tables(page: str) -> str:
-    """Returns `page`, the text of docs/wiring.md, with new tables of pins, terminals, faults, and the wires and blocks of the example."""
+    """Replaces all tables in `page`, the text of docs/wiring.md, and returns the new text."""
     tables = [(BEGIN, make_pin_table(), END), (BEGIN_TERMINALS, make_terminal_plan(), END_TERMINALS)]
     tables.append((BEGIN_FAULTS, make_fault_table(), END_FAULTS))
     tables.append((cabinet.BEGIN_VALVE, cabinet.make_valve_wires(), cabinet.END_VALVE))
@@ -379,12 +382,12 @@ def replace_tables(page: str) -> str:
 
 
 def replace_plant_strips(page: str) -> str:
-    """Returns `page`, the text of docs/plant-interface.md, with a new table of terminals."""
+    """Replaces the table of terminals in `page`, the text of docs/plant-interface.md, and returns the new text."""
     return _replace_between_comments(page, [(plant_strip.BEGIN, plant_strip.make_strips(), plant_strip.END)])
 
 
 def _replace_between_comments(page: str, tables: list[tuple[str, str, str]]) -> str:
-    """Returns `page` with new tables. Each item of `tables` has the comment before the table, the new table, and the comment after it."""
+    """Replaces tables in `page`. Each item of `tables` has the comment before a table, the new table, and the comment after it."""
     for begin, table, end in tables:
         before, _, rest = page.partition(begin)
         _, _, after = rest.partition(end)

@@ -29,9 +29,9 @@ _U32 = 2**32
 
 
 class CommandError(Exception):
-    """Raised by a command's method when the board refuses the command.
+    """Raised when the board refuses a command. `name` is the name of an error in firmware/error_codes.csv.
 
-    The board then answers ERR with the code that firmware/error_codes.csv gives for `name`.
+    The board then answers ERR with the code of this error.
     """
 
     def __init__(self, name: str) -> None:
@@ -42,7 +42,7 @@ class CommandError(Exception):
 class Board:
     """A simulated board that was just reset. Times are microseconds since the reset.
 
-    The time of a call must not be before the time of the previous call. The board's clock begins with `clock_ms` milliseconds.
+    The time of a call must not be before the time of the previous call. The board's clock begins at `clock_ms` milliseconds.
     """
 
     def __init__(self, memory: BoardMemory, cause: str = "power", clock_ms: int = 0, max_events: int = MAX_EVENTS) -> None:
@@ -62,7 +62,7 @@ class Board:
         self.board_faults: list[int] = []
         # Values of CONFIGURE that wait for COMMIT, by lane number and key.
         self._uncommitted: dict[int, dict[str, SettingValue]] = {}
-        # The token (a number) in the last command TEST of each lane. If a TEST with the same token comes again, no new test begins.
+        # The token (a number) of the last command TEST for each lane. If the host repeats a TEST with the same token, no new test begins.
         self._test_tokens: dict[int, int] = {}
         self._out = bytearray()
         self._event_seq = 0
@@ -107,12 +107,12 @@ class Board:
             self._send_event(due.name, due.event, *due.fields, *self._confirmation_fields(due))
 
     def _confirmation_fields(self, event: StoredEvent) -> tuple[object, ...]:
-        """Returns the value of `confirmed` for a GATE event: 1 if the eye in the chute has seen the part, and 0 if not.
+        """Returns the field `confirmed` of a GATE event: 1 if the eye in the chute has seen the part, and 0 if not.
 
-        In the protocol, the field `gate` must stand before `confirmed`. So if the event has no field `gate`, the result is `gate` 0 and
-        then `confirmed`. The result is empty if the lane has no eye in its chute, or if the host does not read `confirmed`.
+        The protocol puts the field `gate` before `confirmed`. If the event has no field `gate`, the result has two fields: `gate` 0, and
+        `confirmed`. The result is empty if the lane has no eye in its chute, or if the host does not read `confirmed`.
         """
-        # An older host gets no field `confirmed`, because it does not read this field and could drop the longer frame.
+        # An older host does not read the field `confirmed`, and could drop the longer frame.
         if event.confirmed is None or not self._sends_confirmed:
             return ()
         has_gate = len(event.fields) == len(EVENTS["GATE"])
@@ -126,7 +126,7 @@ class Board:
 
     @property
     def state(self) -> str:
-        """The worst state of the committed lanes. From good to bad: waiting, running, safe, stopped."""
+        """The worst state of the committed lanes. The order from good to bad is: waiting, running, safe, stopped."""
         states = [lane.state for lane in self.lanes if lane.is_committed]
         return max(states, key=("waiting", "running", "safe", "stopped").index, default="waiting")
 
@@ -145,7 +145,7 @@ class Board:
         """Returns the fields of BEAT: board_ms, state, lamp, tracked, pending."""
         return self.wire_ms(now_us), self.state, self.lamp, sum(lane.tracked for lane in self.lanes), self.events.pending
 
-    # The lanes call these methods to report events to the board. LaneReporter lists the methods.
+    # The lanes call the following methods to report events to the board. The class LaneReporter lists the methods.
 
     def report_counted(self, lane: int, part: TrackedPart) -> None:
         """Sends the event PART for a part that a lane has just counted."""
@@ -298,8 +298,8 @@ class Board:
     def _are_gates_consistent(self, lane: BoardLane, settings: LaneSettings) -> bool:
         """Returns whether the new settings of `lane` agree with the settings of the other lanes.
 
-        With `lane_of` 2, for example, the gate of `lane` stands at the belt of lane 2, so lane 2 must be committed. In addition, each gate
-        must stand at most 500,000 steps behind photo-eye 2 of its belt.
+        For example, if the setting `lane_of` is 2, the gate of `lane` stands at the belt of lane 2. Then lane 2 must be committed first. In
+        addition, each gate and the eye in its chute must be at most 500,000 steps behind photo-eye 2 of the belt.
         """
         belt_number, step_nm = settings.number("lane_of"), settings.step_nm
         if belt_number:
@@ -331,7 +331,7 @@ class Board:
         return self.wire_ms(now_us), now_us % 1000
 
     def _find_undecided_part(self, fields: Fields) -> TrackedPart:
-        """Returns the part that a command names by its run and number.
+        """Returns the part that a command names by run number and part number.
 
         Raises CommandError if the part is unknown, or if the board has already decided what to do with it.
         """

@@ -11,9 +11,10 @@ LEAST_PULSE_US = PAUSE_US = 1000
 
 
 class CameraTrigger:
-    """Sends the camera pulses of a lane. `began_us` has the start times of the sent pulses. `lost` counts the pulses that were never sent.
+    """Sends the camera pulses of a lane.
 
-    The argument `moment` says when a pulse is due. It is a time in microseconds or, with the setting `trigger_mm`, a belt position.
+    - `began_us`: the start times of the sent pulses.
+    - `lost`: the number of pulses that were never sent.
     """
 
     def __init__(self) -> None:
@@ -23,7 +24,10 @@ class CameraTrigger:
         self._end_us = self._least_end_us = 0
 
     def add(self, moment: int) -> None:
-        """Adds a pulse to the queue. If the queue is full, the pulse is counted as lost."""
+        """Adds a pulse to the queue. If the queue is full, the pulse is counted as lost.
+
+        The pulse is due at `moment`: a time in microseconds or, with the setting `trigger_mm`, a belt position.
+        """
         if len(self._moments) == MAX_PULSES:
             self.lost += 1
         else:
@@ -35,7 +39,7 @@ class CameraTrigger:
         self._moments.clear()
 
     def tick(self, position: int, now_us: int, pulse_us: int) -> None:
-        """Begins the next pulse if it is due. This can end the previous pulse early, but each pulse lasts at least LEAST_PULSE_US."""
+        """Begins the next pulse if it is due. Ends the previous pulse early if necessary, but not before LEAST_PULSE_US have passed."""
         if self._moments and position >= self._moments[0] and now_us >= min(self._end_us, self._least_end_us) + PAUSE_US:
             self._moments.popleft()
             self.began_us.append(now_us)

@@ -7,18 +7,21 @@ from __future__ import annotations
 
 # The board stores at most this many diverted parts that are on their way from a gate to the eye in its chute.
 MAX_CHUTE_PARTS = 8
-# From an order to move, a gate with an end switch must reach its other end within 2 x servo_ms + END_MARGIN_US.
+# After an order to move, a gate with an end switch has 2 x servo_ms + END_MARGIN_US to reach its other end.
 END_MARGIN_US = 100_000
-# A working gate leaves its old position within servo_ms / 2 + contact_ms + LEAVE_MARGIN_US. The margin is needed because the servo gets a
-# pulse only every 20 ms.
+# After an order to move, an intact gate leaves its end within servo_ms / 2 + contact_ms + LEAVE_MARGIN_US. The margin is the longest time
+# until the servo gets its next pulse.
 LEAVE_MARGIN_US = 20_000
-# Two problems of a gate that its end switch shows: the gate has not left its old end, or it has not arrived at the new end. The board
-# reports a problem as fault 54, whose detail is this number.
+# The end switch can show two problems: the gate has not left its old end, or the gate has not arrived at its new end. The board reports
+# both problems as fault 54. The detail of the fault is one of these numbers.
 NOT_LEFT, NOT_ARRIVED = 1, 2
 
 
 class Chute:
-    """Stores the event and the expected place of each diverted part that has not reached the eye in the chute."""
+    """Stores the diverted parts that have not reached the eye in the chute yet.
+
+    For each part, the class stores the number of its GATE event, and the belt position at which the part must block the eye.
+    """
 
     def __init__(self) -> None:
         self._expected: dict[int, int] = {}
@@ -36,9 +39,9 @@ class Chute:
         return True
 
     def take_nearest(self, place: int, window: int) -> int | None:
-        """Removes the part whose expected position is nearest to `place`, if the distance is at most `window`.
+        """Removes the part whose expected position is nearest to `place`. The two positions must differ by at most `window`.
 
-        Returns the event of the part, or None if there is no such part.
+        Returns the event number of the part, or None if no part is near enough.
         """
         near = [(abs(place - expected), event) for event, expected in self._expected.items() if abs(place - expected) <= window]
         if not near:
@@ -48,7 +51,7 @@ class Chute:
         return event
 
     def take_overdue(self, place: int, window: int) -> list[int]:
-        """Removes the overdue parts, and returns their events.
+        """Removes the overdue parts, and returns their event numbers.
 
         A part is overdue if the belt has moved more than `window` past the part's expected position.
         """
@@ -58,7 +61,7 @@ class Chute:
         return overdue
 
     def take_all(self) -> list[int]:
-        """Removes all parts and returns their events."""
+        """Removes all parts, and returns their event numbers."""
         events = list(self._expected)
         self._expected.clear()
         return events
@@ -79,10 +82,11 @@ class EndSwitch:
         self._was_out, self._must_leave, self._since_us = is_out, False, now_us
 
     def check(self, at_end: bool, is_out: bool, now_us: int, limit_us: int, leave_us: int) -> int:
-        """Returns NOT_LEFT if the gate does not leave an end in time, NOT_ARRIVED if it reaches no end in time, and otherwise 0.
+        """Returns NOT_LEFT if the gate has not left its end in time, NOT_ARRIVED if it has not arrived at an end in time, otherwise 0.
 
-        `is_out` is True after the order to move out, and False after the order to turn back. If the opposite order comes within `leave_us`,
-        the gate has had no time to move, so the result is 0. After each problem, the time limit `limit_us` begins again.
+        `is_out` is True after the order to move out, and False after the order to move back to rest. After an order, the gate has
+        `limit_us` to reach the end. If the opposite order comes within `leave_us`, the result is 0, because the gate has had no time to
+        leave its end. After a problem, the time limit begins again.
         """
         if is_out != self._was_out:
             if at_end and self._must_leave and now_us >= self._since_us + leave_us:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 # An event is sent again if it is not acknowledged within this time.
 REPEAT_US = 1_000_000
-# The board repeats at most this many events within REPEAT_US. It repeats the oldest events.
+# The board repeats only the oldest unacknowledged events. It repeats at most this many events in each period of REPEAT_US.
 MAX_REPEATED_EVENTS = 4
 # After the board has sent a stored event, it waits at least this long before it sends the next one.
 EVENT_INTERVAL_US = 10_000
@@ -17,8 +17,8 @@ EVENT_INTERVAL_US = 10_000
 class StoredEvent:
     """A stored event with its number `event` and the other `fields` of its frame.
 
-    - `confirmed`: the field of a GATE event that says whether the chute's eye has seen the part, or None without such an eye.
-    - `is_awaited`: True until the board knows `confirmed`. Until then, the event is not sent.
+    - `confirmed`: a field of GATE events: 1 if the chute's eye has seen the part, 0 if not. None if the field is absent or not known yet.
+    - `is_awaited`: True while the part is on its way to the chute's eye. During this time, the event is not sent.
     - `sent_us`: the time at which the event was last sent, or None if it was not sent since the last HELLO.
     """
 
@@ -34,7 +34,7 @@ class StoredEvent:
 class EventRing:
     """The stored events of a board, at most `size`.
 
-    In a full ring, a new event is dropped, but its number is used up. So the host notices the loss.
+    If the ring is full, a new event is dropped. Its number is not used for another event, so the host sees a gap in the numbers.
     """
 
     def __init__(self, size: int) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from firmware.lane_settings import LaneSettings
 
-# After the command SERVO, the servo gets the pulse width of the command for SERVO_HOLD_US.
+# The command SERVO sets the pulse width of the servo for this time.
 SERVO_HOLD_US = 5_000_000
 
 

@@ -6,10 +6,11 @@ from __future__ import annotations
 class Contact:
     """An on-off input, such as the emergency stop, that ignores short pulses.
 
-    The class computes a sum: the time at the new level minus the time at the old level. `is_on` changes when the sum reaches `hold_us`. For
-    example, with a `hold_us` of 10 ms, 14 ms of the new level and 4 ms of the old level are enough, because 14 - 4 is 10.
+    After a change of the level, the class adds up the time at the new level and subtracts the time at the old level. `is_on` changes when
+    the sum reaches `hold_us`. For example, with a `hold_us` of 10 ms, 14 ms at the new level and 4 ms at the old level are enough, because
+    14 - 4 is 10.
 
-    If `restarts` is True, the new level must last for `hold_us` without interruption. Each pulse of the old level starts the sum again.
+    If `restarts` is True, the new level must last for `hold_us` without interruption. Each pulse of the old level sets the sum back to 0.
     """
 
     def __init__(self, restarts: bool = False) -> None:
@@ -17,13 +18,13 @@ class Contact:
         self._restarts = restarts
         self._level = False
         self._ticked_us = 0
-        # Counts time: it grows while the input is on, up to `hold_us`, and falls while the input is off, down to 0.
+        # A time in microseconds. It rises to at most `hold_us` while the level is on, and falls to at least 0 while the level is off.
         self._sum_us = 0
 
     def assume_on(self, hold_us: int) -> None:
-        """Sets the input to on. It changes to off when its level has been off for `hold_us`.
+        """Treats the input as on until its level has been off for `hold_us`.
 
-        Because of this, a button that is already pressed when the board starts does not count. A person must release it first.
+        So if a button is already pressed when the board starts, this press does not count. A person must release the button first.
         """
         self.is_on, self._sum_us = True, hold_us
 
@@ -33,7 +34,7 @@ class Contact:
         return self._level
 
     def invert(self, hold_us: int) -> None:
-        """Changes on to off and off to on. Called when the setting `eye_light_on` has changed, although the input has not changed."""
+        """Exchanges on and off. Called when the setting `eye_light_on` has changed, because each level now has the opposite meaning."""
         self.is_on, self._level, self._sum_us = not self.is_on, not self._level, max(0, hold_us - self._sum_us)
 
     def change(self, level: bool, at_us: int, hold_us: int) -> None:
@@ -48,7 +49,7 @@ class Contact:
         passed_us = max(0, now_us - self._ticked_us)
         self._ticked_us += passed_us
         if not (self._level or self.is_on or self._sum_us) and hold_us:
-            return False  # Nearly all inputs are off nearly always, and the simulation looks at each of them every millisecond.
+            return False  # This return saves time, because the simulation checks each input every millisecond, and most inputs are off.
         self._sum_us = min(hold_us, self._sum_us + passed_us) if self._level else max(0, self._sum_us - passed_us)
         if self._sum_us != (0 if self.is_on else hold_us):
             return False
@@ -102,10 +103,10 @@ class Drive:
         self.speed = 0.0
 
     def advance(self, runs: bool, passed_us: int, ramp_us: int) -> float:
-        """Moves the time forward by `passed_us`. Returns the belt's travel, in microseconds at full speed.
+        """Moves the time forward by `passed_us`. Returns how far the belt has moved, as microseconds of travel at full speed.
 
-        For example, 1000 us at half speed and 500 us at full speed both return 500. `ramp_us` is the time from standstill to full speed, or
-        back.
+        For example, the belt moves as far in 1000 us at half speed as in 500 us at full speed, so in both cases the result is 500.
+        `ramp_us` is the time in which the belt speeds up to full speed, or slows down to a standstill.
         """
         target, before = float(runs), self.speed
         changing_us = min(passed_us, abs(target - before) * ramp_us)

@@ -21,12 +21,12 @@ from firmware.board.tracker import DecidedPart, Edge, Eye, PartDecision, Tracked
 from firmware.lane_settings import LaneSettings
 
 MAX_PART = 99_999_999
-# If one wire of an encoder is broken, the encoder gives one step forwards and one step backwards in turn. Such movements of fewer than
-# LEAST_STEPS steps do not count as movements of the belt.
+# The belt counts as moved only after at least this many steps in one direction. An encoder with a broken wire gives one step forwards, one
+# step backwards, one step forwards, and so on, although the belt moves on.
 LEAST_STEPS = 2
-# The inputs of the plant interface must keep a new level for KEY_US before it counts. The contacts of a key switch bounce for less time.
+# A new level at an input of the plant interface counts after it has lasted for KEY_US. The contacts of a key switch bounce for less time.
 KEY_US = 30_000
-# Duration of a test of the command TEST. The test of the lamp takes this time for each of its three colours.
+# Duration of a test that the command TEST begins. The lamp test shows each of the three colours for this time.
 TEST_US = 1_000_000
 # While the bypass key of a lane is on, the lamp of the lane blinks: it is lit for about half a second, and then dark for as long.
 BLINK_US = 512_000
@@ -118,7 +118,7 @@ class BoardLane:
         self.chute_counters = ChuteCounters()
         self._chute = Chute()
         self._end_switch = EndSwitch()
-        # The value of `eye_light_on` when the chute's eye was last read.
+        # The value of the setting `eye_light_on` when the chute's eye was last read.
         self._is_chute_light_on = False
         # True if a casting blocked the chute's eye at the last check.
         self.is_chute_blocked = False
@@ -131,7 +131,7 @@ class BoardLane:
         self._reset_pressed.assume_on(KEY_US)
         self._bypass_on = Contact()
         self._plant = PlantInterface()
-        # The number of parts in a row that were diverted or had no verdict.
+        # The number of consecutive parts that were diverted or had no verdict. A passed part with a verdict sets the number to 0.
         self.rejects_in_a_row = 0
         self._drive = Drive()
         self.camera = CameraTrigger()
@@ -149,15 +149,16 @@ class BoardLane:
         self._edge2: Edge | None = None
         # The part that blocks photo-eye 1, if it has been counted.
         self._part_at_eye1: TrackedPart | None = None
-        # The end of the last part at photo-eye 1 and at photo-eye 2. If an object comes less than part_min_mm behind this end, the object
-        # still belongs to the same part.
+        # The trailing edges of the last parts at photo-eye 1 and photo-eye 2. An object less than part_min_mm behind the trailing edge of a
+        # part belongs to the same part.
         # _end1 has three items: the trailing edge, the leading edge, and the part. _end2 is the trailing edge alone.
         self._end1: tuple[Edge, Edge, TrackedPart] | None = None
         self._end2: Edge | None = None
         self._steps = self._turned_steps = 0
-        # The travel of a belt without an encoder, in microseconds at full speed. For example, 4 s at half speed add 2,000,000.
+        # The travel of a belt without an encoder since the reset. The unit is the travel in a microsecond at full speed. For example, 4 s
+        # at half speed add 2,000,000.
         self._running_us = 0.0
-        # The number of times that a photo-eye was blocked during the present stop of the belt.
+        # The number of times that a photo-eye has become blocked since the belt stopped.
         self._edges_at_rest = 0
         self._ticked_us = 0
         self._stepped_us: int | None = None
@@ -170,7 +171,7 @@ class BoardLane:
             self.faults.codes.append(code)
             reporter.report_fault(number, code, True, 0, 0)
         if self._is_light_on:
-            # Until the board reports a low level, the inputs of both photo-eyes count as high. With `eye_light_on`, high means blocked.
+            # After a reset, the inputs of both photo-eyes count as high until a low level is read. With `eye_light_on`, high means blocked.
             self._invert_eyes(0)
         if self._has_stored_settings:
             self.gate.hold(self.settings.word("safe"), 0)
@@ -192,7 +193,7 @@ class BoardLane:
 
     @property
     def is_empty(self) -> bool:
-        """True if the belt is empty: no counted part is before its gate, and no diverted part is before the eye in its chute."""
+        """True if the belt is empty: no known part is on its way to a gate, and no diverted part is on its way to the eye in a chute."""
         return not self.belt.tracker.parts and not any(lane._armed or not lane._chute.is_empty for lane in self.belt.gate_lanes)
 
     @property
@@ -248,7 +249,10 @@ class BoardLane:
         return self.uses_plant and self._reset_pressed.is_on
 
     def plant_signals(self) -> dict[str, bool]:
-        """Returns the output levels of the plant interface, in the order of the STATUS page `plant`. Without `use_plant`, all are low."""
+        """Returns the output levels of the plant interface, in the order of the STATUS page `plant`.
+
+        If the setting `use_plant` is 0, all levels are low.
+        """
         has_host = self.is_committed and not self.faults.has("host silent")
         signals = {
             "ready": self.state == "running",
@@ -282,7 +286,7 @@ class BoardLane:
 
     @property
     def position_steps(self) -> int:
-        """The belt's position in steps. Before the first COMMIT, this is always the number of encoder edges."""
+        """The belt's position in steps. Before the first COMMIT, it is the number of encoder edges, even if the belt has no encoder."""
         return self.place() // 1000 if self.is_committed else self._steps
 
     @property
@@ -386,8 +390,8 @@ class BoardLane:
         if self.button.advance(now_us) and self.settings.number("use_button"):
             self._acknowledge(now_us)
         if self._belt_off.advance(now_us, hold_us) and self.settings.number("use_belt") and self.is_relay_closed(now_us):
-            # The belt was switched on or off `hold_us` ago. The lane notices this only now, because it ignores short pulses. Since then,
-            # the lane has computed the belt's travel with the old state of the belt. Now it corrects the travel of this time.
+            # The belt was switched on or off `hold_us` ago. The lane accepts this change only now, because it ignores short pulses. During
+            # these `hold_us`, the lane has computed the belt's travel as if the belt had not been switched, so the travel is corrected.
             self._running_us -= self._drive.speed * hold_us
             self._drive_belt(hold_us)
 
@@ -397,8 +401,8 @@ class BoardLane:
         return self.settings.number("use_belt") > 0 and not self.settings.number("encoder") and self._drive.speed == 0
 
     def _drive_belt(self, passed_us: int) -> None:
-        # While a belt speeds up or slows down evenly, its average speed is half of the full speed. So for the distance `run_up_mm` or
-        # `run_down_mm`, it needs twice the time that it needs at full speed.
+        # While a belt speeds up or slows down evenly, its average speed is half of the full speed. So the belt needs twice as much time for
+        # `run_up_mm` or `run_down_mm` as for the same distance at full speed.
         runs = self._runs
         ramp_us = 2 * self.settings.travel("run_up_mm" if runs else "run_down_mm")
         self._running_us += self._drive.advance(runs, passed_us, ramp_us)
@@ -460,7 +464,7 @@ class BoardLane:
         self._restart_gate_checks(now_us)
         self.is_committed = True
         if self.is_further_gate:
-            # This lane's gate now stands at another lane's belt. Only the belt's lane has faults, so the old faults of this lane end.
+            # This lane is now an additional gate, and an additional gate has no faults of its own. So the old faults of this lane end.
             for code in list(self.faults.codes):
                 self.end_fault(code, now_us)
             self.gate.hold(self._held_action, now_us)
@@ -477,11 +481,11 @@ class BoardLane:
         self._chute_had_room_us = now_us
         for lane in self._reporter.lanes:
             if lane.belt is self.belt:
-                # New settings can change the unit of the belt's positions, so the stored position is no longer valid.
+                # New settings can change the unit of the belt's positions, so the stored position is forgotten.
                 lane._chute_end = None
 
     def _forget_presses(self, settings: LaneSettings) -> None:
-        """If `settings` change the use of a button, ignores a press of this button that has already begun."""
+        """Ignores the present press of a button if the new `settings` change the use of this button."""
         if settings.number("use_plant") != self.settings.number("use_plant"):
             self._reset_pressed.assume_on(KEY_US)
         if settings.number("use_button") != self.settings.number("use_button"):
@@ -520,7 +524,7 @@ class BoardLane:
         self._reporter.keep_faults(self.number, sorted(code for code in self.faults.codes if code in faults.KEPT))
 
     def has_fault_cause(self, code: int) -> bool:
-        """Returns whether the cause of a fault is still there. As long as this is true, the board refuses CLEAR."""
+        """Returns whether the cause of a fault is still there. While the cause is there, the board refuses to end the fault with CLEAR."""
         return (
             (code == faults.EYE1_STUCK and self.eyes[0].blocked)
             or (code == faults.EYE2_STUCK and self.eyes[1].blocked)
@@ -529,7 +533,7 @@ class BoardLane:
         )
 
     def _has_gate_fault_cause(self, code: int) -> bool:
-        """Returns whether this lane's own gate is the cause of a fault of the belt."""
+        """Returns whether this lane's own gate still causes the fault `code` of the belt."""
         if code == faults.SERVO_POWER:
             return self._lacks_servo_power
         if code == faults.GATE_STUCK:
@@ -537,7 +541,10 @@ class BoardLane:
         return code == faults.CHUTE_FULL and self.settings.number("chute_full_ms") > 0 and self.is_chute_full
 
     def _acknowledge(self, now_us: int) -> None:
-        """Ends each fault of the belt that the command CLEAR could end now. Called when a person has pressed the push-button."""
+        """Ends each fault of the belt that CLEAR can end and whose cause is gone.
+
+        Called when a person has pressed the push-button or the reset button.
+        """
         belt = self.belt
         for code in sorted(belt.faults.codes):
             if faults.ENDS_BY[code] == "CLEAR" and not belt.has_fault_cause(code):
@@ -632,7 +639,7 @@ class BoardLane:
         return now_us < self._test_until_us
 
     def test(self, what: str, now_us: int) -> None:
-        """Begins a test of the command TEST: "gate", "trigger", "lamp" or "relay"."""
+        """Begins the test that the command TEST names: "gate", "trigger", "lamp" or "relay"."""
         if what == "trigger":
             self.trigger_camera()
             return
@@ -641,7 +648,7 @@ class BoardLane:
             self.gate.test(now_us)
 
     def trigger_camera(self, delay_us: int = 0) -> None:
-        """Adds a camera pulse that is due in `delay_us` microseconds. With the setting `trigger_mm`, it is due at once."""
+        """Adds a camera pulse that is due in `delay_us` microseconds. With the setting `trigger_mm`, the pulse is due at once."""
         self.camera.add(self.place() if self.settings.number("trigger_mm") else self._ticked_us + delay_us)
 
     def _tick_camera(self, now_us: int) -> None:
@@ -696,7 +703,10 @@ class BoardLane:
         self._edge2, self._end2 = None, edge if is_part else None
 
     def _check_lengths(self, place: int, now_us: int) -> None:
-        """Counts the object at photo-eye 1 as a part, and decides about the object at photo-eye 2, if its length reaches `part_min_mm`."""
+        """Counts an object at photo-eye 1 as a part when its length reaches `part_min_mm`.
+
+        When the length of an object at photo-eye 2 reaches `part_min_mm`, decides what happens to this part.
+        """
         min_length = self.settings.travel("part_min_mm")
         if self._edge1 is not None:
             if self._part_at_eye1 is None and place - self._edge1.place >= min_length:
@@ -728,7 +738,8 @@ class BoardLane:
     def _decide_parts(self, edge: Edge, now_us: int) -> None:
         for decided in self.tracker.decide_at_eye2(edge):
             if self.faults.has(GATE_HELD):
-                # An earlier part was missing, and has raised a fault that holds the gate. So the later parts are reported at once.
+                # An earlier part was missing and raised a fault that holds the gate. The gate does not move for the later parts, so they
+                # are reported at once.
                 safe = PartDecision(self._held_action or self.settings.word("safe"), "safe")
                 self._report(DecidedPart(decided.part, safe, Edge(False, self.place(), now_us)), False)
             else:
@@ -770,9 +781,10 @@ class BoardLane:
             self.raise_fault(faults.REJECTS_IN_A_ROW, self.rejects_in_a_row, now_us)
 
     def _check_eyes(self, now_us: int) -> None:
-        """Raises a fault if `lost_limit` parts in a row are missing or unmatched.
+        """Raises a fault if a photo-eye seems defective.
 
-        If parts are missing, photo-eye 2 seems defective. If parts are unmatched, photo-eye 1 did not count them and seems defective.
+        Photo-eye 2 seems defective if `lost_limit` parts in a row are missing, because it has not seen them. Photo-eye 1 seems defective if
+        `lost_limit` parts in a row are unmatched, because it has not counted them.
         """
         if self._ignore_missing_until is not None:
             if self.place() < self._ignore_missing_until:
@@ -805,7 +817,7 @@ class BoardLane:
         return self.settings.number("chute_mm") > 0
 
     def _follow_into_chute(self, event: int, moment: int, now_us: int) -> None:
-        """Lets a diverted part wait for the eye in the chute. The gate moved for the part at the belt position `moment`."""
+        """Adds a diverted part to the parts that the eye in the chute must see. The gate moved for it at the belt position `moment`."""
         if self._chute.add(event, moment + self.belt.settings.places(self.settings.number("chute_mm"))):
             return
         self._reporter.confirm_sorted(event, False)
@@ -815,8 +827,8 @@ class BoardLane:
     def _watch_chute(self, now_us: int) -> None:
         belt = self.belt
         if belt._is_light_on != self._is_chute_light_on:
-            # The setting `eye_light_on` has changed, so each level of the input now has the opposite meaning. If the stored level was not
-            # inverted too, the board would count a casting that does not exist.
+            # The setting `eye_light_on` has changed, so each level of the input now has the opposite meaning. The stored level is inverted
+            # too, because the board would otherwise count a casting that does not exist.
             self._is_chute_light_on = belt._is_light_on
             self._chute_eye.invert(self._hold_us)
             self.is_chute_blocked = not self.is_chute_blocked
@@ -838,8 +850,8 @@ class BoardLane:
         if event is not None:
             self._reporter.confirm_sorted(event, True)
         elif not belt.faults.has(GATE_HELD) and belt.place() >= (belt._ignore_missing_until or 0):
-            # A casting that no gate has diverted is unexpected. It is not counted during a fault and shortly after, because a fault can
-            # hold the gate out, and then all castings fall into the chute.
+            # No gate has diverted this casting, so it is unexpected. During a fault and shortly after its end, such castings are not
+            # counted, because a fault can hold the gate out, and then all castings fall into the chute.
             self.chute_counters.unexpected += 1
 
     def _check_gate(self, now_us: int) -> None:
@@ -849,7 +861,7 @@ class BoardLane:
             servo_us = settings.number("servo_ms") * 1000
             limit_us, leave_us = 2 * servo_us + END_MARGIN_US, servo_us // 2 + self._hold_us + LEAVE_MARGIN_US
             if self.gate.is_pulse_held:
-                # While the command SERVO holds the gate, the gate can stand between its two ends. So the time limit does not run.
+                # The command SERVO can hold the gate between its two ends. So the time limit for reaching an end does not run meanwhile.
                 self._end_switch.restart(self.gate.is_out, now_us)
             if trouble := self._end_switch.check(self.is_gate_at_end, self.gate.is_out, now_us, limit_us, leave_us):
                 belt.raise_fault(faults.GATE_STUCK, trouble, now_us)
@@ -865,9 +877,9 @@ class BoardLane:
     def _report(self, decided: DecidedPart, moved: bool, awaits_chute: bool = False) -> int:
         """Reports what this lane's gate did with a part, and returns the number of the event.
 
-        The report names the lane of the belt. Its field `moves` counts the movements of this lane's gate.
+        The report has the number of the belt's lane, but the field `moves` counts the movements of this lane's gate.
 
-        With `awaits_chute`, the report is sent when the chute's eye has seen the part, or when the part is overdue.
+        If `awaits_chute` is True, the report is sent when the chute's eye has seen the part, or when the part is overdue.
         """
         action, belt = decided.decision.action, self.belt
         belt.counters.diverted += action == "divert"
@@ -878,7 +890,7 @@ class BoardLane:
         return self._reporter.report_sorted(belt.number, part.number, decided.decision, move, at_us, travel_us)
 
     def _remove_parts(self, now_us: int) -> None:
-        """Removes all parts from the belt, and reports each part with the safe action of the lane."""
+        """Removes all parts from the belt when a fault begins. Reports each part with the action in which the fault holds the gates."""
         safe = PartDecision(self._held_action or self.settings.word("safe"), "safe")
         edge = Edge(False, self.place(), now_us)
         for lane in self.gate_lanes:

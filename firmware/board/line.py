@@ -132,8 +132,8 @@ class SimulatedLine:
 # The rest of this module runs a line in real time, at a pseudo-terminal that programs open as a serial port.
 
 TICK_S = 0.001
-# The longest step of the simulation, in microseconds of simulated time. The commands of the host are read after each step. So they do not
-# wait for long, even if the simulation is late.
+# The longest step of the simulation, in microseconds of simulated time. The commands of the host are read after each step. If the
+# simulation is late, it makes many such steps, so that no command waits for long.
 MAX_STEP_US = 10_000
 # Before the simulated line ends, it waits at most this many seconds until the host has acknowledged all events.
 MAX_DRAIN_S = 5.0
@@ -194,7 +194,10 @@ class TruthLog:
 
 
 class BoardLine(Protocol):
-    """A board with its belts. It is a SimulatedLine, or an AvrLine (firmware.simulator.avr_line), whose board runs the real firmware."""
+    """A board with its belts.
+
+    Two classes have these methods: SimulatedLine, and firmware.simulator.avr_line.AvrLine, whose board runs the real firmware.
+    """
 
     plants: dict[int, Plant]
     now_us: int
@@ -234,6 +237,6 @@ def run_in_real_time(line: BoardLine, terminal: PseudoTerminal, stopping: thread
                 terminal.write(out)
         if stopping.is_set() and not any(plant.castings for plant in line.plants.values()):
             emptied_s = emptied_s or now_s
-            # Wait for the last acknowledgements, but not for ever, because the host has perhaps ended.
+            # Wait for the last acknowledgements, but at most MAX_DRAIN_S, because the host may have ended already.
             if line.pending == 0 or now_s - emptied_s > MAX_DRAIN_S:
                 return

@@ -31,7 +31,7 @@ class BoardMemory:
         return self.run
 
     def raise_run(self, run: int) -> None:
-        """Stores a higher run number. The next reset adds 1 to this number."""
+        """Stores a run number that is higher than the present one. The next reset adds 1 to this number."""
         self.run = run
         self._save()
 
@@ -64,7 +64,7 @@ class FileBoardMemory(BoardMemory):
             content = json.loads(path.read_text())
             self.run = int(content["run"])
             self.settings = {int(lane): LaneSettings(values) for lane, values in content["settings"].items()}
-            # If release 0.1.0 wrote the file of the memory, the file has no key `faults`.
+            # A file that release 0.1.0 has written has no key `faults`.
             self.faults = {int(lane): [int(code) for code in codes] for lane, codes in content.get("faults", {}).items()}
         except FileNotFoundError:
             pass

@@ -32,10 +32,10 @@ class Belt:
     """Dimensions and speed of a belt, and the blades of its gates.
 
     - `blade_mm`: distance from photo-eye 2 to the blade of the belt's own gate.
-    - `servo_s`: the time of a full swing.
-    - `further`: the blades of additional gates on this belt. The servo of an additional gate belongs to another lane.
-    - `encoder_um`: travel per encoder edge; 0 without an encoder.
+    - `servo_s`: the time that the servo needs to swing the blade from rest to fully out.
+    - `encoder_um`: the travel of the belt from one encoder edge to the next, in micrometres; 0 without an encoder.
     - `eye_light_on`: True if the output of each eye is on while the eye sees light. Then the board's input is low while the eye is free.
+    - `further`: the blades of additional gates on this belt. The servo of an additional gate belongs to another lane.
     - `chute_s`: the time that a diverted casting needs from the belt to the eye in the reject chute.
     """
 
@@ -61,7 +61,7 @@ class Belt:
 class CastingFeed:
     """Says how castings are put on the belt: how often, at which distances, and how many. If `parts` is None, there is no limit.
 
-    `jitter` is the largest random change of the distance between castings, as a share of the mean distance.
+    The distance between castings is random. `jitter` is its largest deviation from the mean distance: 0.2 means 20 % of the mean.
     """
 
     rate_per_s: float = 2.0
@@ -135,7 +135,7 @@ class Plant:
     - `exits`: the castings that have left the belt, oldest first.
     - `angles`: the angle of each blade, from 0 (at rest) to 1 (out).
     - `jammed_gates`: the gates that cannot move. 0 is the belt's own gate. An additional gate has its lane's number, 1 to 4.
-    - `to_lose`: the number of castings that will still fall beside the chute. The chute's eye does not see these castings.
+    - `to_lose`: how many of the next diverted castings fall beside the chute. The chute's eye does not see these castings.
     """
 
     belt: Belt = field(default_factory=Belt)
@@ -208,8 +208,8 @@ class Plant:
             return self._level_changes(removed)
         travel_mm = self.belt.speed_mm_s * (to_us - from_us) / 1e6
         self._feed(travel_mm)
-        # A casting can arrive at a photo-eye at the moment when the casting before it leaves. The arrival (value 1) then comes first in the
-        # list, so that the photo-eye stays blocked.
+        # If a casting arrives at a photo-eye at the moment when the previous casting leaves, the arrival (value 1) comes first in the list.
+        # So the photo-eye stays blocked.
         edges = sorted([*removed, *self._edges(from_us, travel_mm)], key=lambda change: (change.at_us, -change.value))
         changes = self._level_changes(edges)
         if self.belt.encoder_um:
@@ -256,7 +256,7 @@ class Plant:
     def _level_changes(self, edges: list[InputChange]) -> list[InputChange]:
         """Returns the edges at which a photo-eye becomes blocked (value 1) or free (value 0).
 
-        While one casting blocks a photo-eye, the edges of other castings do not change the level of this photo-eye.
+        The edges of a casting are left out while another casting blocks the photo-eye, because the level does not change then.
         """
         changes = []
         for edge in edges:

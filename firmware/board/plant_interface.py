@@ -6,7 +6,7 @@ from collections import deque
 
 # At most this many results can wait. The signals show the plant's controller one result after the other.
 WAITING_RESULTS = 8
-# The signal `reject` gets its level this long before `result valid` begins, and keeps it for this long after `result valid` ends.
+# The signal `reject` gets its level this long before `result valid` begins, and keeps the level equally long after `result valid` ends.
 RESULT_MARGIN_US = 5000
 # The heartbeat and the buzzer change their level at this interval, so a whole period takes a second.
 HALF_PERIOD_US = 500_000

@@ -1,4 +1,4 @@
-"""Follows the parts of one lane from photo-eye 1 to photo-eye 2, and decides what the gate does with each. See firmware/PROTOCOL.md.
+"""Follows the parts of one lane from photo-eye 1 to photo-eye 2, and decides what the gate does with each part. See firmware/PROTOCOL.md.
 
     counted --VERDICT--> counted, with a verdict --leading edge at photo-eye 2--> decided --part at the gate--> reported
     counted --window_mm past photo-eye 2 without an edge, or a later part passed photo-eye 2--> missing
@@ -29,9 +29,9 @@ class Edge:
 
 @dataclass
 class EdgeLog:
-    """The edges at a photo-eye since the reset, for the status pages `edge1` and `edge2`.
+    """Counts the leading edges at a photo-eye since the reset, for the status pages `edge1` and `edge2`.
 
-    Holds the last leading edge, and the length of the object from this edge on. The length is 0 while the object blocks the eye.
+    Also stores the last leading edge and the length of the object that began there. The length is 0 while the object blocks the eye.
     """
 
     count: int = 0
@@ -99,7 +99,7 @@ class Eye:
 class PartDecision:
     """The decision of the board about a part: its action and the reason.
 
-    If the part is diverted, `gate` says by which gate. 0 is the belt's own gate. 2 is an additional gate on this belt, moved by lane 2.
+    If the part is diverted, `gate` names the gate. 0 is the belt's own gate. For example, 2 is an additional gate that lane 2 moves.
     """
 
     action: str
@@ -135,7 +135,7 @@ class TrackedPart:
 class DecidedPart:
     """A part with its decision. `edge` is its leading edge at photo-eye 2.
 
-    If the part did not reach photo-eye 2, `edge` has the place and time at which the part was reported.
+    If the part did not reach photo-eye 2, `edge` contains the place and the time at which the board reported the part.
     """
 
     part: TrackedPart
@@ -209,7 +209,7 @@ class Tracker:
         return parts
 
     def forget_last_part(self) -> None:
-        """Forgets the last part at photo-eye 2. The next part gets its own decision, even if it follows within `spacing_mm`."""
+        """Forgets the last part at photo-eye 2. So the next part gets its own decision, even if it is close behind the forgotten part."""
         self._last_at_eye2 = None
 
     def _own_decision(self, part: TrackedPart) -> PartDecision:
@@ -241,7 +241,7 @@ class Tracker:
             part.decision = decision if is_united or decision.is_same_movement(fallback) else fallback
 
     def _pass_eye2(self, part: TrackedPart, decision: PartDecision, edge: Edge) -> DecidedPart:
-        """Returns the decision for a part at photo-eye 2. A part close behind another part gets the decision of the part in front."""
+        """Returns the decision for a part at photo-eye 2. A part less than `spacing_mm` behind another one gets the same decision."""
         if self._last_at_eye2 is not None:
             last_place, last = self._last_at_eye2
             if edge.place - last_place < self.settings.travel("spacing_mm") and not decision.is_same_movement(last):

@@ -25,15 +25,15 @@ from firmware import toolchain
 from firmware.pins import LANES, PLANT
 
 CYCLES_PER_US = 16
-# The firmware writes to this port once in each round of its main loop. So the simulator can measure the duration of a round.
+# The firmware writes to this port once in each round of its main loop. The time between two writes is the duration of a round.
 LOOP_PORT = "F"
 
 
 @dataclass(frozen=True)
 class ServoPulse:
-    """A pulse to a servo. `compare` is the timer output, such as 4A.
+    """A pulse to a servo. `compare` names the timer output that made the pulse, such as 4A.
 
-    `period_us` is the time since the previous pulse began, or 0 if not known.
+    `period_us` is the time from the start of the previous pulse to the start of this pulse, or 0 if the time is not known.
     """
 
     at_us: float
@@ -61,7 +61,7 @@ class SentBytes:
 
 @dataclass(frozen=True)
 class LoopDurations:
-    """The durations of the rounds of the firmware's main loop, including sleep. A changed input is read after at most `longest_us`."""
+    """How long the rounds of the firmware's main loop took, including sleep. A changed input is read after at most `longest_us`."""
 
     count: int
     mean_us: float
@@ -91,8 +91,8 @@ class SimulatedBoard:
         self._sent: list[SentBytes] = []
         self._loops = LoopDurations(0, 0, 0)
         # The simulator gets its own process group, because Ctrl-C would otherwise end the simulator before this program.
-        # The simulator stays in the session of this program. Linux shares the processor between sessions, so a simulator in a session of
-        # its own could get more or less processor time than this program.
+        # The simulator gets no session of its own. Linux divides the processor time among sessions, so a simulator in another session
+        # could get less processor time than this program.
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, process_group=0)
         self._commands: list[str] = []
         self._read_until("ready")
@@ -147,9 +147,9 @@ class SimulatedBoard:
         self._queue(f"servo {'all' if every_pulse else 'changes'}")
 
     def watch_pin(self, pin: str) -> None:
-        """Also records the level changes of the output `pin` from now on.
+        """Adds the level changes of the output `pin` to `changes` from now on.
 
-        This is useful for a pin without pulses, for example for a pin that switches a solenoid valve.
+        This is useful for a pin whose level stays the same for long, for example a pin that switches a solenoid valve.
         """
         self._queue(f"watch {pin}")
 
@@ -160,7 +160,7 @@ class SimulatedBoard:
     def set_round_us(self, round_us: int) -> None:
         """Sets how much simulated time a round of the main loop takes, at most 30 ms. This works only with `start_core`.
 
-        With long rounds, the simulation of some hours ends sooner.
+        Long rounds make the simulation faster, for example when a test simulates some hours.
         """
         self._queue(f"round {round_us * CYCLES_PER_US}")
 
@@ -251,7 +251,7 @@ def _runner_command(elf: Path, eeprom: Path | None, has_boot_loader: bool) -> li
 
 
 def start_mega(elf: Path, eeprom: Path | None = None, has_boot_loader: bool = False) -> SimulatedBoard:
-    """Starts a simulated Mega for tests. Its time passes only in `run_until`, as fast as possible. A test gets the same result each time.
+    """Starts a simulated Mega for tests. Its time passes only in `run_until`, so a test gets the same result each time.
 
     If `has_boot_loader` is True, the Mega has its stock boot loader, and DTR resets the board.
     """
@@ -259,7 +259,7 @@ def start_mega(elf: Path, eeprom: Path | None = None, has_boot_loader: bool = Fa
 
 
 def start_core(clock_start_us: int = 0) -> SimulatedBoard:
-    """Starts the portable core of the firmware on this PC. If a sanitizer finds an error in it, the process ends."""
+    """Starts the portable core of the firmware on this PC. If a sanitizer finds an error in the core, the process ends."""
     return SimulatedBoard([str(toolchain.build_pc_board()), str(clock_start_us)])
 
 
@@ -287,7 +287,7 @@ class RealTimeBoard(SimulatedBoard):
         if self._commands:
             self._flush()
         assert self._process.stdout is not None
-        # readline() would wait if only the first half of a text line has arrived. So the bytes are read and split into lines here.
+        # The bytes are read and split into lines here, because readline() would wait for the rest of a line that has arrived in part.
         with suppress(BlockingIOError):
             while piece := os.read(self._process.stdout.fileno(), 65536):
                 *lines, self._partial_line = (self._partial_line + piece.decode()).split("\n")

@@ -1,7 +1,7 @@
 """Simulated belts that are connected to the pins of a simulated Mega, which runs the real firmware.
 
-The class AvrLine has the same methods as firmware.board.line.SimulatedLine. So `run_in_real_time` can connect objects of the two classes
-to a pseudo-terminal.
+The class AvrLine has the same methods as firmware.board.line.SimulatedLine. So `run_in_real_time` can run a line of either class at a
+pseudo-terminal.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from firmware.pins import LANES
 from firmware.protocol import Deframer, Frame
 from firmware.simulator.avr import SimulatedBoard
 
-# The length of a simulation step, 1/40 of a servo's swing. If the board changes an output, the belts react within one step.
+# The length of a simulation step, in microseconds. If the board changes an output, the belts react in the next step. A servo swings for 40
+# steps.
 STEP_US = 2000
 
 
@@ -114,8 +115,7 @@ class AvrLine:
         self._deframer = Deframer("<!")
         self._out = bytearray()
         self._pulses_read = self._changes_read = 0
-        # The gates, by the timer outputs of their servos. A value is two lanes: the lane of the belt at which the gate stands, and the lane
-        # to which its servo is wired.
+        # For each timer output that moves a gate: the lane of the belt at which the gate stands, and the lane to which its servo is wired.
         self._gates = {LANES[lane - 1].compare: (lane, lane) for lane in self.plants}
         for lane, plant in self.plants.items():
             self._gates |= {LANES[blade.lane - 1].compare: (lane, blade.lane) for blade in plant.belt.further}
@@ -162,7 +162,7 @@ class AvrLine:
     def is_supervised(self) -> bool:
         """True if a host has configured the lanes of all belts since the reset.
 
-        A lane counts as configured if its green lamp has been lit since the reset.
+        The simulation takes a lane as configured if the lane's green lamp has been lit since the reset.
         """
         return all(belt.was_green for belt in self.belts.values())
 

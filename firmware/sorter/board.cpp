@@ -52,8 +52,8 @@ void Board::move_gates() {
 
 void Board::tick() {
   const uint32_t silence_ms = shared_.clock.now().ms - received_ms_;
-  // Each call updates only one of the committed lanes. If a call updated all lanes, each round of the main loop would take longer, and the
-  // gates would move less exactly: the error of the time would double.
+  // Each call updates only one of the committed lanes, so that the rounds of the main loop are short. If each call updated all lanes, the
+  // times of the gates' moves would have twice the error.
   for (uint8_t index = 0; index < kLanes; ++index) {
     last_updated_ = static_cast<uint8_t>((last_updated_ + 1) & (kLanes - 1));
     Lane& lane = lanes_[last_updated_];
@@ -173,7 +173,7 @@ uint8_t Board::write_stored(char* buffer, const Event& event) {
     const uint8_t gate = event.outcome > kFurther ? static_cast<uint8_t>(event.outcome - kFurther) : 0;
     frame.number(event.lane + 1U).number(run_).number(event.part).word(kActionWords, gate > 0 ? uint8_t{kDivert} : event.outcome);
     frame.word(kReasonWords, event.reason).number(event.moved).number(event.moves).number(event.at_ms).number(event.travel_ms);
-    // The field `confirmed` is left out for an older host, because it could drop the longer frame.
+    // An older host does not read the field `confirmed`, and could drop the longer frame. So the field is left out for this host.
     const bool is_confirmation_sent = sends_confirmed_ && event.confirmation != kNotEquipped;
     if (gate > 0 || is_confirmation_sent) frame.number(gate);
     if (is_confirmation_sent) frame.number(event.confirmation == kSeenInChute);

@@ -38,9 +38,10 @@ class Board {
 
   // Returns a lane by its index, which begins with 0.
   Lane& lane(uint8_t index) { return lanes_[index]; }
-  // Returns a bit mask of the lanes that have received COMMIT since the last call. The caller stores their settings in the EEPROM.
+  // Returns the lanes that have received COMMIT since the last call, as a bit mask. The caller stores their settings in the EEPROM.
   uint8_t take_committed();
-  // Returns the new run number if the host has sent one with RAISE since the last call, otherwise 0. The caller stores it in the EEPROM.
+  // Returns the run number that the host has sent with RAISE since the last call, or 0 if there is none. The caller stores the run number
+  // in the EEPROM.
   uint16_t take_raised_run();
   const Clock& clock() const { return shared_.clock; }
   bool is_greeted() const { return is_greeted_; }
@@ -50,7 +51,7 @@ class Board {
   Lamp lamp() const;
 
  private:
-  // Codes of firmware/error_codes.csv.
+  // The codes of errors, as in firmware/error_codes.csv.
   enum Error : uint8_t {
     kNoError = 0,
     kUnknownCommand = 1,

@@ -9,8 +9,8 @@ namespace castline {
 //
 //   idle --next pulse is due--> pulse --pulse length over, or next pulse is due--> pause --1 ms over--> idle
 //
-// The value `moment` of a pulse says when the pulse is due. It is a time in units of 64 us or, with the setting trigger_mm, a position of
-// the belt. The type Place can store both as 24 bits.
+// A pulse is due at its `moment`. With the setting trigger_mm, the moment is a position of the belt. Otherwise, it is a time in units of
+// 64 us. The type Place can store both.
 class Camera {
  public:
   bool is_triggering() const { return phase_ == kPulse; }
@@ -36,7 +36,7 @@ class Camera {
     const bool is_due = count_ > 0 && past(position, moments_[first_].place) >= 0;
     const int32_t passed = past(time, since_);
     if (phase_ == kPulse && (passed >= static_cast<int32_t>(length) || (is_due && passed >= kLeastPulse))) {
-      // A pulse ends early if the next one is due. Otherwise the camera would see one long pulse, and would not take a
+      // A pulse ends early if the next pulse is due. Otherwise the two pulses would become one long pulse, and the camera would take no
       // picture of the next casting.
       begin(kPause, time);
     } else if (phase_ == kPause && passed >= kPause64) {
@@ -48,7 +48,7 @@ class Camera {
     begin(kPulse, time);
   }
 
-  // Returns the number of lost pulses since the last call.
+  // Returns the number of pulses that were lost since the last call.
   uint16_t take_lost() {
     const uint16_t lost = lost_;
     lost_ = 0;

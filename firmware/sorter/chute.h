@@ -22,7 +22,8 @@ class Chute {
     return true;
   }
 
-  // Removes the part whose expected position is nearest to `place`. Returns false if no part is within the distance `window`.
+  // Removes the part whose expected position is nearest to `place`. The two positions must differ by at most `window`.
+  // Returns false if no part is near enough.
   bool take_nearest(Place place, Place window, uint16_t& event) {
     int32_t least = static_cast<int32_t>(window);
     uint8_t nearest = count_;

@@ -13,7 +13,7 @@ struct Stamp {
   uint16_t us;
 };
 
-// Counts the milliseconds since the reset. The remaining microseconds are kept for the next call of advance().
+// Counts the milliseconds since the reset, and the microseconds (0..999) since the last full millisecond.
 class Clock {
  public:
   void start(uint32_t now_us) {
@@ -25,7 +25,7 @@ class Clock {
   void advance(uint32_t now_us) {
     uint32_t passed = now_us - us_ + stamp_.us;
     us_ = now_us;
-    // The loop adds one millisecond at a time. Usually, less than 2 ms have passed, so the loop is faster than a division.
+    // Usually, less than 2 ms have passed. So a loop that adds one millisecond at a time is faster than a division.
     for (; passed >= 1000; passed -= 1000) ++stamp_.ms;
     stamp_.us = static_cast<uint16_t>(passed);
   }

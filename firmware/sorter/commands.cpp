@@ -1,5 +1,4 @@
-// The board's answers to commands, in the order of firmware/PROTOCOL.md, "Commands". check_command() makes the checks that all commands
-// have in common.
+// The board's answers to commands, in the order of firmware/PROTOCOL.md, "Commands". All commands first pass check_command().
 #include "board.h"
 
 namespace castline {
@@ -16,7 +15,7 @@ enum CommandName : int8_t { kHello, kConfigure, kCommit, kShow, kPing, kSync, kV
 //   +  HELLO
 //   *  HELLO and COMMIT
 const char kShapes[] PROGMEM = "v- lkt+ l+ lk+ m- - lrpdg* lrp* lrp+ e+ lP- leT+ lc+ r+ lu+";
-// In kShapes, each of these letters stands for a field that is a number. kNumberBounds has the bounds of these fields, in the same order.
+// The letters of kShapes that stand for numbers. kNumberBounds has the bounds of these numbers, in the same order.
 const char kNumberLetters[] PROGMEM = "v l r p g e m c u";
 // Shortest servo pulse of the command SERVO, in microseconds. SERVO also accepts 0.
 const uint16_t kLeastServoUs = 544;
@@ -38,8 +37,8 @@ const char kErrorWords[] PROGMEM =
 const char kPartErrorWords[] PROGMEM = "late unknown-run unknown-part conflict";
 const uint8_t kFirstPartError = 20;
 
-// Reads the field for which `letter` stands in kShapes into `value`. The value of a word is its index. Returns false if the field is
-// malformed.
+// Reads a field from `text` into `value`. `letter` stands for the field in kShapes. If the field is a word, `value` gets the word's index.
+// Returns false if the field is malformed or out of its bounds.
 bool read_field(char letter, const char* text, uint32_t& value) {
   value = 0;
   // The key (k) and the value (t) of a setting are not checked here. configure() and show() check them.
@@ -139,15 +138,15 @@ Board::Error Board::hello(FrameWriter& answer) {
   return kNoError;
 }
 
-// From now on, frames have the new run number, also for parts and events that were stored before.
+// Sets the run number for all later frames, even for frames about parts and events that are stored already.
 Board::Error Board::raise_run(uint32_t run, FrameWriter& answer) {
   if (run > run_) run_ = raised_run_ = static_cast<uint16_t>(run);
   answer.number(run_);
   return kNoError;
 }
 
-// Stores a new setting of a lane until COMMIT. To save RAM, the board stores new settings of only one lane.
-// A new setting of another lane deletes the stored ones.
+// Stores a new setting of a lane until COMMIT. To save RAM, the board can store new settings of only one lane at a time.
+// So a new setting of another lane deletes the stored settings.
 Board::Error Board::configure(const uint32_t* values, FrameWriter& answer) {
   const int8_t key = find_word(kKeyWords, deframer_.field(kKeyAt));
   if (key < 0) return kUnknownSetting;

@@ -43,34 +43,33 @@ const uint16_t kAnnounceEveryMs = 300;
 const uint16_t kRepeatEveryMs = 1000;
 // After the board has sent a stored event, it waits at least this long before it sends the next one. See PROTOCOL.md, "Flow".
 const uint16_t kEventIntervalMs = 10;
-// The board repeats at most this many events within kRepeatEveryMs. It repeats the oldest events.
+// The board repeats only the oldest unacknowledged events. It repeats at most this many events in each period of kRepeatEveryMs.
 const uint8_t kMaxRepeatedEvents = 4;
-// The host counts as talking for kHostTalksMs after each frame. If the board is reset while the host is talking, the board raises fault 46.
-// Opening the serial port can reset the board, too. But the host talks only after it has opened the port, so this reset raises no fault.
+// If the board is reset less than kHostTalksMs after a frame of the host, it raises fault 46, because such a reset is not normal.
+// A host that opens the serial port can reset the board, too. This reset raises no fault, because the host has sent no frame just before.
 const uint16_t kHostTalksMs = 1000;
 // A push-button must be pressed for at least this long, and released before kMaxPressMs. A longer press does nothing.
 const uint16_t kMinPressMs = 50;
 const uint16_t kMaxPressMs = 3000;
-// From an order to move, a gate with an end switch must reach the other end within 2 x servo_ms + this time.
+// After an order to move, a gate with an end switch has 2 x servo_ms + kEndMarginMs to reach its other end.
 const uint16_t kEndMarginMs = 100;
-// From an order to move, a working gate leaves its end within servo_ms / 2 + contact_ms + kLeaveMarginMs. The margin is needed because the
-// servo gets a pulse only every 20 ms.
+// After an order to move, an intact gate leaves its end within servo_ms / 2 + contact_ms + kLeaveMarginMs. The margin is the longest time
+// until the servo gets its next pulse.
 const uint16_t kLeaveMarginMs = 20;
-// Duration of a test (command TEST). The test of the lamp takes this time for each of its three colours.
+// Duration of a test that the command TEST begins. The lamp test shows each of the three colours for this time.
 const uint16_t kTestMs = 1000;
-// After the command SERVO, the servo gets the pulse width of the command for kServoHoldMs.
-// The host repeats the command while a person watches the gate.
+// The command SERVO sets the pulse width of the servo for this time. The host repeats the command while a person watches the gate.
 const uint16_t kServoHoldMs = 5000;
 // Width of the servo pulse if no settings are stored: the middle of the servo's travel.
 const uint16_t kNeutralUs = 1500;
 // Time from one servo pulse to the next: 50 pulses a second, which every hobby servo accepts.
 const uint16_t kServoFrameUs = 20000;
-// In the last kServoQuietUs before a gate moves out, no pulse begins, because a pulse would delay the movement (see servo.h).
+// No servo pulse begins in the last kServoQuietUs before the gate moves out, because the pulse would delay the movement (see servo.h).
 const uint16_t kServoQuietUs = 4500;
 // The photo-eyes are read at this interval. The interval is short, because a photo-eye that is read late makes the gate move late.
 const uint16_t kEyeSampleUs = 200;
-// The main loop reads the inputs of a gate in every fourth round. If more than this time has passed since the last reading, the firmware
-// calculates as if only this time had passed.
+// The main loop reads the inputs of a gate in every fourth round. A level that was the same at two readings has lasted for the time between
+// them, but at most this time is counted.
 const uint16_t kGateSampleUs = 4000;
 // Largest age of a part that the board can report. 16 bits hold at most 65,535 ms.
 const uint16_t kMaxAgeMs = 65000;
@@ -82,8 +81,8 @@ const uint16_t kMaxAgeMs = 65000;
 
 // ---- pins of the Arduino Mega 2560 -------------------------------------------------------------------------------
 // A pin is named by port and bit (PA0) and by the number on the board (D22). All inputs have pull-ups, so a broken wire reads high:
-//   photo-eye       With the setting `eye_light_on` 1: high while a part blocks the eye. A broken wire causes fault 41 or 42.
-//                   With 0: low while a part blocks the eye. A broken wire causes fault 41 or 42 only after `lost_limit` parts.
+//   photo-eye       If `eye_light_on` is 1: high while a part blocks the eye. A broken wire causes fault 41 or 42.
+//                   If `eye_light_on` is 0: low while a part blocks the eye. A broken wire causes fault 41 or 42 after `lost_limit` parts.
 //   emergency stop  Low while its contact is closed. A broken wire causes fault 45 at once.
 //   servo supply    High while the supply is on. A wire that breaks before the voltage divider reads low and causes fault 44 at once.
 //   belt signal     Low while the belt runs. If the wire is broken, castings cause fault 43, because the belt seems to stand.
@@ -108,7 +107,8 @@ const bool kBypassOnLevel = false;
 //   gate 3  OC3A = D5
 //   gate 4  OC4B = D7 (on the same timer as gate 1)
 //
-// An additional gate (a lane whose setting `lane_of` is not 0) uses only these pins: servo pulse, servo supply, end switch, chute and push-button.
+// An additional gate (a lane whose setting `lane_of` is not 0) uses only these pins: servo pulse, servo supply, end switch, chute and
+// push-button.
 
 // Timer 5 is the clock. It also reads photo-eye 2 of lane 1, at its input-capture pin PL1 = D48.
 // Port A has all other photo-eyes, which are read every kEyeSampleUs:

@@ -4,11 +4,12 @@
 
 namespace castline {
 
-// The class computes a sum: the time at the new level minus the time at the old level. The state changes when the sum reaches `hold_us`.
-// For example, with a `hold_us` of 10 ms, 14 ms of the new level and 4 ms of the old level are enough, because 14 - 4 is 10.
+// After a change of the level, the class adds up the time at the new level and subtracts the time at the old level. is_on() changes when
+// the sum reaches `hold_us`. For example, with a `hold_us` of 10 ms, 14 ms at the new level and 4 ms at the old level are enough, because
+// 14 - 4 is 10.
 //
-// The inputs of a gate have a stricter rule, because they are read only every few milliseconds (`most_us` of sample() is above 1 ms).
-// Their new level must last for `hold_us` without interruption.
+// The inputs of a gate have a stricter rule, because they are read only every few milliseconds: their new level must last for `hold_us`
+// without interruption. sample() uses this rule if `most_us` is above 1 ms.
 class Contact {
  public:
   Contact() : is_on_(false), was_on_(false) {}
@@ -17,15 +18,15 @@ class Contact {
   // The level that the input had at the last call of sample().
   bool level() const { return was_on_; }
 
-  // Changes on to off and off to on. Called when the setting `eye_light_on` has changed, although the input has not changed.
+  // Exchanges on and off. Called when the setting `eye_light_on` has changed, because each level now has the opposite meaning.
   void invert(uint16_t hold_us) {
     is_on_ = !is_on_;
     was_on_ = !was_on_;
     sum_us_ = hold_us > sum_us_ ? static_cast<uint16_t>(hold_us - sum_us_) : 0;
   }
 
-  // Sets the input to on. It changes to off when its level has been off for `hold_us`.
-  // Because of this, a button that is already pressed when the board starts does not count. A person must release it first.
+  // Treats the input as on until its level has been off for `hold_us`.
+  // So if a button is already pressed when the board starts, this press does not count. A person must release the button first.
   void assume_on(uint16_t hold_us) {
     is_on_ = was_on_ = true;
     sum_us_ = hold_us;
@@ -37,14 +38,14 @@ class Contact {
   __attribute__((always_inline)) bool sample(bool level, uint16_t passed_us, uint16_t hold_us, uint16_t most_us = kMostUs) {
     const bool has_lasted = level == was_on_;
     was_on_ = level;
-    // The inputs of a gate have a stricter rule: the new level must last without interruption. So if the old level comes back before the
-    // change counts, sum_us_ starts again.
+    // The inputs of a gate have a stricter rule: the new level must last without interruption. So if the old level comes back too early,
+    // sum_us_ is set back to its start.
     if (most_us > kMostUs && level == is_on_) sum_us_ = level ? hold_us : 0;
-    // If the level differs from the level at the last call, the input has changed at an unknown moment since that call. So the passed time
-    // is not counted. Otherwise a short pulse would count as a longer pulse.
+    // If the level differs from the level at the last call, the moment of the change is not known. So the passed time is not counted,
+    // because otherwise a short pulse could count as a longer pulse.
     if (!has_lasted || (level ? is_on_ && sum_us_ == hold_us : sum_us_ == 0)) return false;
-    // One call adds at most `most_us` to the sum. Example: a round of the main loop takes 20 ms, and the input has a short pulse at the
-    // start of the round and another one at its end. Without the limit, the two pulses would count as one pulse of 20 ms.
+    // One call changes sum_us_ by at most `most_us`. Without this limit, two short pulses could count as one long pulse: if a round of the
+    // main loop takes 20 ms, with a pulse at its start and another pulse at its end, they would count as one pulse of 20 ms.
     if (passed_us > most_us) passed_us = most_us;
     if (level) {
       sum_us_ = hold_us - sum_us_ > passed_us && hold_us > sum_us_ ? static_cast<uint16_t>(sum_us_ + passed_us) : hold_us;
@@ -58,7 +59,7 @@ class Contact {
 
  private:
   static const uint16_t kMostUs = 1000;
-  // Counts time: it grows while the input is on, up to `hold_us`, and falls while the input is off, down to 0.
+  // A time in microseconds. It rises to at most `hold_us` while the level is on, and falls to at least 0 while the level is off.
   uint16_t sum_us_ = 0;
   bool is_on_ : 1, was_on_ : 1;
 };

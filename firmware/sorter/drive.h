@@ -13,9 +13,9 @@ class Drive {
   // True if the belt no longer changes its speed: it has full speed if `runs` is true, and otherwise stands still.
   bool is_steady(bool runs) const { return speed_ == (runs ? kFull : 0); }
 
-  // Moves the time forward by `passed_us`. Returns the belt's travel, in microseconds at full speed.
-  // For example, 1000 us at half speed and 500 us at full speed both return 500.
-  // `ramp_ms` is the time from standstill to full speed, or back.
+  // Moves the time forward by `passed_us`. Returns how far the belt has moved, as microseconds of travel at full speed.
+  // For example, the belt moves as far in 1000 us at half speed as in 500 us at full speed, so in both cases the result is 500.
+  // `ramp_ms` is the time in which the belt speeds up to full speed, or slows down to a standstill.
   uint32_t advance(bool runs, uint32_t passed_us, uint32_t ramp_ms) {
     const uint32_t target = runs ? kFull : 0;
     if (speed_ == target || ramp_ms == 0) {
@@ -40,14 +40,15 @@ class Drive {
     return travelled;
   }
 
-  // Returns the belt's travel during `us` at its present speed. The unit is microseconds at full speed: 1000 us at half speed give 500.
+  // Returns how far the belt moves in `us` at its present speed, as microseconds of travel at full speed. For example, 1000 us at half
+  // speed give 500.
   uint32_t travel(uint16_t us) const { return speed_ == kFull ? us : (speed_ >> 8) * us >> 16; }
 
  private:
   static const uint32_t kFull = 1UL << 24;
   // The present speed. kFull is the full speed.
   uint32_t speed_ = 0;
-  // The time since the last change of the speed, which changes once in a millisecond.
+  // The speed changes once in a millisecond. This is the time since its last change.
   uint16_t rest_us_ = 0;
 };
 

@@ -4,7 +4,7 @@
 
 namespace castline {
 
-// The end switch of a gate shows two problems: the gate has not left its old end, or it has not arrived at the new end. The board reports
+// The end switch can show two problems: the gate has not left its old end, or the gate has not arrived at its new end. The board reports
 // both problems as fault 54. The detail of the fault is the value of `GateTrouble`.
 enum GateTrouble : uint8_t { kNoTrouble, kNotLeft, kNotArrived };
 
@@ -25,10 +25,10 @@ class EndSwitch {
     since_us_ = now_us;
   }
 
-  // Returns the problem if the gate has not moved in time, otherwise kNoTrouble. Must be called often. After a problem, the check begins
-  // again. `is_out` is true after the order to move out, and false after the order to turn back.
-  // If less than `leave_ms` passes between two orders, the gate has no time to move, so the result is kNoTrouble.
-  // See PROTOCOL.md, "Confirmed moves".
+  // Returns the problem if the gate has not moved in time, otherwise kNoTrouble. See PROTOCOL.md, "Confirmed moves".
+  // `is_out` is true after the order to move out, and false after the order to move back to rest. If the opposite order comes within
+  // `leave_ms`, the result is kNoTrouble, because the gate has had no time to leave its end. After a problem, the time limit begins again.
+  // Must be called often.
   __attribute__((always_inline)) GateTrouble check(bool at_end, bool is_out, uint32_t now_us, uint32_t limit_us, uint16_t leave_ms) {
     if (is_out != was_out_) {
       const bool has_stayed = at_end && must_leave_ && reached(now_us, since_us_ + uint32_t{leave_ms} * 1000);
@@ -52,8 +52,8 @@ class EndSwitch {
   }
 
  private:
-  // The start of the time limit: the time of the last order to move. While the gate stands at the end to which it was sent, the time limit
-  // does not run, so this is the present time.
+  // The start of the time limit. While the gate moves, this is the time of the last order to move. While the gate stands at the end to
+  // which it was sent, this is always the present time, so that the time limit does not run.
   uint32_t since_us_ = 0;
   bool was_out_ : 1, must_leave_ : 1;
 };

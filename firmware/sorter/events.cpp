@@ -3,15 +3,15 @@
 namespace castline {
 
 namespace {
-// To save RAM, an event does not store the time at which it was sent, but the phase, in three bits. A phase lasts 256 ms. The phases have
-// the numbers 1 to 7, and after phase 7 comes phase 1. An event is sent again four phases later.
+// Time is divided into phases of 256 ms with the numbers 1 to 7. After phase 7 comes phase 1. To save RAM, an event stores only the phase
+// in which it was sent. It is sent again four phases later.
 const uint8_t kPhaseMsLog2 = 8;
 const uint8_t kPhases = 7;
 const uint8_t kRepeatAfter = (kRepeatEveryMs + 24) >> kPhaseMsLog2;
 
 }  // namespace
 
-// Returns the phase (1..7) at the time `now_ms`. Time is divided into phases of 256 ms: after phase 7 comes phase 1.
+// Returns the number (1..7) of the phase at the time `now_ms`. A phase lasts 256 ms.
 uint8_t Events::phase(uint32_t now_ms) {
   for (const uint8_t now = static_cast<uint8_t>(now_ms >> kPhaseMsLog2); phase_until_ != now; ++phase_until_) {
     if (++phase_ > kPhases) phase_ = 1;
@@ -19,7 +19,8 @@ uint8_t Events::phase(uint32_t now_ms) {
   return phase_;
 }
 
-// Returns memory for a new event, or nullptr if the memory is full. A lost event uses up a number too, so the host notices the loss.
+// Returns memory for a new event, or nullptr if the memory is full. Then the event is lost. Its number is not used for another event, so
+// the host sees a gap in the numbers.
 Event* Events::add() {
   const uint16_t number = next_++;
   if (is_full()) {
@@ -77,7 +78,8 @@ void Events::acknowledge(uint16_t number) {
   uint8_t index = 0;
   while (index < size_ && at(index).number != number) ++index;
   if (index == size_) return;
-  // Closes the gap of the deleted event: each older event moves by one index. Usually the deleted event is the oldest, so nothing moves.
+  // Each event that is older than the deleted one moves by one index, so that no gap is left. Usually the deleted event is the oldest, so
+  // no event moves.
   for (; index > 0; --index) at(index) = at(static_cast<uint8_t>(index - 1));
   first_ = static_cast<uint8_t>((first_ + 1) % kEvents);
   --size_;

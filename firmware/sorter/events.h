@@ -58,8 +58,8 @@ class Events {
   uint8_t pending() const { return size_; }
   bool is_full() const { return size_ == kEvents; }
   uint32_t lost() const { return lost_; }
-  // Returns how many events were lost since the last call. Returns 0 while the memory is full, because a report of the loss could not be
-  // stored.
+  // Returns how many events were lost since the last call. While the memory is full, the result is 0, because the caller could not store a
+  // report of the loss.
   uint32_t take_unreported();
 
  private:

@@ -10,7 +10,8 @@ struct Edge {
   Stamp at;
 };
 
-// The edges at a photo-eye since the reset, for the pages `edge1` and `edge2` of STATUS. Every edge is stored, whatever state the lane has.
+// Counts the leading edges at a photo-eye since the reset, for the pages `edge1` and `edge2` of STATUS. Edges are counted in every state of
+// the lane, even before COMMIT and during faults.
 struct EdgeLog {
   uint16_t count = 0;
   // `ms` and `steps` are the time and the encoder edges at the last leading edge of an object.
@@ -39,14 +40,14 @@ class Eye {
   Eye() : since_(0), blocked_(false), raw_(false), pending_(false), place_(0) {}
 
   bool is_blocked() const { return blocked_; }
-  // Place of the leading edge of the part that blocks the eye now.
+  // The belt position at which the part that blocks the eye now has reached it.
   Place since() const { return since_; }
 
   // Stores `place` as the leading edge of the object that blocks the eye now.
   void restart(Place place) { since_ = place & kPlaceMask; }
 
-  // Stores a new level of the input (true means blocked), with the number of encoder edges so far.
-  // Call settle() first. Otherwise, an earlier change that has lasted long enough could be lost.
+  // Stores a new level of the input (true means blocked). `steps` is the number of encoder edges so far.
+  // The caller must call settle() first, because an earlier change that has lasted long enough could be lost otherwise.
   void change(bool level, Place place, uint32_t at_us, uint32_t steps) {
     if (level == raw_) return;
     raw_ = level;

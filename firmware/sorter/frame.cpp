@@ -11,7 +11,8 @@ bool is_upper(char c) { return c >= 'A' && c <= 'Z'; }
 bool is_lower(char c) { return c >= 'a' && c <= 'z'; }
 bool is_field(char c) { return is_digit(c) || is_upper(c) || is_lower(c) || c == '-' || c == '_' || c == '.'; }
 
-// Returns the value of a hexadecimal digit, or -1. `first` is 'a' if the letters a to f are allowed, and 'A' if A to F are allowed.
+// Returns the value of a hexadecimal digit, or -1 for another character. `first` is 'a' if the letters a to f are allowed, and 'A' if A to
+// F are allowed.
 int8_t hex_digit(char c, char first) {
   if (is_digit(c)) return static_cast<int8_t>(c - '0');
   if (c >= first && c <= first + 5) return static_cast<int8_t>(c - first + 10);

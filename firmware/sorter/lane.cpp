@@ -35,7 +35,7 @@ void Lane::start(uint8_t number, const StoredLane& stored, BoardShared& common) 
     faults_.add(code);
     common.events.fault(number_, code, true, 0, common.clock.now().ms);
   }
-  // Until sensors.cpp reports a low level, the inputs of both photo-eyes count as high. With `eye_light_on`, high means blocked.
+  // After a reset, the inputs of both photo-eyes count as high until a low level is read. With `eye_light_on`, high means blocked.
   if (settings_[kEyeLightOn]) invert_eyes();
   gate_.start(settings_, has_stored_settings_);
   if (has_stored_settings_) gate_.hold(held_action(), settings_, common.clock.us());
@@ -83,7 +83,8 @@ Place Lane::place() const {
 
 // ---- inputs and time
 
-// Adds encoder steps, and measures the belt's speed over 16 steps or 30 ms. A measurement over two or three steps could be wrong by 50 %.
+// Adds encoder steps. Also measures the belt's speed over 16 steps or 30 ms, because a measurement over two or three steps could be wrong
+// by 50 %.
 void Lane::add_steps(int16_t count) {
   if (count == 0) return;
   steps_ += static_cast<uint32_t>(static_cast<int32_t>(count));
@@ -124,7 +125,7 @@ void Lane::change_eye(uint8_t which, bool is_low, uint32_t at_us) {
   }
 }
 
-// Forgets the former levels of the plant interface's inputs. If the reset button is pressed during this call, the press does not count.
+// Forgets the former levels of the plant interface's inputs. A press of the reset button that has already begun does not count.
 void Lane::restart_plant_inputs() {
   reset_pressed_.assume_on(kKeyMs * 1000U);
   bypass_on_ = Contact();
@@ -147,8 +148,8 @@ void Lane::set_inputs(bool estop_open, bool servo_power, bool belt_runs) {
   servo_power_missing_.sample(!servo_power, passed_us, hold_us);
   const bool ran = runs();
   if (!belt_off_.sample(!belt_runs, passed_us, hold_us) || runs() == ran) return;
-  // The belt was switched on or off `hold_us` ago. The lane notices this only now, because it ignores short pulses. Since then, the lane
-  // has computed the belt's travel with the old state of the belt. Now it corrects the travel of this time.
+  // The belt was switched on or off `hold_us` ago. The lane accepts this change only now, because it ignores short pulses. During these
+  // `hold_us`, the lane has computed the belt's travel as if the belt had not been switched, so the travel is corrected.
   travelled_us_ -= drive_.travel(hold_us);
   drive_belt(hold_us);
 }
@@ -160,7 +161,8 @@ void Lane::advance(uint32_t passed_us) {
 
 void Lane::drive_belt(uint32_t passed_us) {
   const bool runs = this->runs();
-  // While a belt speeds up evenly, its average speed is half of the full speed. So it needs twice the time that it needs at full speed.
+  // While a belt speeds up or slows down evenly, its average speed is half of the full speed. So the belt needs twice as much time for
+  // run_up_mm or run_down_mm as for the same distance at full speed.
   const Key ramp = runs ? kRunUpMm : kRunDownMm;
   const bool is_ramp = settings_[ramp] > 0 && !drive_.is_steady(runs);
   travelled_us_ += drive_.advance(runs, passed_us, is_ramp ? 2 * settings_.steps(settings_[ramp]) : 0);
@@ -226,8 +228,8 @@ void Lane::move_gate() {
     return;
   }
   const Place here = belt().place();
-  // act_on_moments() moves the gate for parts. This needs no check for faults: when a fault begins to hold the gate, the lane removes all
-  // parts that wait for the gate.
+  // act_on_moments() moves the gate for waiting parts. During a fault that holds the gate, no parts wait: the lane has removed them when
+  // the fault began.
   act_on_moments(here);
   is_divert_near_ = is_divert_near(here);
   gate_.tick(here, settings_, shared_->clock.us(), is_divert_near_);
@@ -243,7 +245,7 @@ void Lane::check_inputs(Place here) {
   }
   if (settings_[kEncoder]) {
     const uint32_t timeout_us = settings_[kEncoderTimeoutMs] * 1000UL;
-    // An edge can be later than `now_us`, because the sensors are read after the clock. reached() also works with such an edge.
+    // The sensors are read after the clock, so the time of an edge can be later than `now_us`. reached() gives the right result even then.
     if (has_unstepped_edge_ && reached(now_us, unstepped_edge_us_ + timeout_us)) {
       has_unstepped_edge_ = false;
       raise(kEncoderStopped, (now_us - unstepped_edge_us_) / 1000);
@@ -351,7 +353,7 @@ bool Lane::has_fault_cause(Fault code) const {
   return has_gate_fault_cause(code);
 }
 
-// Returns whether this lane's own gate is the cause of a fault of the belt.
+// Returns whether this lane's own gate still causes the fault `code` of the belt.
 bool Lane::has_gate_fault_cause(Fault code) const {
   if (code == kServoPower) return lacks_servo_power();
   if (code == kGateStuck) return settings_[kUseEndSwitch] && !is_gate_at_end();
@@ -368,8 +370,8 @@ void Lane::begin_counting() {
   edges_at_rest_ = 0;
   take_edge(0, shared_->clock.us(), 0);
   take_edge(1, shared_->clock.us(), 0);
-  // Each eye stores the present position of the belt as its leading edge. An old edge must not stay stored: positions have 24 bits and then
-  // begin at 0 again, so a very old edge would seem to be an edge that has not come yet.
+  // Each eye stores the present position of the belt as its leading edge. An old edge must not stay stored, because positions have 24 bits
+  // and then begin at 0 again: a very old edge would seem to be ahead of the present position.
   eyes_[0].restart(place());
   eyes_[1].restart(place());
   missing_in_a_row_ = unmatched_in_a_row_ = 0;

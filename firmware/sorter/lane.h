@@ -88,11 +88,12 @@ class Lane {
   // Handles a change at the input of photo-eye 1 or 2. The change is not debounced yet. The setting `eye_light_on` says which level means
   // "blocked".
   void change_eye(uint8_t which, bool is_low, uint32_t at_us);
-  // Stores the levels of emergency stop, servo supply and belt signal. Must be called in every round after advance().
+  // Stores the levels of emergency stop, servo supply and belt signal. Must be called in every round of the main loop, after advance().
   void set_inputs(bool estop_open, bool servo_power, bool belt_runs);
   // Stores the present levels of the gate's inputs. Must be called every few milliseconds.
   void set_gate_inputs(const GateInputs& inputs);
-  // Stores the present levels of the plant interface's inputs. Must be called in every round after advance(), before set_inputs().
+  // Stores the present levels of the plant interface's inputs. Must be called in every round of the main loop, after advance() and before
+  // set_inputs().
   void set_plant_inputs(bool reset_pressed, bool bypass_on);
   // Checks the inputs and the photo-eyes, counts parts, and decides what to do with them. Must be called at least every few milliseconds.
   void update();
@@ -114,10 +115,11 @@ class Lane {
   uint16_t pulse_us() const { return gate_.pulse_us(); }
   bool is_triggering() const { return camera_.is_triggering(); }
   bool is_relay_closed() const { return is_relay_closed_; }
-  // The colour that the lamp shows now. This includes tests (command TEST), and the blinking while the bypass key is on. A lane without a
-  // belt of its own has no lamp, so the colour is kDark.
+  // The colour that the lamp shows at this moment, even during a lamp test. The colour is kDark if the lane has no belt of its own, because
+  // such a lane has no lamp. During the bypass, the lamp blinks: it is kDark half of the time.
   Lamp shown_lamp() const;
-  // True if the gate must move out within kServoQuietUs. In this time no servo pulse may begin, because a pulse would delay the movement.
+  // True if the gate must move out within kServoQuietUs. During this time, no servo pulse is allowed to begin, because it would delay the
+  // movement.
   bool gate_moves_soon() const { return is_divert_near_ && !gate_.is_out(); }
 
   // The signals of the plant interface, as bits of PlantSignal.
@@ -146,7 +148,7 @@ class Lane {
   uint8_t tracked() const { return tracker_.size(); }
   bool is_further_gate() const { return is_further_gate_; }
   bool is_gate_of(uint8_t lane) const { return is_further_gate_ && is_committed_ && settings_[kLaneOf] == lane; }
-  // True if the belt is empty: no counted part is before its gate, and no diverted part is before the eye in its chute.
+  // True if the belt is empty: no known part is on its way to a gate, and no diverted part is on its way to the eye in a chute.
   bool is_empty() const;
   bool is_testing() const { return test_ != kNoTest; }
   bool is_servo_held() const { return gate_.is_pulse_held(); }
@@ -162,8 +164,9 @@ class Lane {
   bool is_chute_blocked() const { return chute_eye_.is_on(); }
   bool is_chute_full() const { return chute_full_.is_on(); }
   bool is_button_pressed() const { return button_.is_pressed(); }
-  // Returns the belt's position in steps: encoder edges, or milliseconds of travel on a belt without encoder. Before the host has sent
-  // the first COMMIT, the board does not know whether there is an encoder, and returns the encoder edges.
+  // Returns the belt's position in steps. A step is an encoder edge or, on a belt without an encoder, a millisecond of travel at full
+  // speed.
+  // Before the first COMMIT, the position is the number of encoder edges, even if the belt has no encoder.
   uint32_t position_steps() const { return settings_[kEncoder] || !is_committed_ ? steps_ : travelled_us_ / 1000; }
 
  private:
@@ -171,8 +174,8 @@ class Lane {
   // A measurement of the belt's speed ends after 16 encoder steps, or after 30 ms if fewer steps have come by then.
   static const uint8_t kSpeedSteps = 16;
   static const uint16_t kSpeedUs = 30000;
-  // The encoder counts as turning only after at least this many steps in one direction. An encoder with a broken wire gives one step
-  // forward and one step back in turn.
+  // The belt counts as moved only after at least this many steps in one direction. An encoder with a broken wire gives one step forwards,
+  // one step backwards, one step forwards, and so on, although the belt moves on.
   static const uint8_t kLeastSteps = 2;
 
   // A decided part between photo-eye 2 and its gate. `moment` is the position of the belt at which the gate must move.
@@ -187,15 +190,16 @@ class Lane {
 
   static const uint8_t kFurtherGateArmed = sizeof(Part) * kParts / sizeof(Armed);
 
-  // The inputs of the plant interface must keep a new level for kKeyMs before it counts. The contacts of a key switch bounce for less time.
+  // A new level at an input of the plant interface counts after it has lasted for kKeyMs. The contacts of a key switch bounce for less
+  // time.
   static const uint16_t kKeyMs = 30;
 
   // Returns the lane of the belt at which this gate stands.
   // With the setting lane_of, the gate stands at the belt of another lane. Otherwise, the gate stands at the belt of its own lane.
   const Lane& belt() const { return is_further_gate_ ? shared_->lanes[settings_[kLaneOf] - 1] : *this; }
   Lane& belt() { return is_further_gate_ ? shared_->lanes[settings_[kLaneOf] - 1] : *this; }
-  // Returns the decided parts that are on their way to this gate. For an additional gate, they are stored in the memory of the lane's
-  // tracker, because a lane with an additional gate tracks no parts.
+  // Returns the decided parts that are on their way to this gate. The parts of an additional gate are stored in the memory of the lane's
+  // tracker, because the tracker of such a lane has no parts.
   Armed* armed() { return is_further_gate_ ? static_cast<Armed*>(tracker_.unused_memory()) : armed_; }
   const Armed& next_armed() const { return *const_cast<Lane*>(this)->armed(); }
   // Adds a part to the parts that wait for this gate. Returns false if there is no room.
@@ -230,7 +234,8 @@ class Lane {
   void handle_edge1();
   void handle_edge2();
   void check_lengths(Place here);
-  // Returns whether `length` is less than part_min_mm. An object of this length is not a part. A gap of this length does not end a part.
+  // Returns whether `length` is less than part_min_mm. An object that is so short is not a part, and a gap that is so short does not end a
+  // part.
   bool is_short(int32_t length) const { return length < static_cast<int32_t>(settings_.travel(kPartMinMm)); }
   void count_part();
   void decide_part();
@@ -253,30 +258,32 @@ class Lane {
   // blocks_eye1_ is true while an object blocks photo-eye 1. is_counted1_ is true if the board has counted this object as a part.
   bool blocks_eye1_ : 1, is_counted1_ : 1;
   bool blocks_eye2_ : 1;
-  // True until the belt has moved part_min_mm after a part left photo-eye 1 or 2. An object that comes earlier belongs to the same part.
+  // True while the belt moves the first part_min_mm after a part has left photo-eye 1 or 2. An object that comes during this travel belongs
+  // to the same part.
   bool has_end1_ : 1, has_end2_ : 1;
   // True if the encoder has given no step for longer than the setting encoder_timeout_ms.
   bool is_encoder_silent_ : 1;
-  // Becomes true if a photo-eye changes while the encoder gives no steps. The next encoder step makes it false.
+  // True after a photo-eye has changed while the encoder gave no steps. The next encoder step sets this member to false.
   bool has_unstepped_edge_ : 1;
-  // While this is true, missing and unmatched parts raise no fault.
-  // It becomes false at the belt position ignore_missing_until_, or when a counted part reaches photo-eye 2.
+  // While this member is true, missing and unmatched parts raise no fault.
+  // It becomes false at the belt position ignore_missing_until_, or earlier when a counted part reaches photo-eye 2.
   bool ignores_missing_ : 1;
   bool is_relay_closed_ : 1;
   bool is_divert_near_ : 1;
   // True if this lane has no belt of its own, because its gate stands at another lane's belt (an additional gate).
   bool is_further_gate_ : 1;
-  // True after a casting has left the chute's eye, until the belt has moved part_min_mm. Until then, an object at the eye is the same
-  // casting.
+  // True while the belt moves the first part_min_mm after a casting has left the chute's eye. An object that comes to the eye during this
+  // travel is the same casting.
   bool has_chute_end_ : 1;
-  // The value of `eye_light_on` when the chute's eye was last read.
+  // The value of the setting `eye_light_on` when the chute's eye was last read.
   bool is_chute_light_on_ : 1;
   uint8_t armed_count_ = 0;
   uint8_t test_ = kNoTest;
   BoardShared* shared_ = nullptr;
   // Number of encoder steps since the reset.
   uint32_t steps_ = 0;
-  // The travel of a belt without an encoder, in microseconds at full speed. For example, 4 s at half speed add 2,000,000.
+  // The travel of a belt without an encoder since the reset. The unit is the travel in a microsecond at full speed. For example, 4 s at
+  // half speed add 2,000,000.
   uint32_t travelled_us_ = 0;
   // Time since the last call of set_inputs().
   uint16_t unsampled_us_ = 0;
@@ -310,7 +317,7 @@ class Lane {
   uint8_t edges_at_rest_ = 0;
   Camera camera_;
   uint8_t missing_in_a_row_ = 0, unmatched_in_a_row_ = 0;
-  // The number of parts in a row that were diverted or had no verdict.
+  // The number of consecutive parts that were diverted or had no verdict. A passed part with a verdict sets the number to 0.
   uint8_t rejects_in_a_row_ = 0;
   PlantInterface plant_;
   uint8_t plant_signals_ = 0;

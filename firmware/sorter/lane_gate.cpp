@@ -17,8 +17,8 @@ void Lane::set_gate_inputs(const GateInputs& inputs) {
 void Lane::watch_chute(bool is_low, uint16_t passed_us, uint16_t hold_us) {
   const bool is_light_on = belt().settings_[kEyeLightOn] != 0;
   if (is_light_on != is_chute_light_on_) {
-    // The setting `eye_light_on` has changed, so each level of the input now has the opposite meaning. If the stored level was not inverted
-    // too, the board would count a casting that does not exist.
+    // The setting `eye_light_on` has changed, so each level of the input now has the opposite meaning. The stored level is inverted too,
+    // because the board would otherwise count a casting that does not exist.
     is_chute_light_on_ = is_light_on;
     chute_eye_.invert(hold_us);
   }
@@ -41,13 +41,13 @@ void Lane::see_in_chute(Place place) {
   if (chute_.take_nearest(place, belt.settings_.places(settings_[kChuteWindowMm]), event)) {
     shared_->events.confirm(event, true);
   } else if (!belt.faults_.has(kHoldsGate) && !belt.ignores_missing_) {
-    // A casting that no gate has diverted is unexpected. It is not counted during a fault and shortly after, because a fault can hold the
-    // gate out, and then all castings fall into the chute.
+    // No gate has diverted this casting, so it is unexpected. During a fault and shortly after its end, such castings are not counted,
+    // because a fault can hold the gate out, and then all castings fall into the chute.
     ++chute_counters_.unexpected;
   }
 }
 
-// Lets a diverted part wait for the eye in the chute. `moment` is the position of the belt at which the gate moved for the part.
+// Adds a diverted part to the parts that the eye in the chute must see. The gate moved for it at the belt position `moment`.
 void Lane::follow_into_chute(uint16_t event, Place moment) {
   if (chute_.add(event, moment + belt().settings_.places(settings_[kChuteMm]))) return;
   shared_->events.confirm(event, false);
@@ -61,7 +61,7 @@ void Lane::give_up_chute() {
   while (chute_.take_oldest(event)) shared_->events.confirm(event, false);
 }
 
-// Forgets the belt positions at which castings left the eyes in the chutes. New settings can change the unit of these positions.
+// Forgets the belt positions at which castings left the eyes in the chutes, because new settings can change the unit of these positions.
 void Lane::forget_chute_ends() {
   for (uint8_t index = 0; index < kLanes; ++index) {
     Lane& other = shared_->lanes[index];
@@ -75,7 +75,7 @@ void Lane::check_gate(Place here) {
   if (settings_[kUseEndSwitch]) {
     const uint32_t limit_us = (2 * uint32_t{settings_[kServoMs]} + kEndMarginMs) * 1000;
     const uint16_t leave_ms = static_cast<uint16_t>(settings_[kServoMs] / 2 + settings_[kContactMs] + kLeaveMarginMs);
-    // While the command SERVO holds the gate, the gate can stand between its two ends. So the time limit does not run.
+    // The command SERVO can hold the gate between its two ends. So the time limit for reaching an end does not run meanwhile.
     if (is_servo_held()) end_switch_.restart(gate_.is_out(), shared_->clock.us());
     const GateTrouble trouble = end_switch_.check(is_gate_at_end(), gate_.is_out(), shared_->clock.us(), limit_us, leave_ms);
     if (trouble != kNoTrouble) belt().raise(kGateStuck, trouble);
@@ -92,7 +92,8 @@ void Lane::check_gate(Place here) {
   }
 }
 
-// Ends each fault of the belt that the command CLEAR could end now. Called when a person has pressed the push-button.
+// Ends each fault of the belt that CLEAR can end and whose cause is gone. Called when a person has pressed the push-button or the reset
+// button.
 void Lane::acknowledge() {
   Lane& belt = this->belt();
   for (uint8_t index = 0; index < kFaultCodes; ++index) {

@@ -11,8 +11,8 @@ const uint32_t kMaxPart = 99999999UL;
 
 }  // namespace
 
-// Returns true if a change at a photo-eye has lasted for `debounce_us`. In this case, the function also stores the edge, and ends the
-// pulses of the command SERVO at all gates of the belt.
+// If a change at a photo-eye has lasted for `debounce_us`, stores the change as an edge and returns true. Also ends the command SERVO at
+// all gates of the belt, because a casting has come.
 bool Lane::take_edge(uint8_t index, uint32_t now_us, uint16_t debounce_us) {
   const Eye& eye = eyes_[index];
   if (!eye.pending() || !eyes_[index].settle(now_us, debounce_us)) return false;
@@ -90,7 +90,7 @@ void Lane::check_lengths(Place here) {
     blocks_eye2_ = false;
     decide_part();
   }
-  // While the board does not know yet which part is at photo-eye 2, it reports no part as missing.
+  // While an object at photo-eye 2 is too short to be a part, the board does not know yet which part it is, and reports no part as missing.
   if (blocks_eye2_) return;
   while (!faults_.has(kHoldsGate) && tracker_.is_front_overdue(here, missing_after_)) report_missing_front(shared_->clock.now());
 }
@@ -198,8 +198,8 @@ void Lane::report_missing_front(const Stamp& at) {
   check_eyes();
 }
 
-// Raises a fault if lost_limit parts in a row are missing or unmatched. If parts are missing, photo-eye 2 seems defective. If parts are
-// unmatched, photo-eye 1 did not count them and seems defective.
+// Raises a fault if a photo-eye seems defective. Photo-eye 2 seems defective if lost_limit parts in a row are missing, because it has not
+// seen them. Photo-eye 1 seems defective if lost_limit parts in a row are unmatched, because it has not counted them.
 void Lane::check_eyes() {
   if (ignores_missing_) {
     if (past(place(), ignore_missing_until_) < 0) {
@@ -224,7 +224,8 @@ void Lane::act_on_moments(Place here) {
     const Place until = next.moment + belt().settings_.places(settings_[kDwellMm]);
     const bool is_diverted = next.action == kDivert;
     const bool moved = is_diverted && gate_.divert(until, settings_, shared_->clock.us());
-    // On the way to an additional gate, the action of a part can become kPass, because a person has turned the bypass key.
+    // If a person turns the bypass key while a part is on its way to an additional gate, the action becomes kPass. Then the event names no
+    // gate.
     const uint8_t further_gate = is_further_gate_ && is_diverted ? number_ : uint8_t{0};
     const Decision decision = {static_cast<Action>(next.action), static_cast<Reason>(next.reason), further_gate};
     const uint16_t event = report(next.part, decision, moved, next.at_ms, next.travel_ms, true);
@@ -238,7 +239,7 @@ void Lane::act_on_moments(Place here) {
 bool Lane::is_divert_near(Place here) const {
   if (armed_count_ == 0 || next_armed().action != kDivert) return false;
   const Lane& belt = this->belt();
-  // While the belt stands still, no part needs its gate soon, even if the part is close to the gate.
+  // On a belt that stands still, no part reaches its gate soon, even if the part is close to the gate.
   if (belt.settings_[kEncoder] ? belt.is_encoder_silent_ || shared_->clock.us() - belt.stepped_us_ > 2 * kServoQuietUs : belt.stands()) {
     return false;
   }
@@ -252,8 +253,9 @@ bool Lane::is_divert_near(Place here) const {
   return static_cast<uint32_t>(left) * belt.measured_duration_us_ < quiet;
 }
 
-// Stores the event GATE. Its lane is the lane of the belt, and its field `moves` counts the movements of this lane's gate.
-// With `awaits_chute`, the event is sent when the eye in the chute has seen the diverted part, or when the part is overdue.
+// Stores the event GATE. The event has the number of the belt's lane, but the field `moves` counts the movements of this lane's gate.
+// If `awaits_chute` is true and the chute has an eye, the event of a diverted part is sent only when the eye has seen the part, or when the
+// part is overdue.
 uint16_t Lane::report(uint32_t number, Decision decision, bool moved, uint32_t at_ms, uint16_t travel_ms, bool awaits_chute) {
   Lane& belt = this->belt();
   if (decision.action == kDivert) ++belt.counters_.diverted;
@@ -271,7 +273,8 @@ void Lane::remove_armed(Decision safe) {
   armed_count_ = 0;
 }
 
-// Called when a fault begins to hold the gate. Reports all parts of the belt with the action of the setting `safe`, and removes them.
+// Removes all parts from the belt when a fault begins to hold the gates. Reports each part with the action in which the fault holds the
+// gates.
 void Lane::remove_parts() {
   const Decision safe = {held_action(), kSafe};
   remove_armed(safe);

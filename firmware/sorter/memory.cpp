@@ -9,8 +9,8 @@ namespace memory {
 
 namespace {
 
-// The layout number is the number of stored settings. The first layout is an exception: its number is 1, and it has kFirstLayoutKeys
-// settings. New settings are added at the end, so a firmware can read the stored settings of an older or a newer firmware.
+// The layout number says how many settings are stored. The first layout is an exception: number 1 stands for kFirstLayoutKeys settings.
+// New settings are always added at the end, so a firmware can read the settings that an older or a newer firmware has stored.
 const uint8_t kLayout = kKeys, kFirstLayout = 1;
 const uint8_t kFirstLayoutKeys = kLaneOf + 1, kMostKeys = 62;
 // Content of an EEPROM cell that was never written.
@@ -51,7 +51,7 @@ Stored read_settings(uint8_t has_lane, Settings& settings) {
   settings.set_defaults();
   const uint8_t layout = eeprom_read_byte(address(has_lane, 0));
   const uint8_t keys = layout == kFirstLayout ? kFirstLayoutKeys : layout;
-  // In stored settings, byte 2 (the upper byte of the first setting) is never 0xFF. If bytes 0 and 2 are both 0xFF, no settings are stored.
+  // If no settings were ever stored, all bytes are 0xFF. In stored settings, byte 2 (the upper byte of the first setting) is never 0xFF.
   if (layout == kBlank) return eeprom_read_byte(address(has_lane, 2)) == kBlank ? kNothingStored : kDamaged;
   if (keys < kFirstLayoutKeys || keys > kMostKeys) return kDamaged;
   const uint8_t bytes = static_cast<uint8_t>(keys * sizeof settings.value[0]);
@@ -81,15 +81,15 @@ bool write_faults(uint8_t has_lane, FaultSet faults) {
   return false;
 }
 
-// Returns the number of resets in copy 0 or copy 1, or 0 if this copy is damaged or was never written.
+// Returns the number of resets that copy 0 or copy 1 contains, or 0 if this copy is damaged or was never written.
 uint16_t boot_copy(uint8_t copy) {
   const uint16_t run = eeprom_read_word(reinterpret_cast<const uint16_t*>(4U * copy));
   const uint16_t check = eeprom_read_word(reinterpret_cast<const uint16_t*>(4U * copy + 2));
   return run == static_cast<uint16_t>(~check) ? run : 0;
 }
 
-// Writes the next byte of the new run number `raised_run`. The EEPROM stores the run number in two copies. Copy 1 is complete before copy 0
-// changes, so a power cut can damage only one of the copies.
+// Writes the next byte of the new run number `raised_run`. The EEPROM stores the run number in two copies. Copy 1 is written completely
+// before copy 0, so a power cut can damage only one copy.
 void write_raised_run() {
   --raised_left;
   const uint16_t word = raised_left % 4 < 2 ? raised_run : static_cast<uint16_t>(~raised_run);

@@ -3,7 +3,7 @@
 //   bytes 0..7      the number of resets in two copies, each with its inverted bits. A reset writes only the older copy, so a power
 //                   cut cannot damage both.
 //   bytes 16..271   64 bytes for each lane: the layout number (see memory.cpp), the settings, CRC-16
-//   bytes 272..303  8 bytes for each lane: two copies of the inverted bits of its faults. A fault counts if a copy has it.
+//   bytes 272..303  8 bytes for each lane: two copies of its faults, with inverted bits. A fault in only one of the copies is valid, too.
 //   bytes 512..767  64 more bytes for each lane, for settings and CRC-16 that do not fit into the first 64
 #pragma once
 #include "board.h"

@@ -1,10 +1,11 @@
-// A position on the belt in 24 bits, which saves RAM for up to 256 parts. It wraps, so only the difference of two positions has a meaning.
+// A position on the belt in 24 bits, which saves RAM for up to 256 parts. After 2^24 - 1 comes 0, so only the difference of two positions
+// has a meaning.
 #pragma once
 #include <stdint.h>
 
 namespace castline {
 
-// The unit of a place is 1/16 of an encoder step, or the distance that the belt runs in 64 us.
+// The unit of a place is 1/16 of an encoder step or, on a belt without an encoder, the travel of the belt in 64 us at full speed.
 typedef uint32_t Place;
 const Place kPlaceMask = 0xFFFFFFUL;
 const uint8_t kPlacesPerStepLog2 = 4;
@@ -15,8 +16,8 @@ const uint8_t kMicrosPerPlaceLog2 = 6;
 // Converts microseconds to units of Place (64 us each). On an 8-bit processor, `us << 2 >> 8` is four times faster than `us >> 6`.
 inline Place places_of_us(uint32_t us) { return us << 2 >> 8; }
 
-// The longest distance that the settings allow, in encoder steps. A step has 16 units of Place, so this is 8 million units. The function
-// past() needs less than 2^23 units (8.4 million).
+// The longest distance that the settings allow, in encoder steps. In units of Place (16 a step), this is 8 million. The function past()
+// works with distances below 2^23 units (8.4 million).
 const uint32_t kMaxSteps = 500000;
 
 // Returns how far `place` is past `mark`. The result is negative if `place` is before `mark`.

@@ -17,7 +17,7 @@ enum PlantSignal : uint8_t {
 
 // At most this many results can wait. The signals show the plant's controller one result after the other.
 const uint8_t kWaitingResults = 8;
-// The signal `reject` gets its level this long before `result valid` begins, and keeps it for this long after `result valid` ends.
+// The signal `reject` gets its level this long before `result valid` begins, and keeps the level equally long after `result valid` ends.
 const uint8_t kResultMarginMs = 5;
 // The heartbeat and the buzzer change their level at this interval, so a whole period takes a second.
 const uint16_t kHalfPeriodMs = 500;

@@ -11,12 +11,11 @@ namespace {
 
 // While the firmware runs, `check` has this value. After a power cut, the RAM has random values, so `check` has another value.
 const uint32_t kCheck = 0xCA571113UL;
-// How often the photo-eyes are sampled in 100 ms. If the main loop stood still for at least 100 ms before a reset, the watchdog counts as
-// the cause.
-// The watchdog resets the board after 250 ms without a round. A usual round is much shorter than 100 ms.
+// The number of samples of the photo-eyes in 100 ms. If the main loop stood still for 100 ms or longer before a reset, the watchdog was the
+// cause: it resets the board after 250 ms without a round, and a usual round is much shorter than 100 ms.
 const uint16_t kStillSamples = 100000UL / kEyeSampleUs;
 
-// The start-up code sets all variables to zero, except those in the section .noinit.
+// After a reset, the start-up code sets all variables to zero, except those in the section .noinit. So the marks stay unchanged.
 struct Marks {
   uint32_t check;
   // The number of samples of the photo-eyes since the last round of the main loop. A large number shows that the main loop stands still.

@@ -1,4 +1,5 @@
-// Marks in RAM that a reset leaves unchanged. They tell the cause of a reset if the boot loader has cleared the register MCUSR.
+// Marks in RAM that a reset leaves unchanged. The firmware finds the cause of a reset from these marks if the boot loader has cleared the
+// register MCUSR, which contains the cause.
 //
 //   found in RAM                                    what caused the reset                           result
 //   no marks                                        the RAM was without power                       kPower
@@ -11,7 +12,7 @@
 namespace castline {
 namespace reset_marks {
 
-// Returns the cause of the last reset, and writes new marks, from which the next reset finds its cause. Must be called once after a reset.
+// Returns the cause of the last reset, and writes new marks for the next reset. Must be called once after a reset.
 Cause begin();
 
 // Sets the count of count_sample() to 0. A small count shows that the main loop still runs. Must be called in every round of the main loop.

@@ -103,8 +103,8 @@ void begin() {
   TCCR5A = 0;
   TCNT5 = 0;
   TCCR5B = _BV(ICNC5) | _BV(CS51);
-  // The timer records only edges. If photo-eye 2 of lane 1 is low from the beginning, there is no edge, so its level is read here. Before
-  // that, the pull-up needs some time to charge the wire.
+  // The timer records only edges. If photo-eye 2 of lane 1 is low from the beginning, there is no edge, so its level is read here. The
+  // delay gives the pull-up time to charge the wire.
   _delay_us(20);
   if (!(PINL & _BV(PL1))) {
     TCCR5B |= _BV(ICES5);
@@ -190,8 +190,8 @@ ISR(TIMER5_COMPA_vect) {
 
 ISR(TIMER5_CAPT_vect) {
   const uint16_t count = ICR5;
-  // This interrupt comes at each change of the level. The new level is read from the pin. The firmware could also invert the stored level,
-  // but then all later levels would be wrong after one lost interrupt.
+  // This interrupt comes at each change of the level. The new level is read from the pin. If the firmware inverted the stored level
+  // instead, all levels after a lost interrupt would be wrong.
   // The capture flag is not cleared here, because the simulator simavr would then also clear a pending overflow of the timer.
   const bool high = PINL & _BV(PL1);
   TCCR5B = high ? TCCR5B & static_cast<uint8_t>(~_BV(ICES5)) : TCCR5B | _BV(ICES5);

@@ -15,13 +15,13 @@ namespace {
 const uint16_t kCountsPerUs = 2;
 const uint16_t kTop = kServoFrameUs * kCountsPerUs - 1;
 const uint16_t kQuiet = kServoQuietUs * kCountsPerUs;
-// To delay the next pulse, time_pulse() sets the timer to a lower count. The pulse then begins after kHold counts (6.5 ms).
+// To delay the next pulse, time_pulse() sets the timer's count back, so that the pulse begins kHold counts (6.5 ms) later.
 const uint16_t kHold = kQuiet + 2000 * kCountsPerUs;
 // If the next pulse begins within kGuard counts (20 us), the timer is not set. The instructions that set it would take too long.
 const uint16_t kGuard = 40;
 
 // The registers of a gate's servo output.
-// Gates 1 and 4 share timer 4. So gate 1 sometimes waits 2.4 ms for a pulse of gate 4. Gate 4 waits for gate 1 in the same way.
+// Gates 1 and 4 share timer 4, so each of these two gates sometimes waits up to 2.4 ms until a pulse of the other gate has ended.
 struct Channel {
   volatile uint16_t* count;
   volatile uint16_t* compare;
@@ -44,7 +44,7 @@ uint8_t changed = 0;
 // Bit mask of the gates whose next pulse was delayed. Each pulse is delayed only once, so that the servo is never without pulses for long.
 uint8_t held_off = 0;
 
-// Writes a 16-bit register of a timer. An interrupt between the two bytes could spoil the value, so interrupts are off.
+// Writes a 16-bit register of a timer as two bytes. Interrupts are off, because an interrupt between the two bytes could spoil the value.
 void put(volatile uint16_t* to, uint16_t value) {
   ATOMIC_BLOCK(ATOMIC_RESTORESTATE) { *to = value; }
 }
@@ -78,7 +78,7 @@ void connect(uint8_t index, bool to_timer) {
   }
 }
 
-// Returns whether a pulse of the gate with the new or the previous width can be in progress.
+// Returns whether a pulse of the gate can be in progress when the timer has the count `count`. The pulse has the new or the previous width.
 bool pulse_may_be_high(uint8_t index, uint16_t count) {
   return count < width[index] * kCountsPerUs || count < width_before[index] * kCountsPerUs;
 }
@@ -108,8 +108,8 @@ void begin(uint8_t index, uint16_t pulse_us) {
 void set_pulse(uint8_t index, uint16_t pulse_us) {
   const uint8_t gate = static_cast<uint8_t>(1 << index);
   if (pulse_us != width[index]) {
-    // width_before is the longest width that the pulse in progress can have. For example, the width is changed from 1000 us to 2000 us, and
-    // soon after to 1500 us. A pulse of 2000 us can have begun in between, so width_before is 2000 us.
+    // width_before is the longest width that a pulse in progress can have. For example, if the width changes from 1000 us to 2000 us and
+    // then to 1500 us, a pulse of 2000 us can still be in progress, so width_before is 2000 us.
     if (!(changed & gate) || width[index] > width_before[index]) width_before[index] = width[index];
     width[index] = pulse_us;
     // In fast PWM mode, a timer uses a new compare value (pulse width) only when its next period of 20 ms begins.
@@ -129,15 +129,15 @@ void time_pulse(uint8_t index, bool quiet) {
   volatile uint16_t* const to = channel(index).count;
   // Gates 2 and 3 have their own timers. Gates 1 and 4 share a timer, which is set only while no pulse of gate 1 or 4 is in progress.
   const uint8_t other = index == 0 ? 3 : index == 3 ? 0 : index;
-  // Interrupts are off while the timer is read and set. Otherwise, a pulse could begin in between, and the new count could be after the end
-  // of the pulse. Then the pulse would last until the period of the timer ends.
+  // Interrupts are off while the timer is read and set. Otherwise, a pulse could begin between the two, and the timer could then be set
+  // past the end of this pulse. The pulse would last until the period of the timer ends.
   ATOMIC_BLOCK(ATOMIC_RESTORESTATE) {
     const uint16_t count = *to;
     if (pulse_may_be_high(index, count) || pulse_may_be_high(other, count)) {
       held_off &= static_cast<uint8_t>(~gate);
     } else if (count < kTop - kGuard) {
       if (changed & gate) {
-        // The next pulse must begin at once. So the timer's count is set to the end of the period. In the next period, all gates of this
+        // The timer's count is set to the end of the period, so that the next pulse begins at once. In the new period, all gates of this
         // timer get their new pulse widths.
         *to = kTop - 1;
         width_before[index] = width[index];

@@ -2,7 +2,7 @@
 //
 //   counted --VERDICT--> counted, with a verdict
 //   counted, with or without a verdict --leading edge at photo-eye 2--> decided
-//   counted, with or without a verdict --decision about the part close ahead of it--> decided, before it reaches photo-eye 2
+//   counted, with or without a verdict --part close ahead is decided--> decided, before it reaches photo-eye 2
 //   counted --window_mm past photo-eye 2 without an edge, or a later part passed photo-eye 2--> missing
 #pragma once
 #include "config.h"
@@ -40,7 +40,7 @@ struct __attribute__((packed)) Part {
   uint8_t seen : 1;
   // The Basis of the decision.
   uint8_t basis : 2;
-  // The low 16 bits of the time at photo-eye 1, in ms. If the part is older than 65 s, Tracker::age() sets this time to 65 s ago.
+  // The time at photo-eye 1, in ms (the low 16 bits). If this time is more than 65 s ago, Tracker::age() changes it to 65 s ago.
   uint16_t at_ms;
 };
 static_assert(sizeof(Part) == 6, "no padding");
@@ -64,7 +64,7 @@ class Tracker {
   // Returns the part with this number, or nullptr if it is not between the photo-eyes.
   Part* find(uint32_t number);
 
-  // Returns the index of the part that is expected nearest to `place`, or -1 if none is within window_mm.
+  // Returns the index of the part that is expected nearest to the belt position `place`, or -1 if no part is expected within window_mm.
   int16_t nearest(Place place, const Settings& settings);
 
   // Decides about the oldest part, and about the parts that follow it so closely that the gate cannot move between them. All these parts
@@ -77,8 +77,8 @@ class Tracker {
   // Returns the decision for a part that has reached photo-eye 2 and was not counted.
   Decision take_unmatched(Place place, const Settings& settings);
 
-  // Returns whether the oldest part is missing. A part is missing if its travel from photo-eye 1 to the belt position `place` exceeds
-  // `reach`.
+  // Returns whether the oldest part is missing: when the belt has the position `place`, the part has moved more than `reach` since it was
+  // at photo-eye 1.
   bool is_front_overdue(Place place, Place reach) { return size_ > 0 && past(place, parts_[first_].place) > static_cast<int32_t>(reach); }
   void drop_front();
   void forget_last_part() { has_last_ = false; }
@@ -91,8 +91,8 @@ class Tracker {
   const Part* next_to_announce(uint32_t& number);
   void announce_all_again() { round_ = 0; }
 
-  // Must be called in every update. A part stores the time at photo-eye 1 in 16 bits, so an old time would look like a new time.
-  // If a part is older than 65 s, this function changes the stored time, so that the age stays 65 s.
+  // Must be called in every update. A part stores its time at photo-eye 1 in 16 bits, so a time more than 65 s ago would look like a new
+  // time. This function changes such a time to 65 s ago.
   void age(Place place, uint32_t now_ms);
 
   // Returns the time at which `part` was at photo-eye 1. If this was more than 65 s ago, returns the time 65 s ago.
@@ -116,10 +116,11 @@ class Tracker {
   uint8_t last_aged_ = 0;
   // The number of parts for which the board has not sent the message PART yet. These are always the newest parts.
   uint8_t unannounced_ = 0;
-  // The board repeats the message PART for one part after the other. This is the index of the next part, or kRoundOver if no part is left.
+  // The index of the part for which the board repeats the message PART next, or kRoundOver if PART was repeated for all parts.
   uint8_t round_ = kRoundOver;
   uint32_t counted_ = 0;
-  // The belt position at which the last part is spacing_mm past photo-eye 2. A part that arrives earlier gets the action of the last part.
+  // The belt position at which the last part is spacing_mm past photo-eye 2. A part that reaches photo-eye 2 before the belt has this
+  // position gets the action of the last part.
   Place last_until_ = 0;
   uint8_t last_action_ : 2;
   uint8_t last_gate_ : 3;

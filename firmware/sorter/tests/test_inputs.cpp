@@ -62,7 +62,7 @@ TEST(a_slow_round_of_the_main_loop_does_not_lengthen_a_pulse) {
   CHECK(!contact.sample(true, kRoundUs, kHoldUs));
   for (int round = 0; round < 9; ++round) CHECK(!contact.sample(true, 60000, kHoldUs));
   CHECK(contact.sample(true, 60000, kHoldUs));
-  // Each call of sample() finds another level than the call before, 60 ms earlier. The pulses between the calls can be much shorter than
+  // Each call of sample() comes 60 ms after the call before, and finds the opposite level. The pulses at the input can be much shorter than
   // 60 ms, so they must not count as pulses of 60 ms.
   Contact pulses;
   for (int pulse = 0; pulse < 40; ++pulse) {

@@ -1,4 +1,4 @@
-// Unit tests of a lane. The changes at its photo-eyes happened a little before or after the time of the lane's clock.
+// Unit tests of a lane whose photo-eyes change shortly before or after the time that the lane's clock shows.
 #include "../lane.h"
 #include "check.h"
 
@@ -6,7 +6,8 @@ using namespace castline;
 
 namespace {
 
-// Lane 1 of a board, with an encoder. The encoder must turn within encoder_timeout_ms (500 ms) of an edge at a photo-eye.
+// Lane 1 of a board, with an encoder. For each change at a photo-eye, the encoder must turn at most encoder_timeout_ms (500 ms) before or
+// after the change.
 struct EncodedLane {
   EncodedLane() {
     StoredLane stored;
