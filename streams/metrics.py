@@ -20,6 +20,11 @@ _BATCH_BUCKETS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 128, 256)
 # Metrics of the gateway
 pictures_received = Counter("castline_pictures_received_total", "Pictures that the gateway received from cameras.", ["line"])
 pictures_refused = Counter("castline_pictures_refused_total", "Pictures that the gateway refused, by reason.", ["line", "reason"])
+uploads_timed_out = Counter(
+    "castline_uploads_timed_out_total",
+    "Uploads and part reports to the gateway that got status 503, because the picture was not stored in time.",
+    ["line"],
+)
 wrong_tokens = Counter(
     "castline_wrong_tokens_total",
     "Requests to the gateway with a wrong token, or after so many wrong tokens that the client had to wait. The label `line` is empty for "
@@ -361,6 +366,7 @@ start_span_seconds = Gauge(
 _COUNTERS_BY_ROLE = {
     "gateway": (
         pictures_received,
+        uploads_timed_out,
         wrong_tokens,
         pictures_sent,
         picture_bytes,

@@ -10,6 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from email.message import Message
 from http.client import HTTPException
 from pathlib import Path
@@ -59,12 +60,16 @@ def _get_page(url: str) -> tuple[int, str, Message]:
 class CastlineProcess:
     """A running `castline` process. Its log goes to a file, whose end is printed if the test fails.
 
-    With `file` the process reads its settings from that file, secrets included, and none from the environment.
+    With `file` the process reads its settings from that file, secrets included, and none from the environment. `environment` holds further
+    variables of the environment.
     """
 
-    def __init__(self, settings: Settings, log: Path, *arguments: str, file: Path | None = None) -> None:
+    def __init__(
+        self, settings: Settings, log: Path, *arguments: str, file: Path | None = None, environment: Mapping[str, str] | None = None
+    ) -> None:
         self._settings = settings
         self._file = file
+        self._environment = environment or {}
         self._log = log
         self.arguments = arguments
         self.started_s = 0.0
@@ -78,6 +83,7 @@ class CastlineProcess:
         environment = make_environment(self._settings)
         if self._file:
             environment = {name: value for name, value in environment.items() if not name.startswith("CASTLINE_")}
+        environment |= self._environment
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(bound_command(command), env=environment, stdout=log, stderr=log)
 

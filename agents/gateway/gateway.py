@@ -47,6 +47,8 @@ _MAINTENANCE_INTERVAL_S = 1.0
 _NEARLY_FULL = 0.95
 # A warning comes if the free space of the spool's disk is less than this share of the disk, and does not suffice for a full spool.
 _FREE_DISK_SHARE = 0.1
+# If the disk needs longer than this for a picture, the gateway reports on /readyz that it is not ready. A camera waits for at most 15 s.
+_LONGEST_WRITE_S = 5.0
 # When the process stops, cameras and senders must end within this share of the setting service.grace_s.
 _GRACE_SHARE = 0.8
 # The gateway waits at least this many seconds for the end of a sender, even if that share of service.grace_s is over. The sender can be
@@ -204,6 +206,16 @@ def ask_disk(folder: Path, needed_bytes: int) -> str:
     return find_disk_problem(folder, disk.free, disk.total, needed_bytes)
 
 
+def find_write_problem(line: str, wait_s: float) -> str:
+    """Returns a sentence if pictures of `line` have waited for the disk for `wait_s` seconds and this is too long. Otherwise returns ""."""
+    if wait_s < _LONGEST_WRITE_S:
+        return ""
+    return (
+        f"the disk of the spool of {line} has not finished a write for {wait_s:.0f} s, so cameras get no receipts and send their pictures "
+        "again; check the disk, and the network if the spool is on a share"
+    )
+
+
 class Gateway:
     """One gateway process, which serves the given lines until it receives SIGTERM or SIGINT."""
 
@@ -257,6 +269,7 @@ class Gateway:
             SupervisedThread(f"spool-{line.name}", partial(self._run_maintenance, line.spool), self._stopping) for line in self._lines
         ]
         maintenance.append(SupervisedThread("disk", self._check_disk, self._stopping))
+        maintenance.append(SupervisedThread("writes", self._check_writes, self._stopping))
         maintenance.append(SupervisedThread("clients", self._save_clients, self._stopping))
         for line in self._lines:
             log.info(
@@ -333,6 +346,15 @@ class Gateway:
         while not self._stopping.is_set():
             self._health.set_person_problem(ask_disk(folder, self._budget.max_bytes - self._budget.used_bytes), "disk")
             self._stopping.wait(_MAINTENANCE_INTERVAL_S)
+
+    def _check_writes(self) -> None:
+        """Updates what /readyz says about writes that last too long. Runs in a thread that never waits for the disk."""
+        while not self._stopping.wait(_MAINTENANCE_INTERVAL_S):
+            problems = [find_write_problem(line.name, line.spool.find_disk_wait_s()) for line in self._lines]
+            if text := "; ".join(problem for problem in problems if problem):
+                self._health.set_waiting(text, "write")
+            else:
+                self._health.set_ready("write")
 
     def _save_clients(self) -> None:
         while not self._stopping.wait(_MAINTENANCE_INTERVAL_S):

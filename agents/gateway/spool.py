@@ -41,6 +41,8 @@ from streams.supervision import SupervisedThread
 _ROW_BYTES = 1024
 # Seconds that `close` waits for a checkpoint.
 _LONGEST_CHECKPOINT_S = 2.0
+# If a new file is damaged at once, it is set aside, unless there are so many damaged files already that they could fill the disk.
+_MAX_SET_ASIDE = 16
 # Receipts are kept to recognise repeated pictures. At ten pictures a second, this many receipts last almost three hours.
 _MAX_RECEIPTS = 100_000
 # Limits of SQLite's write-ahead log: in bytes, and as a share of `gateway.spool_max_bytes`. Above either limit, new pictures wait until
@@ -184,6 +186,8 @@ class Spool:
         self._connections: list[sqlite3.Connection] = []
         self._write_ahead_file = -1
         self._has_file = False
+        # For each thread that waits for the disk now: the monotonic time since when it waits.
+        self._disk_waits: dict[int, float] = {}
         self.run = 0
         try:
             self._lock_file = lock_queue(folder, line, "gateway.spool_dir", "gateway")
@@ -266,8 +270,8 @@ class Spool:
 
         `run` is the run of the file in which `error` happened. If another thread has already replaced this file, nothing is done.
 
-        The pictures of the damaged file are no longer sent. Raises sqlite3.Error or OSError if no new file can be made. The next call then
-        tries again.
+        The pictures of the damaged file are no longer sent. If the new file is damaged, too, it is also set aside. Raises sqlite3.Error or
+        OSError if no new file can be made. The next call then tries again.
         """
         with self._checkpoint_lock, self._reader_lock, self._lock:
             if self.run != run:
@@ -277,7 +281,13 @@ class Spool:
                 self._budget.release(self._picture_bytes)
                 self._waiting_count = self._parked_count = self._picture_bytes = 0
             self._disconnect()
-            self._open()
+            try:
+                self._open()
+            except sqlite3.DatabaseError as problem:
+                if len(list_set_aside(self._path)) >= _MAX_SET_ASIDE:
+                    raise
+                self._set_aside(problem)
+                self._open()
 
     def find_complaint(self) -> str:
         """Returns a sentence while a damaged file lies beside the file of the spool, or "". A person has to move the damaged file."""
@@ -325,7 +335,25 @@ class Spool:
 
         Only SQLite's write-ahead log is flushed. SQLite keeps each commit in this log until the commit is safe in the database file.
         """
-        os.fdatasync(self._write_ahead_file)
+        with self._watch_disk():
+            os.fdatasync(self._write_ahead_file)
+
+    @contextmanager
+    def _watch_disk(self) -> Iterator[None]:
+        thread = threading.get_ident()
+        self._disk_waits[thread] = time.monotonic()
+        try:
+            yield
+        finally:
+            del self._disk_waits[thread]
+
+    def find_disk_wait_s(self) -> float:
+        """Returns for how many seconds the oldest picture or flush has been waiting for the disk, or 0 if none waits.
+
+        Reads only memory, so this method answers even if the disk does not.
+        """
+        now_s = time.monotonic()
+        return now_s - min(list(self._disk_waits.values()), default=now_s)
 
     def find_receipt(self, key: str) -> tuple[PartId, str] | None:
         """Returns the part and the SHA-256 of the picture that was accepted under the idempotency key `key`, or None if there was none."""
@@ -343,7 +371,8 @@ class Spool:
         Raises SpoolFullError if there is no room. Call `flush` afterwards, because a power cut before the flush can undo this call.
         """
         kept_keys = tuple(keys)
-        return self._repair(lambda: self._accept(picture, kept_keys, part))
+        with self._watch_disk():
+            return self._repair(lambda: self._accept(picture, kept_keys, part))
 
     def _repair(self, use: Callable[[], Result]) -> Result:
         """Returns `use()`. If the file proves damaged, replaces the file and calls `use` once more.

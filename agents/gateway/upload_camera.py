@@ -142,13 +142,18 @@ class PartReportBody(BaseModel):
 
 
 def build_app(
-    endpoints: Mapping[str, LineEndpoint], max_bytes: int, parts_token: SecretStr, tokens: TokenCheck | None = None
+    endpoints: Mapping[str, LineEndpoint],
+    max_bytes: int,
+    parts_token: SecretStr,
+    tokens: TokenCheck | None = None,
+    receipt_timeout_s: float = _RECEIPT_TIMEOUT_S,
 ) -> web.Application:
     """Returns the web application of the gateway. `endpoints` holds the endpoint of each line. `parts_token` authorises part reports.
 
-    `tokens` counts wrong tokens. With None, the application makes its own TokenCheck.
+    `tokens` counts wrong tokens. With None, the application makes its own TokenCheck. If a picture is not on the disk after
+    `receipt_timeout_s`, its camera gets the status 503.
     """
-    handlers = _Handlers(endpoints, max_bytes, parts_token, tokens or TokenCheck())
+    handlers = _Handlers(endpoints, max_bytes, parts_token, tokens or TokenCheck(), receipt_timeout_s)
     app = web.Application(client_max_size=max_bytes, middlewares=[mark_busy, _describe_error])
     for path in ("/lines/{line}/pictures", "/lines/{line}/pictures/{name}"):
         app.router.add_post(path, handlers.accept_picture)
@@ -172,11 +177,19 @@ async def _describe_error(request: web.Request, handler: Callable[[web.Request],
 
 
 class _Handlers:
-    def __init__(self, endpoints: Mapping[str, LineEndpoint], max_bytes: int, parts_token: SecretStr, tokens: TokenCheck) -> None:
+    def __init__(
+        self,
+        endpoints: Mapping[str, LineEndpoint],
+        max_bytes: int,
+        parts_token: SecretStr,
+        tokens: TokenCheck,
+        receipt_timeout_s: float,
+    ) -> None:
         self._endpoints = endpoints
         self._max_bytes = max_bytes
         self._parts_token = parts_token
         self._tokens = tokens
+        self._receipt_timeout_s = receipt_timeout_s
 
     async def accept_picture(self, request: web.Request) -> web.Response:
         endpoint = self._endpoints.get(request.match_info["line"])
@@ -203,7 +216,7 @@ class _Handlers:
             metrics.pictures_refused.labels(endpoint.line, TOO_LARGE).inc()
             return _make_too_large_error(error.size, self._max_bytes)
         try:
-            return await _await_receipt(uploads.upload(frame), 201, len(frame.value), self._max_bytes)
+            return await self._await_receipt(endpoint.line, uploads.upload(frame), 201, len(frame.value))
         finally:
             uploads.abandon(frame)
 
@@ -241,25 +254,23 @@ class _Handlers:
             return web.json_response({"part": str(part), "repeated": not is_new}, status=202)
         if await asyncio.to_thread(endpoint.part_intake.has_picture, part):
             return web.json_response({"part": str(part), "repeated": True}, status=202)
-        return await _await_receipt(endpoint.triggered.trigger(part, captured_at), 202, 0, self._max_bytes)
+        return await self._await_receipt(endpoint.line, endpoint.triggered.trigger(part, captured_at), 202, 0)
 
-
-async def _await_receipt(future: Future[PictureReceipt], status: int, size: int, limit: int) -> web.Response:
-    """Waits until the picture is stored, and returns a response with `status` and the part, or an error. `size` and `limit` are in
-    bytes.
-    """
-    try:
-        receipt = await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(future)), _RECEIPT_TIMEOUT_S)
-    except SpoolFullError as error:
-        return _make_error(507, str(error))
-    except PictureRefusedError as error:
-        if error.reason == TOO_LARGE:
-            return _make_too_large_error(size, limit)
-        return _make_error(_STATUS_BY_REASON.get(error.reason, 422), str(error))
-    except TimeoutError:
-        return _make_error(503, "the picture was not stored in time; send it again under the same Idempotency-Key")
-    body = {"part": str(receipt.part), "line": receipt.part.line, "run": receipt.part.run, "number": receipt.part.part}
-    return web.json_response({**body, "repeated": receipt.is_repeat, "matched": receipt.is_matched}, status=status)
+    async def _await_receipt(self, line: str, future: Future[PictureReceipt], status: int, size: int) -> web.Response:
+        """Waits until the picture of `size` bytes is stored, and returns a response with `status` and the part, or an error."""
+        try:
+            receipt = await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(future)), self._receipt_timeout_s)
+        except SpoolFullError as error:
+            return _make_error(507, str(error))
+        except PictureRefusedError as error:
+            if error.reason == TOO_LARGE:
+                return _make_too_large_error(size, self._max_bytes)
+            return _make_error(_STATUS_BY_REASON.get(error.reason, 422), str(error))
+        except TimeoutError:
+            metrics.uploads_timed_out.labels(line).inc()
+            return _make_error(503, "the picture was not stored in time; send it again under the same Idempotency-Key")
+        body = {"part": str(receipt.part), "line": receipt.part.line, "run": receipt.part.run, "number": receipt.part.part}
+        return web.json_response({**body, "repeated": receipt.is_repeat, "matched": receipt.is_matched}, status=status)
 
 
 def _make_too_large_error(size: int, limit: int) -> web.Response:

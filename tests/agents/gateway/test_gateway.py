@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import random
+import re
 import subprocess
 import threading
 from collections import defaultdict
@@ -30,6 +31,7 @@ from streams.identity import read_identity
 from streams.settings import CameraSettings, LineSettings, Settings
 from streams.topics import TopicNames, create_topics
 from tests.agents.gateway.camera_line import CameraLine, make_jpeg, wait_until
+from tests.campaign.plant import FaultFile, build_machine_faults
 from tests.conftest import MakeSettings
 from tests.image_topics import read_topic
 from tests.processes import CASTLINE, CastlineProcess
@@ -416,6 +418,28 @@ camera = {{ kind = "http" }}
         assert asyncio.run(upload(url, "the-right-token", {"X-Forwarded-For": "192.0.2.1"})) == 201
         wait_until(lambda: "gateway.proxies is 0" in gateway.page("/readyz")[1], 10)
     assert "the-right-token" not in file.read_text()
+
+
+def test_a_disk_that_does_not_finish_a_write_is_named_with_its_age_until_it_answers(tmp_path: Path) -> None:
+    camera = {"kind": "folder", "path": str(write_class_folders(tmp_path / "in")), "rate_per_s": RATE_PER_S}
+    settings = Settings.model_validate(
+        {
+            "service": {"run_dir": tmp_path / "run"},
+            "gateway": {"spool_dir": tmp_path / "spool"},
+            "lines": [{"name": "line-1", "camera": camera}],
+        }
+    )
+    faults = FaultFile(tmp_path / "faults")
+    environment = {"LD_PRELOAD": str(build_machine_faults(tmp_path)), "CAMPAIGN_FAULTS": str(faults.path)}
+    with CastlineProcess(settings, tmp_path / "gateway.log", "gateway", environment=environment) as gateway:
+        wait_until(lambda: gateway.metric("castline_spool_pictures", line="line-1") > 0, 40)
+        assert "has not finished" not in gateway.page("/readyz")[1]
+        faults.set_flush_delay_s(9)
+        sentence = re.compile("the disk of the spool of line-1 has not finished a write for [67] s")
+        wait_until(lambda: sentence.search(gateway.page("/readyz")[1]) is not None, 20)
+        assert gateway.page("/healthz")[0] == 200, "a restart does not help"
+        faults.set_flush_delay_s(0)
+        wait_until(lambda: "has not finished" not in gateway.page("/readyz")[1], 20)
 
 
 def test_measuring_says_why_it_cannot_measure(tmp_path: Path) -> None:

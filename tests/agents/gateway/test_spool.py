@@ -141,6 +141,12 @@ def damage(file: Path, kind: str) -> None:
     file.write_bytes({"cut": content[: len(content) // 2], "zeros": bytes(len(content)), "text": b"this is no database" * 100}[kind])
 
 
+def make_damage() -> sqlite3.DatabaseError:
+    error = sqlite3.DatabaseError("database disk image is malformed")
+    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    return error
+
+
 @pytest.mark.parametrize("kind", ["cut", "zeros", "text"])
 def test_a_damaged_spool_is_set_aside_and_the_line_goes_on_with_a_complaint(tmp_path: Path, kind: str) -> None:
     line = open_spool(tmp_path)
@@ -219,8 +225,7 @@ def test_a_damaged_file_is_not_closed_during_a_checkpoint_of_another_thread(tmp_
     checkpoint = threading.Thread(target=line.run_maintenance)
     checkpoint.start()
     assert slow.began.wait(10)
-    error = sqlite3.DatabaseError("database disk image is malformed")
-    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    error = make_damage()
     replacing = threading.Thread(target=line.replace_damaged, args=(error, line.run))
     replacing.start()
     replacing.join(0.3)
@@ -236,8 +241,7 @@ def test_a_damaged_file_is_not_closed_during_a_checkpoint_of_another_thread(tmp_
 def test_a_replacement_that_fails_half_way_is_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     line = open_spool(tmp_path)
     run = line.run
-    error = sqlite3.DatabaseError("database disk image is malformed")
-    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    error = make_damage()
 
     def fail(folder: Path) -> None:
         raise OSError(errno.EIO, "the disk fails")
@@ -251,6 +255,41 @@ def test_a_replacement_that_fails_half_way_is_repeated(tmp_path: Path, monkeypat
     assert line.accept(make_picture()).part.run > run
     line.replace_damaged(error, line.run)
     assert len(list(tmp_path.glob("*.damaged-*[0-9]"))) == 2
+    line.close()
+
+
+class DamagingSpool(Spool):
+    """A spool on a disk that damages the next `damaged_count` files while they are opened."""
+
+    damaged_count = 0
+
+    def _begin_run(self, now_s: int) -> int:
+        if self.damaged_count:
+            self.damaged_count -= 1
+            raise make_damage()
+        return super()._begin_run(now_s)
+
+
+def test_a_new_spool_that_is_damaged_at_once_is_set_aside_too(tmp_path: Path) -> None:
+    line = DamagingSpool(tmp_path, "line-1", SpoolBudget(2**20), clock=lambda: NOW_S)
+    line.damaged_count = 1
+    line.replace_damaged(make_damage(), line.run)
+    assert len(list(tmp_path.glob("*.damaged-*[0-9]"))) == 2
+    assert line.accept(make_picture()).part.run == int(NOW_S) + 1
+    line.close()
+
+
+def test_a_disk_that_damages_all_files_does_not_fill_itself_with_them(tmp_path: Path) -> None:
+    line = DamagingSpool(tmp_path, "line-1", SpoolBudget(2**20), clock=lambda: NOW_S)
+    line.damaged_count = 99
+    with pytest.raises(sqlite3.DatabaseError, match="malformed"):
+        line.replace_damaged(make_damage(), line.run)
+    for _ in range(30):
+        with pytest.raises(SpoolFullError, match="cannot be replaced"):
+            line.accept(make_picture())
+    assert len(list(tmp_path.glob("*.damaged-*[0-9]"))) == 16
+    line.damaged_count = 0
+    assert line.accept(make_picture()).part.run == int(NOW_S) + 1
     line.close()
 
 

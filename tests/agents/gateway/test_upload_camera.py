@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import pytest_asyncio
 from aiohttp import ClientSession, FormData, encode_basic_auth
+from prometheus_client import REGISTRY
 from pydantic import SecretStr
 
 from agents.gateway.folder_camera import FolderCamera
@@ -429,6 +430,20 @@ async def test_an_upload_whose_clock_is_wrong_is_stored_with_the_time_of_its_arr
     assert status == 201, body
     (spooled,) = plant.spools["http"].read_after(0, 10)
     assert abs(spooled.picture.captured_at - datetime.now(UTC)) < timedelta(minutes=1)
+
+
+@pytest.mark.asyncio
+async def test_uploads_that_were_not_stored_in_time_are_counted(plant: UploadPlant) -> None:
+    def count() -> float:
+        return REGISTRY.get_sample_value("castline_uploads_timed_out_total", {"line": "stuck"}) or 0.0
+
+    before = count()
+    endpoint = LineEndpoint("stuck", SecretStr("let-me-in"), plant.stuck, None, None)
+    app = build_app({"stuck": endpoint}, LIMIT, SecretStr("from-the-sorter"), receipt_timeout_s=0.1)
+    runner, url = await start_site(app, "127.0.0.1", 0)
+    assert [(await post(url, "/lines/stuck/pictures", UPLOAD))[0] for _ in range(2)] == [503, 503]
+    assert count() == before + 2
+    await runner.cleanup()
 
 
 @pytest.mark.asyncio
