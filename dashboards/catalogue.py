@@ -175,7 +175,8 @@ def make_runbook_markdown() -> str:
             parts += [
                 f"### {alert.slug}",
                 f"The alert `{alert.name}` has the severity `{alert.severity}` and fires {delay}. "
-                f"Its values are in the panel “{alert.panel_title}” on the dashboard “{find_page(alert.dashboard_uid).title}”.",
+                f"The panel “{alert.panel_title}” on the dashboard “{find_page(alert.dashboard_uid).title}” shows the values that the "
+                "alert checks.",
                 alert.runbook.to_markdown(),
             ]
     return "\n\n".join(parts) + "\n"

@@ -74,7 +74,7 @@ _UNREAD_TEXTS = {
     "link": "links are not followed; let the camera write files in place of links",
     "special": "entries are neither files nor folders; remove them",
     "too-deep": "folders lie too deep and are not read; let the camera use at most 4 levels",
-    "not-readable": "entries cannot be read; give the gateway the right to read them",
+    "not-readable": "entries cannot be read; give the gateway the permission to read them",
 }
 _SECONDS_A_DAY = 86_400.0
 

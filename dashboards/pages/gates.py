@@ -152,8 +152,8 @@ ALERTS: tuple[Alert, ...] = (
         PAGE.uid,
         STATE,
         Runbook(
-            "The sorter has had no working link to the line's board for half a minute. Either the board has no connection or no power, "
-            "or its firmware does not fit the line's settings.",
+            "For half a minute, the sorter could not send verdicts to the line's board. Either no data comes from the board, because its "
+            "cable or its power is missing, or the board's firmware does not fit the line's settings.",
             "No verdict reaches the board, so the board applies the line's safe action (divert, pass or stop) to every part.",
             "Read the log of the process `sorter <line>`, which names the serial port and the reason. For details, stop the sorter and "
             "run `castline board status --line <line>`. The sorter must be stopped, because only one program can use the port.",
@@ -281,11 +281,11 @@ ALERTS: tuple[Alert, ...] = (
             "Some parts that photo-eye 1 counted have no picture, or the gateway could not assign some pictures to a counted part.",
             "A part without a picture gets no verdict, so the board applies the line's safe action (divert, pass or stop). A picture "
             "that belongs to no part is judged, but its verdict does not reach the board.",
-            "On the Gates dashboard, open the panel “How much time lies between a picture and its part?”.\n\nThe panel shows the "
-            "time between a picture and the nearest part, after the gateway has subtracted the latency of the camera. If these times "
-            "are small, the latency is right, and pictures or part reports were lost. If many of these times are larger than a quarter "
-            "of the time between two parts, there are two possible causes. Either the gateway uses a wrong latency, or the delay of the "
-            "pictures varies too much.",
+            "On the Gates dashboard, open the panel “How much time lies between a picture and its part?”.\n\nThe panel shows the time "
+            "between a picture and the nearest part, after the gateway has subtracted the latency of the camera. If these times are "
+            "small, the latency is right. The cause is then that pictures or part reports were lost.\n\nIf many of these times are larger "
+            "than a quarter of the time between two parts, either the gateway uses a wrong latency, or the delay of the pictures varies "
+            "too much.",
             "If pictures are lost, check the trigger and the camera's own log. If part reports are lost, see the alert "
             "`PartReportsFail`.\n\n"
             "If the gateway uses a wrong latency, check the clock of the camera and run `castline gateway measure <line>`.\n\n"
@@ -327,12 +327,12 @@ ALERTS: tuple[Alert, ...] = (
         Runbook(
             "The latency that the gateway uses for this camera no longer fits the last pictures. Probably the clock of the camera was "
             "set or has drifted, or pictures now need more or less time to arrive.",
-            "The gateway assigns no picture of this line to a part, because a part could get the verdict on its neighbour. So the board "
-            "applies the line's safe action (divert, pass or stop) to every part.",
-            "Run `curl <address>/readyz` with the address of the gateway from the file `<run_dir>/targets/<instance>.json`. "
-            "The page names either the latency that the last pictures show, or the number of pictures that are too far from the nearest "
-            "part. Too far means that too much time lies between the picture and the part.\n\n"
-            "The usual cause is a wrong clock. Compare the clock of the camera with the clock of the gateway's machine.",
+            "The gateway assigns no picture of this line to a part, because with a wrong latency a part could get the verdict on another "
+            "part. So the board applies the line's safe action (divert, pass or stop) to every part.",
+            "Run `curl <address>/readyz` with the address of the gateway from the file `<run_dir>/targets/<instance>.json`. The page "
+            "shows one of two values: the latency that the gateway has computed from the last pictures, or the number of pictures for "
+            "which no part was counted at the right time.\n\nThe usual cause is a wrong clock. Compare the clock of the camera with the "
+            "clock of the gateway's machine.",
             "First remove the cause: repair the time synchronisation (NTP) of the camera or file server, or the network.\n\nThen "
             "measure the camera's latency again: run `castline gateway measure <line>` while parts pass. If all parts follow each other "
             "at equal intervals, the measurement finds several latencies that fit equally well. So hold one part back for half an "

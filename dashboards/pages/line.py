@@ -150,7 +150,7 @@ ALERTS: tuple[Alert, ...] = (
             "stopped the belt.",
             "Good castings may lie in the reject chute and must be inspected again. If more than 0.05 % of the parts in 30 days have no "
             "verdict at the gate, the line misses its objective.",
-            "On the Line dashboard, check whether the age of the verdicts is near the deadline, and whether pictures arrive.",
+            "On the Line dashboard, check whether pictures arrive, and whether the verdicts come only shortly before the deadline.",
             "If the verdicts are late, start another inspector, as the runbook says under `LagGrowing`.\n\n"
             "If no pictures arrive, do what the runbook says under `LineSilent` and `PicturesUnmatched`.\n\n"
             "`castline trace <part>` shows what happened to one part.",
@@ -167,15 +167,16 @@ ALERTS: tuple[Alert, ...] = (
         ACTIONS,
         Runbook(
             "The board did not report what its gate did with a part (action `untracked`), or a casting without a part number reached the "
-            "gate (reason `unmatched`). Usually the board was reset. There are three other causes: the sorter was away for so long that "
-            "reports of the board were lost, the gateway did not assign a picture to a part, or photo-eye 1 has missed a casting.",
+            "gate (reason `unmatched`). Usually the cause is a reset of the board. There are three other causes: the sorter did not run "
+            "for so long that reports of the board were lost, the gateway assigned no picture to a part, or photo-eye 1 missed a casting.",
             "The records do not say where these castings are. During a reset, the gate does not move, so a casting can pass it without a "
             "verdict. The records can also count one casting twice: once as untracked, and once as unmatched.",
             "On the Line dashboard, find action and reason in the panel “What did the gate do, and why?”. The topic "
             "`castings.sorted.<line>` names the untracked parts. The log of the sorter names each reset of the board and its cause.",
-            "Inspect the castings of this time again, those in the reject chute and those on the belt.\n\n"
-            "If the board was reset, check its power supply and its USB cable. If the sorter was away, see the alert `ProcessDown`. If "
-            "pictures were not assigned, see the alert `PicturesUnmatched`. If photo-eye 1 misses castings, clean and align it.",
+            "Castings that passed in these minutes may be in the reject chute or among the good castings. Inspect all of them "
+            "again.\n\nIf the board was reset, check its power supply and its USB cable. If the sorter did not run, see the alert "
+            "`ProcessDown`. If the gateway assigned no picture to a part, see the alert `PicturesUnmatched`. If photo-eye 1 misses "
+            "castings, clean and align it.",
         ),
     ),
     Alert(
@@ -191,12 +192,11 @@ ALERTS: tuple[Alert, ...] = (
             "More than one part in a hundred reaches the gate before its verdict.",
             "A part whose verdict comes too late reaches the gate without a verdict. The board then applies the line's safe action "
             "(divert, pass or stop) to this part.",
-            "On the Pipeline dashboard, open the first panel and find the stage whose time has grown. The stages are sending to Kafka, "
-            "decoding, waiting for a batch, the networks, and delivery of the verdict.",
-            "If pictures wait, start more inspectors (`castline up --inspectors`, or the replicas of the Deployment), at most one for "
-            "each partition of the image topics.\n\n"
-            "If the networks are slow, look for other programs that use the machine's processors. If Kafka is slow, open the Kafka "
-            "dashboard.",
+            "On the Pipeline dashboard, open the first panel and find the stage whose time has grown. There are six stages: from camera "
+            "to Kafka, decoding, waiting for a batch, the networks, verdict to Kafka, and verdict to the board.",
+            "If pictures wait, start more inspectors, at most one for each partition of the image topics: call `castline up` with a "
+            "larger `--inspectors`, or in Kubernetes raise the replicas of the Deployment.\n\nIf the networks are slow, look for other "
+            "programs that use the machine's processors. If Kafka is slow, open the Kafka dashboard.",
         ),
     ),
     Alert(
@@ -234,8 +234,8 @@ ALERTS: tuple[Alert, ...] = (
             "safe action (divert, pass or stop) applies to the parts without a verdict.",
             "Find out which other alerts of this line fire, because they name the cause. This alert only says that many parts get no "
             "verdict in time.",
-            "Do what the runbook says under `PartsWithoutVerdict`. Then write down what happened, because the lost parts count against "
-            "the error budget for 30 days.",
+            "Do what the runbook says under `PartsWithoutVerdict`. Then write down what happened, because the parts without a verdict "
+            "count against the error budget for 30 days.",
         ),
     ),
     Alert(

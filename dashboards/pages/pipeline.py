@@ -315,8 +315,9 @@ ALERTS: tuple[Alert, ...] = (
             "key, or a stranger writes to the topic.",
             "The refused records have no effect. If the inspector has no key, the boards get no verdicts and apply the safe action of "
             "their lines to every part.",
-            "`castline dead-letters list` shows the refused records and when they came. Compare the files in `signing.private_keys` and "
-            "`signing.public_keys` of the machine that writes these records with those of the reader.",
+            "`castline dead-letters list` shows the refused records and when they came. Find the machine that writes these records. Each "
+            "private key in its folder `signing.private_keys` must have its public key in the folder `signing.public_keys` of the machine "
+            "that refuses the records.",
             "Give the machine its key again. If no machine of yours has written the records, change the passwords of the Kafka users as "
             "docs/kafka-access.md describes, and call `castline topics acls check`.",
         ),
@@ -365,8 +366,8 @@ ALERTS: tuple[Alert, ...] = (
         PAGE.uid,
         STALLED,
         Runbook(
-            "The process makes no progress. For `service.stall_s` seconds it has finished nothing although work is waiting, or one of its "
-            "tasks has ended.",
+            "The process makes no progress. Either it has finished nothing for `service.stall_s` seconds although work is waiting, or a "
+            "task inside the process has ended although it should run all the time.",
             "The process still runs, but it does no work. If it is a gateway, an inspector or a sorter, the parts of its lines reach the "
             "gate without a verdict.",
             "Run `curl <address>/healthz`, which prints the reason. The address is in the file `<run_dir>/targets/<instance>.json`.",
@@ -475,11 +476,11 @@ ALERTS: tuple[Alert, ...] = (
         kafka.PAGE.uid,
         kafka.BROKER_DISK,
         Runbook(
-            "When the embedded broker started, the clock of its machine was more than 31 days ahead of the time at which it was last "
-            "right.",
-            "With a wrong clock, all records would be too old, and would be deleted. Kafka therefore deletes no old records, and frees no "
-            "room. When the disk is full, Kafka stops. No record in Kafka is lost then, and the gateways keep new pictures in their spools "
-            "while these have room.",
+            "The embedded broker remembers the last time at which the clock of its machine was right. When the broker started, the clock "
+            "was more than 31 days ahead of this time, so the clock is probably wrong.",
+            "With a wrong clock, Kafka would take all records for too old, and would delete them. So Kafka now deletes no records, and "
+            "the disk fills. When the disk is full, Kafka stops. No record in Kafka is lost then. The gateways keep new pictures in their "
+            "spools, as long as the spools have room.",
             "Read the page `/healthz` of the broker, and compare the clock of its machine with another clock. Run `df` on this machine.",
             "Correct the clock, for example with NTP. If the clock is right, because the plant stood still for weeks, delete the file "
             "`clock` in `broker.data_dir`. In both cases, the broker then ends and is started again. If the disk is full, free space on "
@@ -495,10 +496,11 @@ ALERTS: tuple[Alert, ...] = (
         PAGE.uid,
         ARCHIVED_PICTURES,
         Runbook(
-            "The clock of the archivist's machine shows a time more than 31 days after the last time that the archivist trusted. Or a "
-            "person or a program sets the clock again and again by an hour or more.",
-            "With a wrong clock, all parts and pictures would be too old, and would be deleted. The archivist therefore deletes nothing "
-            "for being too old. Other parts of Castline may write wrong times.",
+            "The archivist does not trust the clock of its machine. There are two possible reasons. The clock is more than 31 days ahead "
+            "of the last time at which it was right. Or a person or a program often sets the clock, each time by an hour or more.",
+            "With a wrong clock, the archivist would take all parts and pictures for too old, and would delete them. So now it deletes "
+            "nothing because of its age. If the clock is really wrong, other processes on this machine write wrong times into their "
+            "records.",
             "Read the page `/healthz` of the archivist, and compare the clock of its machine with another clock.",
             "Correct the clock, for example with NTP. If the clock is right, because the plant stood still for weeks, run "
             "`castline station confirm-clock` on this machine.",
@@ -536,10 +538,9 @@ ALERTS: tuple[Alert, ...] = (
             "The gateway refused pictures. The reason is `spool-full` (the queue on disk is full), `too-large` or `refused-by-kafka`.",
             "The parts on the refused pictures get no verdict, so the board applies the line's safe action (divert, pass or stop).",
             "Read the alert's summary, which names the reason why the gateway refused the pictures.",
-            "If the reason is `spool-full`, do what the runbook says under `SpoolFilling`. If the reason is `too-large`, make the camera's "
-            "pictures smaller, or raise `pictures.max_bytes`.\n\n"
-            "If the reason is `refused-by-kafka`, raise the largest record size of the topic and the broker, or give the gateway the "
-            "right to write to the topic.",
+            "If the reason is `spool-full`, do what the runbook says under `SpoolFilling`. If the reason is `too-large`, make the "
+            "camera's pictures smaller, or raise `pictures.max_bytes`.\n\nIf the reason is `refused-by-kafka`, raise the largest record "
+            "size of the topic and the broker, or give the gateway the permission to write to the topic.",
         ),
     ),
     Alert(
@@ -594,7 +595,7 @@ ALERTS: tuple[Alert, ...] = (
             "Run `curl <address>/healthz` with the address of the gateway. The page names the file whose picture was lost. The address "
             "is in the file `<run_dir>/targets/<instance>.json`.",
             "If the reason is `overwritten`, let the camera give each file a new name, such as a number or the time. If the reason is "
-            "`not-readable`, restore the files, or give the gateway the right to read them.",
+            "`not-readable`, restore the files, or give the gateway the permission to read them.",
         ),
     ),
     Alert(
@@ -646,8 +647,9 @@ ALERTS: tuple[Alert, ...] = (
         PAGE.uid,
         DEAD_LETTERS,
         Runbook(
-            "Kafka holds a batch of records that Castline cannot decode. Another program has compressed it with zstd, lz4 or snappy on a "
-            "topic that does not unpack batches, or has given a header a name that is not UTF-8. Or a disk of a broker has damaged it.",
+            "Kafka holds a batch of records that Castline cannot decode. There are three possible causes. Another program has compressed "
+            "the batch with zstd, lz4 or snappy, and the setting `compression.type` of the topic does not make the broker unpack it. Or "
+            "another program has given a header a name that is not UTF-8. Or a disk of a broker has damaged the batch.",
             "The records of the batch are skipped. If they are pictures, their parts have no verdict, and the line's safe action (divert, "
             "pass or stop) applies.",
             "Run `castline dead-letters list`. A dead letter with the reason `unreadable` names the topic, the partition and the offsets, "

@@ -256,9 +256,9 @@ MODEL_ALERTS: tuple[Alert, ...] = (
         Runbook(
             "In the last hour, the share of parts with the verdict `review` was above the limit of the line, `lines.review_share_high`.",
             'People cannot review so many parts. On lines with `on_review = "divert"`, the reject chute fills with good castings.',
-            "On the Quality dashboard, look at the panel “Why are parts left to a person?”. The reason `doubt` means a defect "
-            "probability near the threshold, and `anomaly` a part that differs from good parts. The other reasons mean pictures that "
-            "could not be judged.",
+            "On the Quality dashboard, look at the panel “Why are parts left to a person?”. The reason `doubt` means that the defect "
+            "probability lies near the threshold. The reason `anomaly` means that the part differs from good parts. The other reasons "
+            "mean that the picture could not be judged.",
             "If most reviews come from pictures that cannot be judged, do what the runbook says under `DeadLettersRising`.\n\n"
             "If most reviews have the reason `doubt`, do what the runbook says under `VerdictsDrift`. You can also train a version that "
             "leaves fewer parts to a person (`castline train --review-share`).\n\n"
@@ -276,8 +276,8 @@ MODEL_ALERTS: tuple[Alert, ...] = (
         Runbook(
             "In the last hour, the share of parts with the verdict `review` was below the limit of the line, `lines.review_share_low`.",
             "Parts that a person should see may pass without a review, because a threshold, a cut-off or the model version has changed.",
-            "Compare the time at which the share fell with the page “Models” of the station and with `castline lines show`. Both show "
-            "who changed what, and when.",
+            "In the panel, find the time at which the share fell. Then look for a change at this time: the page “Models” of the station "
+            "and `castline lines show` say who changed what, and when.",
             "If somebody changed a threshold, a cut-off or the model version by mistake, set the old value again. If fewer parts are "
             "doubtful because the castings have become better, lower `lines.review_share_low`.",
         ),
@@ -371,7 +371,8 @@ CAMERA_ALERTS: tuple[Alert, ...] = (
         CAMERA,
         Runbook(
             "The latest pictures have less than half the sharpness of the most blurred reference pictures of the version.",
-            "On blurred pictures the networks overlook small holes and scratches. Probably no other alert fires because of this.",
+            "On blurred pictures the networks overlook small holes and scratches. The other alerts probably do not notice these missed "
+            "defects.",
             "On the station, look at the last pictures of the line. Check whether they are out of focus everywhere, or smeared in the "
             "direction of the belt.",
             "If the pictures are out of focus, correct the focus and clean the lens. If they are smeared, use a shorter exposure, more "
@@ -406,8 +407,8 @@ CAMERA_ALERTS: tuple[Alert, ...] = (
         Runbook(
             "The last 500 pictures differ clearly from the version's reference pictures (population stability index above 0.25). The "
             "light, the camera, the product or the castings have changed.",
-            "More parts may get a wrong verdict than in the evaluation of the version. The alert does not fire if only the share of "
-            "defects has changed.",
+            "More parts may get a wrong verdict than in the evaluation of the version. If only the share of defects has changed, this "
+            "alert does not fire. The alert `VerdictsDrift` watches this share.",
             "Read the alert's summary, which names the value that has changed: brightness (light, exposure), sharpness (focus, surface) "
             "or defect-probability (the castings). On the Quality dashboard, check whether this value changed suddenly or slowly.",
             "Restore the light and the focus. If the pictures will stay as they are now, let people review a few hundred of them, and "
