@@ -178,12 +178,11 @@ ALERTS: tuple[Alert, ...] = (
             "produces nothing.",
             "On the Gates dashboard, open the panel “Which faults did the boards report?”. `firmware/error_codes.csv` explains each code.",
             "Remove the cause, for instance a blocked photo-eye, a servo without power, or a pressed emergency stop. A restart of the "
-            "sorter or of the board does not end the fault.\n\n"
-            "When the cause is gone, end the faults on the machine of the sorter, while the sorter runs. `castline board acknowledge "
-            "--line <line>` ends all faults whose causes are gone. `castline board clear --line <line> <code>` ends one of the "
-            "faults 41 to 45, 47, 49, 52 and 54 to 57. Fault 58 ends when a person turns the bypass key back.\n\n"
-            "`docs/maintenance.md` says how to run the line without Castline meanwhile, and how to exchange a board.\n\n"
-            "Fault 40 ends when the sorter runs again. Fault 50 ends when the board is reset. The faults 46, 48 and 51 end by "
+            "sorter or of the board does not end the fault.\n\nWhen the cause is gone, run a command on the machine of the sorter, while "
+            "the sorter runs. `castline board acknowledge --line <line>` ends all faults whose causes are gone. `castline board clear "
+            "--line <line> <code>` ends one of the faults 41 to 45, 47, 49, 52 and 54 to 57. Fault 58 ends when a person turns the bypass "
+            "key back.\n\n`docs/maintenance.md` says how to run the line without Castline meanwhile, and how to exchange a "
+            "board.\n\nFault 40 ends when the sorter runs again. Fault 50 ends when the board is reset. The faults 46, 48 and 51 end by "
             "themselves.\n\nUse `castline board monitor --line <line>` to see photo-eyes, encoder and faults while you work.",
         ),
     ),

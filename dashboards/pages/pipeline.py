@@ -334,7 +334,8 @@ ALERTS: tuple[Alert, ...] = (
             "The station cannot send new entries of the audit log to the log server that `station.audit_syslog` names.",
             "The station and all lines go on. The new entries are only in the database. Somebody who can write to the database "
             "could change these entries and compute all hashes again. Without the copies on the log server, nobody would notice this.",
-            "The log of the station names the server and the error. Check whether the server runs, and whether a firewall is in between.",
+            "The log of the station names the server and the error. Check whether the server runs, and whether a firewall blocks the "
+            "connection.",
             "Restore the server or its network, or correct `station.audit_syslog` and restart the station. The station then sends all "
             "missing entries. Afterwards call `castline station audit verify` with the option `--head` and the newest hash that the server "
             "has.",
@@ -444,8 +445,8 @@ ALERTS: tuple[Alert, ...] = (
             "last.\n\nIf the disk stays full after the broker has dropped records, files of other programs fill it. The broker then drops "
             "no more records.\n\nWhile the alert `BrokerClockDoubted` fires, the broker drops no records, and Kafka stops when the disk is "
             "full.",
-            "Run `df` on the machine of the broker, and `du -s` on `broker.data_dir`. Find out whether Kafka or another program uses the "
-            "room.",
+            "Run `df` on the machine of the broker, and `du -s` on `broker.data_dir`. Find out whether Kafka or another program fills the "
+            "disk.",
             "Delete files that Castline does not need. If Kafka's data fills the disk, lower `broker.max_bytes`. Then run "
             "`castline topics create` to apply the new limit.",
         ),
@@ -522,8 +523,8 @@ ALERTS: tuple[Alert, ...] = (
             "their parts are never judged.",
             "On the Kafka dashboard, check whether the broker is slow or cannot be reached. Run `df` on the gateway's machine to see how "
             "much disk space is free.",
-            "Bring Kafka back. The gateway then sends the waiting pictures by itself, the oldest first. If the disk has room, raise "
-            "`gateway.spool_max_bytes`.",
+            "Make Kafka reachable again. The gateway then sends the waiting pictures by itself, the oldest first. If the disk has room, "
+            "raise `gateway.spool_max_bytes`.",
         ),
     ),
     Alert(

@@ -450,10 +450,9 @@ REVIEW_ALERTS: tuple[Alert, ...] = (
             "The line may judge other parts wrongly, too: defective castings may pass, or good ones may be rejected.",
             "In the station, open the line's page of golden parts, which names the part, the verdict and the model version. Compare the "
             "newest picture of the part with an earlier picture.",
-            "Restore light, focus and position of the camera, and show the golden part again. If the model version was changed, roll "
-            "back with `castline models roll-back`.\n\n"
-            "The alert ends when the golden part gets the right verdict. It also ends when somebody retires the golden part on the line's "
-            "page of golden parts.",
+            "Restore light, focus and position of the camera, and put the golden part on the belt again. If the model version was "
+            "changed, roll back with `castline models roll-back`.\n\nThe alert ends when the golden part gets the right verdict. It also "
+            "ends when somebody retires the golden part on the line's page of golden parts.",
         ),
     ),
     Alert(
