@@ -34,9 +34,9 @@ _PAUSE_S = 0.8
 _RESPONSE_MS = 4000
 # Sortings and commands are small, so many of them are read at once.
 _POLL_RECORDS = 500
-# At its start, a PlantWatch reads this many of the newest sorted records of each line.
+# At its start, a PlantWatch reads this many of the newest sorting records of each line.
 _SORTINGS_BACK = 100
-# For each line, a PlantWatch remembers the ids of this many castings, to recognise a second sorted record of the same casting.
+# For each line, a PlantWatch remembers the ids of this many castings, to recognise a second sorting record of the same casting.
 _REMEMBERED_PART_IDS = 1000
 # After the clock was set by at least this much, the times of castings and pictures are forgotten, because they do not fit the clock.
 _LEAST_STEP_S = 1.0
