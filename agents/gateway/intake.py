@@ -48,6 +48,8 @@ _SETTLING_S = 1.0
 # If the disk refuses a picture, the intake remembers its part until the camera sends the picture again. At most this many pictures are
 # remembered. A picture that is no longer remembered gets a new part.
 _MAX_UNSTORED = 10_000
+# At two pictures a second, this many pictures are those of more than eight minutes. A camera sends a picture again much earlier.
+_MAX_UNTIMED = 1024
 # While a picture waits for its answer, at most this many repeats of it wait, too. The camera has given up on the earlier ones.
 _MAX_REPEATS = 16
 
@@ -262,6 +264,8 @@ class Intake:
         # once.
         self._unstored: OrderedDict[str, tuple[str, PictureReceipt]] = OrderedDict()
         self._first_copies = _FirstCopies()
+        # The SHA-256 of the last pictures that came without a key and without a time. If such a picture comes again, it gets no part.
+        self._untimed: OrderedDict[str, None] = OrderedDict()
         self._uses_arrival = camera.time_source == "arrival"
         self._complaints = Complaints(clock)
         window_s = camera.match_window_s
@@ -313,7 +317,7 @@ class Intake:
             self._store(pending, earlier.part, earlier)
         elif self._matcher is None or self._latency is None or frame.part is not None or is_repeat:
             self._store(pending, frame.part)
-        elif not has_own_time:
+        elif not has_own_time or self._is_late_copy(pending):
             # The time of this picture does not come from the camera. So the picture is not matched, because it could get a wrong part.
             self._store(pending, None)
         else:
@@ -479,6 +483,22 @@ class Intake:
                 f"expected the picture of part {receipt[0]} under this idempotency key, received another picture; use a new key for it",
             )
         return receipt is not None
+
+    def _is_late_copy(self, pending: _PendingFrame) -> bool:
+        """Returns whether a picture without a key and without a time is the copy of an earlier one, whose answer was perhaps lost.
+
+        Such a copy arrives when a later casting is in front of the camera.
+        """
+        if pending.frame.idempotency_key or not pending.frame.is_arrival:
+            return False
+        sha256 = pending.picture.sha256
+        with self._lock:
+            is_copy = sha256 in self._untimed
+            self._untimed[sha256] = None
+            self._untimed.move_to_end(sha256)
+            if len(self._untimed) > _MAX_UNTIMED:
+                self._untimed.popitem(last=False)
+        return is_copy
 
     def _log_wrong_type(self, frame: CameraFrame, picture: CheckedPicture) -> None:
         declared_type = frame.declared_type.split(";")[0].strip().lower()

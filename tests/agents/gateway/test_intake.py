@@ -210,6 +210,23 @@ def test_a_picture_that_is_sent_again_while_it_waits_for_its_part_is_not_its_own
     line.spool.close()
 
 
+def test_a_picture_whose_answer_was_lost_does_not_take_the_part_of_the_next_casting(tmp_path: Path) -> None:
+    """The camera gives neither a time nor a key, and sends its picture again when the next casting is in front of it."""
+    line = WaitingLine(Spool(tmp_path, "line-1", SpoolBudget(2**20)))
+    first = line.send(key="")
+    line.wait()
+    line.now_s = _BELT_START_S + 4.01
+    line.intake.report_part(PartId("line-1", 9, 4), datetime.fromtimestamp(_BELT_START_S + 4, UTC))
+    repeat = line.send(key="")
+    line.now_s += 0.05
+    following = line.send(JPEG + b"the next casting", key="")
+    line.wait()
+    assert first.receipt.result(0).part == PartId("line-1", 9, 3)
+    assert repeat.receipt.result(0) == PictureReceipt(PartId("line-1", line.spool.run, 1), is_matched=False)
+    assert following.receipt.result(0) == PictureReceipt(PartId("line-1", 9, 4))
+    line.spool.close()
+
+
 def test_without_a_key_another_picture_is_a_rival_and_another_time_is_no_repeat(tmp_path: Path) -> None:
     line = WaitingLine(Spool(tmp_path, "line-1", SpoolBudget(2**20)))
     rivals = [line.send(key=""), line.send(JPEG + b"another", key="")]
