@@ -266,6 +266,13 @@ SECURITY_MUTANTS = (
         "tests/station/accounts/test_second_factor.py",
     ),
     Mutant(
+        "password of words of the plant accepted",
+        "station/accounts/plant_words.py",
+        '            rest = rest.replace(word, "")\n',
+        "            pass\n",
+        "tests/station/accounts/test_views.py -k words_of_the_plant",
+    ),
+    Mutant(
         "second factor removed without a code",
         "station/accounts/second_factor.py",
         '    elif not use_code(user, request.POST.get("code", "")):\n',
