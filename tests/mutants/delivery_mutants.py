@@ -342,6 +342,20 @@ DELIVERY_MUTANTS = (
         "tests/agents/gateway/test_intake.py",
     ),
     Mutant(
+        "repeat of a picture that waits for its part is its rival",
+        _GATEWAY + "intake.py",
+        "        if is_first:\n",
+        "        if is_first or pending:\n",
+        "tests/agents/gateway/test_intake.py",
+    ),
+    Mutant(
+        "copy without key and time takes the part of a later casting",
+        _GATEWAY + "intake.py",
+        "        return is_copy\n",
+        "        return False\n",
+        "tests/agents/gateway/test_intake.py",
+    ),
+    Mutant(
         "reset closes parts that were counted after it",
         _SORTER + "sorter.py",
         "            keys = [key for key in self._ended_parts.pop(event.run, []) if self._states.last_sorting(*key) is None]\n",

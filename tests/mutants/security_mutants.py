@@ -217,6 +217,20 @@ SECURITY_MUTANTS = (
         "tests/agents/gateway/test_token_check.py",
     ),
     Mutant(
+        "repeated wrong token counts as a guess",
+        "agents/gateway/token_check.py",
+        "        is_repeat = network in self._wrong and digest in self._wrong[network].digests\n",
+        "        is_repeat = False\n",
+        "tests/agents/gateway/test_token_check.py",
+    ),
+    Mutant(
+        "gateway forgets at its restart which networks had the right token",
+        "agents/gateway/token_check.py",
+        "write_atomically(self._file, json.dumps(list(self._clients)), mode=0o600)",
+        "write_atomically(self._file, json.dumps([]), mode=0o600)",
+        "tests/agents/gateway/test_token_check.py",
+    ),
+    Mutant(
         "X-Forwarded-For believed from everybody",
         "streams/client_address.py",
         "        if not _is_within(address, networks) or not _is_address(hop):\n",
