@@ -18,7 +18,7 @@ from django.contrib.auth.models import User
 from django.template.defaultfilters import filesizeformat
 
 from models.pictures.decoder import PictureLimits
-from models.pictures.display import read_picture_header
+from models.pictures.display import PictureHeader, read_picture_header
 from station.account_limits import AccountCounter
 from station.accounts.models import AuditEntry
 from station.configuration import current_settings
@@ -27,6 +27,7 @@ from station.uploads.models import Upload, UploadRun
 from streams.errors import CastlineError, PictureError, SettingsError
 from streams.identity import PictureIdentity, make_headers
 from streams.object_store import ObjectStore
+from streams.settings import PictureSettings
 
 # Largest number of uploads at the same time: for all accounts together, and for one account.
 MAX_CONCURRENT_REQUESTS = 32
@@ -79,6 +80,13 @@ class RateLimiter:
                 self._buckets = {key: bucket for key, bucket in self._buckets.items() if now - bucket[1] < self._period_s}
             return 0.0
 
+    def give_back(self, account: int, count: int) -> None:
+        """Undoes an `acquire` of `count` pictures, pixels or bytes."""
+        with self._lock:
+            if account in self._buckets:
+                tokens, filled_at = self._buckets[account]
+                self._buckets[account] = (min(float(self._limit), tokens + count), filled_at)
+
 
 _running_uploads = AccountCounter()
 
@@ -96,8 +104,8 @@ def _get_pixel_limiter() -> RateLimiter:
 
 
 @cache
-def get_byte_limiters() -> tuple[tuple[RateLimiter, str], ...]:
-    """Returns the rate limiters of the bytes, each with its limit as text."""
+def get_byte_limiters() -> tuple[tuple[RateLimiter, str], tuple[RateLimiter, str]]:
+    """Returns the rate limiters of the bytes in a minute and in a day, each with its limit as text."""
     settings = current_settings()
     per_minute, per_day = settings.station.upload_megabytes_per_minute, settings.station.upload_megabytes_per_day
     largest = settings.pictures.max_bytes
@@ -172,13 +180,7 @@ def submit(user: User, name: str, picture: bytes, by_api: bool = False) -> Uploa
         text = f"This plant accepts no uploads. An administrator has to add a line called {line} to castline.toml."
         raise UploadRefusedError(503, text) from None
     check_size(len(picture))
-    # The bytes are counted before the picture is read, because reading a refused picture takes time, too.
-    _check_bytes(user, len(picture))
-    try:
-        header = read_picture_header(picture, PictureLimits.from_settings(settings.pictures.for_uploads()))
-    except PictureError as error:
-        raise UploadRefusedError(_STATUS_BY_REASON.get(error.reason, 422), str(error)) from None
-    _check_pixels(user, header.width_px * header.height_px)
+    header = _check_picture(user, picture, settings.pictures)
     upload = Upload.objects.create(
         owner=user,
         run=UploadRun.objects.get().number,
@@ -204,6 +206,24 @@ def submit(user: User, name: str, picture: bytes, by_api: bool = False) -> Uploa
         raise UploadRefusedError(503, "The picture store does not answer. Try again in a moment.", 5) from None
     AuditEntry.record(user, "uploaded", str(upload.part_id), name=upload.name, sha256=upload.sha256, by_api=by_api)
     return upload
+
+
+def _check_picture(user: User, picture: bytes, settings: PictureSettings) -> PictureHeader:
+    """Counts the picture against the limits of the account, and reads its header. Raises UploadRefusedError if it is not accepted."""
+    # The bytes are counted before the picture is read, because reading a refused picture takes time, too.
+    _check_bytes(user, len(picture))
+    try:
+        header = read_picture_header(picture, PictureLimits.from_settings(settings.for_uploads()))
+        _check_pixels(user, header.width_px * header.height_px)
+    except (PictureError, UploadRefusedError) as error:
+        # The limit of a day keeps an account from filling the disks, and a refused picture is never stored. The limit of a minute keeps an
+        # account from taking the time of the station, so there the bytes stay counted.
+        _, (per_day, _) = get_byte_limiters()
+        per_day.give_back(user.pk, len(picture))
+        if isinstance(error, UploadRefusedError):
+            raise
+        raise UploadRefusedError(_STATUS_BY_REASON.get(error.reason, 422), str(error)) from None
+    return header
 
 
 def _send_to_kafka(upload: Upload, picture: bytes) -> tuple[int, int]:

@@ -752,7 +752,7 @@ class StationSettings(Section):
         5000,
         ge=1,
         le=100_000_000,
-        description="Largest number of megabytes that one account may upload in a day. Refused pictures count, too. "
+        description="Largest number of megabytes that one account may upload in a day. Pictures that the station refuses do not count. "
         "After a restart of the station, the count begins again at 0.",
     )
     time_zone: str = Field(

@@ -10,7 +10,9 @@ import pytest
 from django.test import Client
 
 from station.accounts.models import ApiToken
+from station.configuration import current_settings
 from station.uploads.submission import UploadRefusedError, check_rate, get_byte_limiters, get_rate_limiter
+from tests.encoded_pictures import make_large_png
 from tests.station.conftest import MakeAccount
 
 
@@ -50,6 +52,20 @@ def test_a_program_cannot_send_more_megabytes_than_its_limit(account: MakeAccoun
     assert int(refused["Retry-After"]) >= 1
     assert "at most 240 megabytes a minute" in refused.json()["error"]
     assert send(other).status_code == 415
+
+
+def test_a_refused_picture_counts_for_the_limits_of_a_minute_and_not_for_that_of_a_day(account: MakeAccount, visitor: Client) -> None:
+    anna = account("anna", "reviewer")
+    _, text = ApiToken.issue(anna, "tests")
+    settings = current_settings().station
+    for picture in (b"poem" * 1_000_000, make_large_png(7050)):
+        headers = {"Authorization": f"Bearer {text}"}
+        response = visitor.post("/api/inspections", picture, content_type="image/png", headers=headers)
+        assert response.status_code in (413, 415)
+    (per_minute, _), (per_day, _) = get_byte_limiters()
+    assert per_minute.acquire(anna.pk, settings.upload_megabytes_per_minute * 1_000_000) > 0
+    assert per_day.acquire(anna.pk, settings.upload_megabytes_per_day * 1_000_000) == 0
+    assert get_rate_limiter().acquire(anna.pk, settings.uploads_per_minute) > 0, "the tries are counted"
 
 
 def test_an_account_without_the_right_is_refused_and_not_counted(account: MakeAccount, visitor: Client) -> None:

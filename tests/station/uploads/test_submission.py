@@ -29,6 +29,20 @@ def test_a_limit_a_day_is_refilled_within_a_day() -> None:
     assert limiter.acquire(1, 500) == 0.0
 
 
+def test_what_is_given_back_can_be_acquired_again_and_is_never_more_than_the_limit() -> None:
+    limiter = RateLimiter(1000, lambda: 0.0)
+    assert limiter.acquire(1, 900) == 0.0
+    assert limiter.acquire(1, 900) > 0
+    limiter.give_back(1, 800)
+    assert limiter.acquire(1, 900) == 0.0
+    limiter.give_back(1, 5000)
+    assert limiter.acquire(1, 1000) == 0.0
+    assert limiter.acquire(1, 1) > 0
+    limiter.give_back(2, 5000)
+    assert limiter.acquire(2, 1000) == 0.0
+    assert limiter.acquire(2, 1) > 0, "an account that has sent nothing has no more than the limit"
+
+
 def test_an_upload_of_an_account_ends_with_its_block_and_stops_no_other_account() -> None:
     uploads = AccountCounter()
     with uploads.counted(1, 1) as first, uploads.counted(1, 1) as second, uploads.counted(2, 1) as other:
