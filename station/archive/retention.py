@@ -9,10 +9,11 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import Protocol
 
 from django.db import DatabaseError, InterfaceError, connection, transaction
-from django.db.models import Max, QuerySet, Sum
+from django.db.models import Count, Max, QuerySet, Sum
 from django.db.models.functions import Coalesce
 
 from station.archive.database import lock_parts
@@ -213,31 +214,21 @@ class PictureArchiver:
     def _delete_excess_pictures(self) -> None:
         """Deletes the oldest pictures of the uploads, and those of the castings, until both are within their limits."""
         with_picture = Part.objects.exclude(picture="")
-        uploads = with_picture.filter(line=self._upload_line)
+        uploads, castings = with_picture.filter(line=self._upload_line), with_picture.exclude(line=self._upload_line)
         limit = int(self._limits.keep_bytes * self._limits.upload_share) if self._upload_line else 0
-        upload_bytes = self._delete_oldest(uploads, lambda: _sum_distinct_bytes(uploads), limit)
-        # The sum over all pictures can be read from an index. The sum of the castings alone would read each row of the table. A picture
-        # that two castings share counts twice.
-        casting_bytes = self._delete_oldest(
-            with_picture.exclude(line=self._upload_line),
-            lambda: _sum_bytes(with_picture) - _sum_bytes(uploads),
-            self._limits.keep_bytes - limit,
-        )
+        upload_bytes = self._delete_oldest(uploads, _sum_distinct_bytes(uploads), limit)
+        # The sum over all pictures, and the pictures that parts share, can be read from indexes. The sum of the castings alone would read
+        # each row of the table.
+        casting_bytes = _sum_bytes(with_picture) - _sum_bytes(uploads) - _sum_repeated_bytes(castings)
+        casting_bytes = self._delete_oldest(castings, casting_bytes, self._limits.keep_bytes - limit)
         metrics.archive_kept_bytes.set(upload_bytes + casting_bytes)
 
-    def _delete_oldest(self, pictures: QuerySet[Part], count_bytes: Callable[[], int], limit: int) -> int:
-        """Deletes the oldest of `pictures` until `count_bytes` returns at most `limit`. Returns the bytes that stay."""
-        while (total := count_bytes()) > limit:
-            oldest: list[Part] = []
-            sizes: dict[str, int] = {}
-            for part in pictures.order_by("seen_at")[:_DELETED_PER_STEP]:
-                if total - sum(sizes.values()) <= limit:
-                    break
-                oldest.append(part)
-                sizes[part.picture] = part.picture_bytes or 0
-            if not oldest:
-                break
-            self._delete_pictures(oldest)
+    def _delete_oldest(self, parts: QuerySet[Part], total: int, limit: int) -> int:
+        """Deletes the oldest pictures of `parts` until at most `limit` of their `total` bytes stay. Returns the bytes that stay."""
+        while total > limit and (oldest := _find_oldest_pictures(parts, total - limit)):
+            while sharing := list(parts.filter(picture__in=list(oldest))[:_DELETED_PER_STEP]):
+                self._delete_pictures(sharing)
+            total -= sum(oldest.values())
         return total
 
     def _delete_pictures(self, parts: list[Part]) -> None:
@@ -283,6 +274,41 @@ def _sum_distinct_bytes(parts: QuerySet[Part]) -> int:
     """Returns the size of the pictures of `parts`. A picture that several of the parts share counts once."""
     sizes = parts.order_by().values("picture").annotate(size=Max("picture_bytes"))
     return int(sizes.aggregate(bytes=Coalesce(Sum("size"), 0))["bytes"])
+
+
+def _sum_repeated_bytes(parts: QuerySet[Part]) -> int:
+    """Returns how many bytes too many `_sum_bytes(parts)` counts, because it counts a picture once for each of the parts that share it."""
+    counts = Part.objects.exclude(picture="").order_by().values("picture").annotate(parts=Count("picture"))
+    shared = list(counts.filter(parts__gt=1).values_list("picture", flat=True))
+    repeated = 0
+    for start in range(0, len(shared), _DELETED_PER_STEP):
+        found = parts.filter(picture__in=shared[start : start + _DELETED_PER_STEP]).order_by().values("picture")
+        for picture in found.annotate(
+            parts=Count("picture"), total=Coalesce(Sum("picture_bytes"), 0), size=Coalesce(Max("picture_bytes"), 0)
+        ):
+            repeated += picture["total"] - picture["size"]
+    return repeated
+
+
+def _find_oldest_pictures(parts: QuerySet[Part], excess_bytes: int) -> dict[str, int]:
+    """Returns the addresses and sizes of the oldest pictures that together have `excess_bytes` or more, at most 500 pictures.
+
+    A picture that several of the parts share is as old as the newest of these parts, because only then its deletion frees its bytes.
+    """
+    oldest: dict[str, int] = {}
+    newest: dict[str, datetime] = {}
+    rows = parts.order_by("seen_at").values_list("picture", "seen_at", "picture_bytes").iterator(_DELETED_PER_STEP)
+    while step := list(islice(rows, _DELETED_PER_STEP)):
+        unknown = {address for address, _, _ in step} - newest.keys()
+        newest.update(parts.filter(picture__in=unknown).order_by().values_list("picture").annotate(Max("seen_at")))
+        for address, seen_at, size in step:
+            if seen_at < newest[address] or address in oldest:
+                continue
+            oldest[address] = size or 0
+            excess_bytes -= size or 0
+            if excess_bytes <= 0 or len(oldest) >= _DELETED_PER_STEP:
+                return oldest
+    return oldest
 
 
 def _used_addresses(column: str, addresses: set[str]) -> set[str]:

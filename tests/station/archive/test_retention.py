@@ -210,6 +210,36 @@ def test_a_picture_that_was_uploaded_often_counts_once(make_archiver: MakeArchiv
     assert stored_pictures(store, 1, 2) == [1, 2]
 
 
+def test_a_picture_that_castings_share_counts_once(make_archiver: MakeArchiver, store: ObjectStore, part: MakePart) -> None:
+    part(picture=store.put(make_picture(1)), picture_bytes=2**20)
+    for _ in range(20):
+        part(picture=store.put(make_picture(2)), picture_bytes=2**20)
+    make_archiver(upload_line="uploads", keep_bytes=3 * 2**20).sweep(EARLIEST)
+    assert stored_pictures(store, 1, 2) == [1, 2]
+    assert Part.objects.exclude(picture="").count() == 21
+    assert REGISTRY.get_sample_value("castline_archive_kept_bytes") == 2 * 2**20
+
+
+@pytest.mark.parametrize("line", ["line-1", "uploads"])
+def test_a_shared_picture_is_as_old_as_its_newest_part(make_archiver: MakeArchiver, store: ObjectStore, part: MakePart, line: str) -> None:
+    shared = store.put(make_picture(1))
+    for _ in range(600):
+        part(line=line, picture=shared, picture_bytes=2**20)
+    for number in (2, 3, 4):
+        part(line=line, picture=store.put(make_picture(number)), picture_bytes=2**20)
+    part(line=line, picture=shared, picture_bytes=2**20)
+    limits = {"upload_line": "uploads", "keep_bytes": 6 * 2**20, "upload_share": 0.5}
+    make_archiver(**limits).sweep(EARLIEST)
+    assert stored_pictures(store, 1, 2, 3, 4) == [1, 3, 4]
+    assert Part.objects.filter(picture=shared).count() == 601
+    make_archiver(**limits | {"keep_bytes": 2 * 2**20}).sweep(EARLIEST)
+    assert stored_pictures(store, 1, 2, 3, 4) == [1], "the picture of the newest part stays"
+    part(line=line, picture=store.put(make_picture(5)), picture_bytes=2**20)
+    make_archiver(**limits | {"keep_bytes": 2 * 2**20}).sweep(EARLIEST)
+    assert stored_pictures(store, 1, 5) == [5]
+    assert not Part.objects.filter(picture=shared).exists()
+
+
 def test_old_parts_are_deleted_with_their_pictures(make_archiver: MakeArchiver, store: ObjectStore, part: MakePart) -> None:
     part(picture=store.put(make_picture(1)), picture_bytes=1)
     part(seen_at=NOW)
