@@ -95,14 +95,14 @@ SECURITY_MUTANTS = (
     Mutant(
         "uploads may have as many pixels as pictures of cameras",
         _SUBMISSION,
-        "PictureLimits.from_settings(settings.pictures.for_uploads())",
-        "PictureLimits.from_settings(settings.pictures)",
+        "PictureLimits.from_settings(settings.for_uploads())",
+        "PictureLimits.from_settings(settings)",
         _TEST_UPLOADS,
     ),
     Mutant(
         "an account has no budget of pixels",
         _SUBMISSION,
-        "    _check_pixels(user, header.width_px * header.height_px)\n",
+        "        _check_pixels(user, header.width_px * header.height_px)\n",
         "",
         _TEST_UPLOADS,
     ),
