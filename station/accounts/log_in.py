@@ -71,7 +71,8 @@ class LogInView(LoginView):
     redirect_authenticated_user = True
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
-        return super().get_context_data(**kwargs, oidc=current_settings().station.oidc)
+        station = current_settings().station
+        return super().get_context_data(**kwargs, oidc=station.oidc, notice=station.log_in_notice)
 
     def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         name = _read_name(request)

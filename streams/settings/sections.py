@@ -709,6 +709,11 @@ class StationSettings(Section):
         le=365,
         description="Time since the log-in, in days, after which a person is logged out and must log in again, whatever the person does.",
     )
+    log_in_notice: str = Field(
+        "",
+        max_length=2000,
+        description="Text that the log-in page shows to everybody, such as who is allowed to use the station and that its use is recorded.",
+    )
     log_in_failures: int = Field(
         5,
         ge=2,

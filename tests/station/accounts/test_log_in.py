@@ -56,6 +56,14 @@ def test_after_the_log_in_the_requested_page_is_shown(visitor: Client, account: 
     assert "operator" in page
 
 
+def test_the_log_in_page_shows_the_notice_of_the_plant(visitor: Client) -> None:
+    text = "Only for staff of the foundry.\nUse is <recorded>."
+    settings = SETTINGS.model_copy(update={"station": SETTINGS.station.model_copy(update={"log_in_notice": text})})
+    with override_settings(CASTLINE=settings):
+        page = visitor.get("/log-in/").content.decode()
+    assert "Only for staff of the foundry.<br>Use is &lt;recorded&gt;." in page
+
+
 def test_the_log_in_never_redirects_to_another_site(visitor: Client, account: MakeAccount) -> None:
     account("anna", "operator", password=True)
     response = visitor.post("/log-in/", {"username": "anna", "password": PASSWORD, "next": "https://evil.example/"})
