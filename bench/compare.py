@@ -1,6 +1,7 @@
 """Compares the speed of the inspector in two checkouts, or in one checkout with two settings files.
 
-The two inspectors run alternately. Each run (turn) is a new process, because the speed also depends on chance, such as the memory layout.
+The two inspectors run alternately, many times. Each run is a new process, because the speed of a process depends on chance, for example
+on its memory layout.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ ReportProgress = Callable[[str], None]
 
 # The new inspector is "no slower" if it needs at most 3 % more processor time per picture.
 MAX_PROCESSOR_RATIO = 1.03
-# A 95 % interval for the median needs at least six pairs. With five pairs, even the interval from the smallest to the largest ratio is
-# wrong in 6 % of cases: all five ratios then lie on the same side of the true median.
+# A 95 % interval for the median needs at least six pairs. With five pairs, all five ratios are above or all are below the true median in
+# 6 % of cases. So even the interval from the smallest to the largest ratio would miss the true median in 6 % of cases.
 MIN_PAIRS_FOR_INTERVAL = 6
 _CONFIDENCE = 0.95
 _DIFFERENT_PICTURES = 256
@@ -50,7 +51,7 @@ _MIN_LATENCY_PICTURES = 20
 class InspectorCheckout:
     """A checkout of Castline whose inspector is measured, and the settings file of this inspector. `name` is `old` or `new`.
 
-    `protections` says which of these the inspector uses: SCRAM or TLS for its connection to Kafka, or signatures of its verdicts.
+    `protections` names what the inspector uses: `scram` and `tls` for its connection to Kafka, and `signatures` for its verdicts.
     """
 
     name: str
@@ -75,7 +76,7 @@ class InspectorCheckout:
     def read_sections(self, versions: Path) -> dict[str, Any]:
         """Returns the sections of the settings file that affect the inspector's speed.
 
-        If the file does not set `model.root`, the inspector reads its model versions from the folder `versions`.
+        If the file does not set `model.root`, this setting gets the value `versions`, a folder of model versions.
         Raises SettingsError if the file cannot be read or is not valid TOML.
         """
         sections = self._read_file()
@@ -157,14 +158,14 @@ class SpeedComparison:
 
     @property
     def is_no_slower(self) -> bool:
-        """True if the new inspector needs at most 3 % more processor time per picture, by the median of all pairs."""
+        """True if the new inspector needs at most 3 % more processor time per picture, which means a median ratio of at most 1.03."""
         return self.processor_ratio.median <= MAX_PROCESSOR_RATIO
 
     @property
     def does_throughput_reach_old(self) -> bool | None:
-        """False if the new inspector is surely slower, that is, if the whole 95 % interval of `throughput_ratio` is below 1.
+        """False if the throughput of the new inspector is surely lower: the whole 95 % interval of `throughput_ratio` is below 1.
 
-        None if there are too few pairs for an interval. True in all other cases.
+        True if the upper end of the interval is at least 1. None if there are too few pairs for an interval.
         """
         interval = self.throughput_ratio.interval
         return None if interval is None else interval[1] >= 1
@@ -181,14 +182,14 @@ class SpeedComparison:
 def estimate_median(values: Sequence[float]) -> RatioEstimate:
     """Returns the median of `values` and its 95 % interval by the sign test.
 
-    The interval goes from one of the sorted values to another: of ten values, from the second smallest to the second largest.
+    Both ends of the interval are members of `values`. For ten values, they are the second smallest and the second largest.
     """
     ordered = sorted(values)
     count = len(ordered)
     if count < MIN_PAIRS_FOR_INTERVAL:
         return RatioEstimate(statistics.median(ordered), None)
-    # The interval first contains all values. Then the smallest and the largest value are left out, again and again. `tail` is the
-    # probability that the true median is smaller than all values that would remain. The loop ends before `tail` exceeds 2.5 %.
+    # The interval begins with all values. Each step of the loop leaves out the smallest and the largest remaining value. `tail` is the
+    # probability that the true median is below the interval after the step. A step that would make `tail` exceed 2.5 % is not made.
     tail = 2.0**-count
     left_out = 0
     while (tail := tail + math.comb(count, left_out + 1) * 2.0**-count) <= (1 - _CONFIDENCE) / 2:
@@ -231,10 +232,10 @@ def compare_checkouts(
     load: float | None,
     report_progress: ReportProgress,
 ) -> SpeedComparison:
-    """Compares the speeds of the inspectors of two checkouts. They run in turns on a temporary broker.
+    """Compares the speeds of the inspectors of two checkouts. The two inspectors run alternately on a temporary broker.
 
-    `load` is a share of the throughput of the first run. Pictures are sent at this rate to measure latencies. None means that latencies are
-    not measured.
+    While latencies are measured, pictures are sent at the rate `load` times the throughput of the first run. If `load` is None, latencies
+    are not measured.
 
     Raises SettingsError or BrokerError if a checkout or an inspector fails.
     """
@@ -279,8 +280,8 @@ class _ComparisonBench:
         # The old and the new inspector judge with the model versions of the old checkout. So only the code of the inspectors differs.
         old, _ = checkouts
         self._sections = {checkout.name: checkout.read_sections(old.versions) for checkout in checkouts}
-        # An inspector becomes slower if it cannot fetch pictures in advance. So the measured pictures are followed by as many other
-        # pictures as an inspector fetches in advance.
+        # An inspector fetches pictures in advance, and is slower when no more pictures wait. So this many further pictures follow the
+        # measured ones.
         self._tail_count = max(self._count_ahead(sections) for sections in self._sections.values())
         # The inspectors get an empty settings file. Otherwise each inspector would read the castline.toml of its checkout.
         self._empty_file = folder / "empty.toml"
@@ -323,7 +324,7 @@ class _ComparisonBench:
 
     def _make_environment(self, checkout: InspectorCheckout, prefix: str, run_dir: Path) -> dict[str, str]:
         sections = self._sections[checkout.name] | {
-            # The inspectors get the address of a listener, because old releases do not know the setting `broker.access`.
+            # The sections contain the broker's address and log-in, because old releases do not know the setting `broker.access`.
             **self.listeners.make_sections(checkout.protections),
             "topics": {"prefix": prefix},
             "service": {"run_dir": str(run_dir)},
@@ -394,12 +395,12 @@ class _ProcessorTimes:
         return float(sum(each.user + each.system + each.children_user + each.children_system for each in times))
 
     def wait_until(self, time_s: float) -> None:
-        """Waits until the processor time was measured at `time_s` (in seconds since 1970) or later, or until the process has ended."""
+        """Waits until there is a sample from `time_s` (in seconds since 1970) or later, or until the process has ended."""
         while self._thread.is_alive() and (not self._samples or self._samples[-1][0] < time_s):
             time.sleep(0.1)
 
     def seconds_at(self, time_s: float) -> float:
-        """Returns how many seconds of processor time the process used until `time_s`, interpolated between two measurements."""
+        """Returns how many seconds of processor time the process has used until `time_s`, interpolated between two samples."""
         times, seconds = zip(*self._samples, strict=True)
         return float(np.interp(time_s, times, seconds))
 

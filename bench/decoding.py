@@ -23,9 +23,10 @@ _SEED = 5
 
 @dataclass(frozen=True, slots=True)
 class DecodingTime:
-    """Mean time for decoding one picture in the fastest round, in microseconds. `form` is "as stored" or "as PNG".
+    """Mean time for decoding one picture in the fastest round, in microseconds.
 
-    `thread_us` is processor time in this process. `process_us` is the time until a separate decoder process answers.
+    `form` is the format of the pictures: "as stored" or "as PNG". `thread_us` is processor time in this process. `process_us` is the time
+    until a separate decoder process answers.
     """
 
     form: str

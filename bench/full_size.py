@@ -20,8 +20,8 @@ _NAME = "full-size"
 _SIDE_PX = 224
 _CLASSES = ("def_front", "ok_front")
 _GOLDEN_PICTURES = 16
-# Largest allowed difference from the probabilities in the golden set. Untrained networks give probabilities near 0.5, where rounding errors
-# are largest.
+# A runtime's probabilities may differ from those in the golden set by this much. Untrained networks give probabilities near 0.5, where
+# rounding errors are largest.
 _TOLERANCE = 0.25
 _SEED = 1998
 
@@ -66,7 +66,7 @@ def _set_normalisations(network: Any, pixels: npt.NDArray[np.uint8]) -> Any:
 def _make_manifest_fields(voters: list[Voter]) -> dict[str, object]:
     """Returns the fields of the manifest, without checksums.
 
-    Untrained networks give probabilities that are far from the threshold 0.1. So rounding errors cannot change a label.
+    The threshold is 0.1. Untrained networks give probabilities far from 0.1, so rounding errors cannot change a label.
     """
     return {
         "version": _NAME,

@@ -48,8 +48,8 @@ class RoundFigures:
 class FlushComparison:
     """The result of the comparison of a gateway that flushes each picture to the disk with a gateway that does not.
 
-    `with_flush` and `without_flush` are medians over all rounds. For each pair of rounds, the throughput with the flush is divided by the
-    throughput without the flush. `ratio` is the median of these quotients.
+    `with_flush` and `without_flush` are medians over all rounds. A pair of rounds has the ratio "throughput with the flush, divided by
+    throughput without the flush". `ratio` is the median of the ratios of all pairs.
     """
 
     pairs: int
@@ -82,10 +82,10 @@ def _open_channel() -> PictureChannel:
 def compare_flush(
     folder: Path | None, pairs: int, seconds: float, connections: int, picture_bytes: int, report: Callable[[str], None]
 ) -> FlushComparison:
-    """Measures pairs of rounds. In one round of a pair, each picture is flushed to the disk, in the other round not.
+    """Measures the gateway with and without the flush, alternately, in 2 * `pairs` rounds.
 
-    Each round takes `seconds`. The spool lies in `folder`. Each of the `connections` uploads its next picture as soon as the gateway has
-    confirmed the last picture.
+    Each round takes `seconds`. The spool lies in `folder`. Over each of the `connections`, a picture is uploaded as soon as the gateway has
+    confirmed the one before.
     """
     with_flush: list[RoundFigures] = []
     without: list[RoundFigures] = []

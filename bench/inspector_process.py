@@ -50,7 +50,7 @@ def make_bench_settings(base: Settings, folder: Path, line_count: int = 3) -> Se
 
 @contextmanager
 def run_broker(settings: Settings, properties: Mapping[str, str] | None = None) -> Iterator[EmbeddedBroker]:
-    """Runs the embedded broker of `settings`, with additional `properties`, until the block ends."""
+    """Runs an embedded broker with `settings` during a `with` block. `properties` are additional properties for Kafka."""
     broker = EmbeddedBroker(settings, properties=properties)
     broker.start()
     try:
@@ -120,11 +120,11 @@ class RoleProcess:
 
     @classmethod
     def of_settings(cls, settings: Settings, folder: Path, castline: Sequence[str | Path] = (CASTLINE,), role: str = "inspector") -> Self:
-        """Returns a process of this checkout that uses `settings` and writes its log to a file in `folder`."""
+        """Returns a process of the role `role` that uses `settings`. The process writes its log to the file `folder`/`role`.log."""
         return cls(castline, make_settings_environment(settings), settings.service.run_dir, folder / f"{role}.log", role=role)
 
     def __enter__(self) -> Self:
-        # A killed process leaves a file with its old address behind. Delete it, because the new process has another address.
+        # A process that was killed leaves a file with its address behind. Delete this file, because the new process has another address.
         for target in self._targets.glob(f"{self._role}-*.json"):
             target.unlink()
         with self._log_file.open("ab") as log:

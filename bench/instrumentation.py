@@ -25,8 +25,8 @@ from streams.settings import Settings
 ReportProgress = Callable[[str], None]
 
 _SCRAPE_INTERVAL_S = 5.0
-# The command that starts `castline` without metrics. The import of `deploy.cli` is in the command, because this module cannot import
-# `deploy.cli`, which imports this module.
+# The command that starts `castline` without metrics. It is Python code for a new process, because this module itself cannot import
+# `deploy.cli`: the imports would be circular.
 _CASTLINE_WITHOUT_METRICS = (
     sys.executable,
     "-c",

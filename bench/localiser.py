@@ -1,7 +1,7 @@
 """Measures how many heat maps the localiser makes, and whether it slows down an inspector on the same machine.
 
-The inspector is measured in short windows, with and without the localiser. SIGSTOP stops the localiser for a window. A window must be
-shorter than Kafka's session time-out.
+The inspector is measured in short windows of time, with and without the localiser. In a window without the localiser, SIGSTOP pauses its
+process. A window must be shorter than Kafka's session time-out, because Kafka removes a silent consumer from its group after this time.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ ReportProgress = Callable[[str], None]
 
 _LINES = 3
 _WARM_UP_PICTURES = 512
-# After the bench has paused or continued the localiser, it waits this many seconds before it measures, because the speeds of all processes
-# change in this time.
+# The bench waits this many seconds between pausing or continuing the localiser and a measurement. After this time, the speeds of all
+# processes are steady.
 _SETTLE_S = 1.0
 _FIRST_FINDING_S = 180.0
 
@@ -38,13 +38,13 @@ _FIRST_FINDING_S = 180.0
 class LocaliserCost:
     """The speeds of the inspector and of the localiser, as medians over all windows.
 
-    - `ratio`: the inspector's speed with the localiser, divided by its speed without.
+    - `ratio`: the inspector's speed with the localiser, divided by the inspector's speed without the localiser.
     - `with_per_s`, `without_per_s`: the inspector's speed with and without the localiser, in pictures a second.
     - `findings_beside_per_s`: heat maps a second while an inspector runs.
     - `findings_alone_per_s`: heat maps a second while no inspector runs.
     - `processor_ms_per_finding`: processor time of the localiser for one heat map.
-    - `processor_ratio`: the inspector's processor time for one picture with the localiser, divided by that time without the localiser.
-      Other programs on the machine hardly change this ratio.
+    - `processor_ratio`: like `ratio`, but for the inspector's processor time for one picture instead of its speed. Other programs on the
+      machine have little effect on `processor_ratio`.
     - `localiser_processors`: number of processors that the localiser uses while an inspector runs.
     """
 
@@ -66,9 +66,10 @@ class LocaliserCost:
 def measure_localiser(
     base: Settings, pictures: list[bytes], pairs: int, window_s: float, findings_s: float, report_progress: ReportProgress
 ) -> LocaliserCost:
-    """Measures an inspector in `pairs` pairs of windows, one with and one without the localiser. Then measures the localiser alone.
+    """Measures an inspector alternately with and without the localiser. Then measures the localiser alone.
 
-    A window is a time of `window_s` seconds. The measurement of the localiser alone takes `findings_s` seconds.
+    The inspector is measured 2 * `pairs` times, each time for `window_s` seconds. The measurement of the localiser alone takes `findings_s`
+    seconds.
 
     `base` gives the settings of the sections [model], [batch], [inspector] and [pictures]. Raises BrokerError if a process fails or makes
     no heat map.

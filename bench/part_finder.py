@@ -25,7 +25,7 @@ class PartFinderTime:
 
     - `find_us`: time to find the part.
     - `check_us`: time to find the part and compare it with the reference.
-    - `empty_us`: the same time as `check_us`, for a picture of noise.
+    - `empty_us`: like `check_us`, but for pictures of noise, which contain no part.
     - `found`: number of pictures in which a part was found.
     - `accepted`: number of pictures in which the part also fits the reference.
     """

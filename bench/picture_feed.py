@@ -42,9 +42,9 @@ def load_pictures(folder: Path | None, count: int) -> list[bytes]:
 
 
 class PictureFeed:
-    """Sends pictures to the image topics of all lines, one line after the other.
+    """Sends one picture to the image topic of each line in turn.
 
-    Parts are numbered across the lines: line-1 gets part 1, and line-2 gets part 2.
+    All lines share one sequence of part numbers. For example, line-1 gets part 1, line-2 gets part 2, and line-1 gets part 3.
     """
 
     def __init__(self, settings: Settings, pictures: list[bytes]) -> None:
@@ -71,9 +71,9 @@ class PictureFeed:
 
 
 def open_verdict_consumer(settings: Settings, topic_of: Callable[[TopicNames, str], str] = TopicNames.verdicts) -> KafkaConsumer:
-    """Returns a Kafka consumer that reads the new records of one topic of each line: by default, of the verdicts.
+    """Returns a Kafka consumer that reads the new records of one topic of each line.
 
-    For other topics, `topic_of(names, line)` returns the topic of a line.
+    `topic_of(names, line)` returns this topic of a line. By default, it is the topic of the verdicts.
     """
     names = TopicNames(settings.topics.prefix)
     consumer = KafkaConsumer(bootstrap_servers=settings.bootstrap, enable_auto_commit=False)
@@ -88,8 +88,8 @@ def open_verdict_consumer(settings: Settings, topic_of: Callable[[TopicNames, st
 class VerdictTimes:
     """Counts the verdicts that have come since this object was made, and reads their times.
 
-    Times are read only on request, because earlier reading would slow down the inspector. `topic_of(names, line)` returns the topic
-    whose records are counted: the topic of the verdicts, or another one, such as the topic of the findings.
+    The times are read only when `read_times_s` is called, because to read them earlier would slow down the inspector. To count other
+    records, pass a `topic_of` that returns another topic of a line, such as `TopicNames.findings`.
     """
 
     def __init__(self, settings: Settings, topic_of: Callable[[TopicNames, str], str] = TopicNames.verdicts) -> None:

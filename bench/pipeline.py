@@ -46,9 +46,10 @@ class PipelineBenchPlan:
 
 @dataclass(frozen=True)
 class PipelineBenchResult:
-    """The result of a measurement: medians over the rounds, and the settings. Latencies are times from capture to verdict.
+    """The result of a measurement: medians over the rounds, and the settings.
 
-    `pipeline_per_s` and `bare_per_s` are the speeds of the inspector and of its networks alone, in pictures a second.
+    `pipeline_per_s` is the speed of the inspector in pictures a second, and `bare_per_s` the speed of its networks alone. `p50_ms` and
+    `p99_ms` are the median and the 99th percentile of the time from capture to verdict.
     """
 
     pipeline_per_s: float

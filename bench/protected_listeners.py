@@ -1,4 +1,4 @@
-"""Adds listeners with SCRAM and TLS to the broker of `castline bench compare`, and makes the settings with which inspectors use them."""
+"""Adds listeners with SCRAM and TLS to the broker of `castline bench compare`, and makes settings for inspectors that connect to them."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from streams.signatures import SIGNING_ROLES, create_keys
 Protection = Literal["scram", "tls", "signatures"]
 PROTECTIONS: tuple[Protection, ...] = get_args(Protection)
 
-# The value of the setting `kafka.security` for a connection. The key says whether the connection uses SCRAM, and whether it uses TLS.
+# The values of the setting `kafka.security`. Each key is the pair (uses SCRAM, uses TLS).
 _SECURITY = {(True, False): "sasl-plaintext", (False, True): "tls", (True, True): "sasl-tls"}
-# The name that Kafka itself uses for each of these values.
+# Maps each value of the setting `kafka.security` to Kafka's own name of the security protocol.
 _KAFKA_NAMES = {"sasl-plaintext": "SASL_PLAINTEXT", "tls": "SSL", "sasl-tls": "SASL_SSL"}
 _SCRAM_LOGIN = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
 
@@ -53,7 +53,7 @@ class ProtectedListeners:
         _write_certificate(self._certificate, self._key_store)
 
     def make_properties(self) -> dict[str, str]:
-        """Returns properties for the broker's configuration that add the three listeners. The listener without protection stays."""
+        """Returns properties for the broker: its listener without protection, and the three additional listeners."""
         port = self._settings.broker.port
         clients = [f"PLAINTEXT://127.0.0.1:{port}", *(f"{_KAFKA_NAMES[name]}://127.0.0.1:{port}" for name, port in self._ports.items())]
         return {

@@ -47,9 +47,10 @@ _RECONNECT = {"reconnect_backoff_ms": 50, "reconnect_backoff_max_ms": 200}
 class Silence:
     """The time without verdicts after a process was killed, or after the whole plant was started. Times are in seconds.
 
-    - `killed`: the killed process, `inspector` or `broker`; `plant` if no process ran before `castline up` was started.
+    - `killed`: the killed process, `inspector` or `broker`. For the start of the whole plant, `killed` is `plant`.
     - `longest_s`: the longest time between two verdicts. For `plant`, the time from the start of `castline up` to the first verdict.
-    - `spans`: the steps from the kill, or from the start, to the first verdict, in order. If the broker was killed, `spans` is empty.
+    - `spans`: the length of each step from the kill, or from the start of the plant, to the first verdict. The steps are in order. If the
+      broker was killed, `spans` is empty.
     - `load`: the load average of the operating system, that is, the number of processes that want a processor.
     """
 
@@ -196,7 +197,10 @@ def _run_plant(settings: Settings, folder: Path) -> Iterator[_Plant]:
 
 @contextmanager
 def _feed(settings: Settings, pictures: Sequence[bytes], rate_per_s: float) -> Iterator[None]:
-    """Sends pictures to the first line until the `with` block ends. Waits for the broker, and continues while the broker does not run."""
+    """Sends pictures to the first line in a thread during a `with` block. The thread first waits for the broker.
+
+    The thread continues to send if the broker is killed later.
+    """
     ending = threading.Event()
     line = settings.lines[0].name
 

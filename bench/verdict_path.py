@@ -1,14 +1,13 @@
 """Measures how long a verdict takes from Kafka to the board, and how long each of three steps takes.
 
-The steps are `fetch`, `send` and `board`. This process sends a verdict to Kafka for each part that the sorter reports. The time begins with
-the sending, and ends when the board acknowledges the verdict.
+For each part that the sorter reports, this process sends a verdict to Kafka. The measured time begins when the verdict is sent, and ends
+when the board acknowledges the verdict. The steps are `fetch`, `send` and `board`:
 
     board, four lanes -> sorter -> HTTP: "part 345" -> this process -> castings.verdicts.<line> --fetch--> sorter --send--> serial port
     serial port --board--> acknowledgement
 
-The sorter measures the steps itself (metric `castline_verdict_step_seconds`). In the step `board`, the serial line at 115200 baud alone
-takes about 5 ms. The simulation of the board shares the processors with the sorter, so the step `board` takes
-longer than with a real board.
+The sorter itself measures the steps (metric `castline_verdict_step_seconds`). About 5 ms of the step `board` are the time of the serial
+line at 115200 baud. The simulated board runs on the same processors as the sorter, so the step `board` takes longer than with a real board.
 """
 
 from __future__ import annotations
@@ -118,9 +117,10 @@ def measure_verdict_path(per_s: float, seconds: float, is_avr: bool, report_prog
 
 
 def read_step_times(step: str, before: str, after: str) -> StepTimes:
-    """Returns how long the step `step` took. `before` and `after` are two texts of the sorter's metrics page.
+    """Returns how long the step `step` took for the verdicts of a period.
 
-    Only verdicts between these two texts count. Raises CastlineError if there are none.
+    `before` is the text of the sorter's metrics page at the beginning of the period, and `after` at its end. Raises CastlineError if the
+    sorter measured no verdict in the period.
     """
     earlier, later = _read_buckets(step, before), _read_buckets(step, after)
     counts = {bound: count - earlier.get(bound, 0.0) for bound, count in sorted(later.items())}
@@ -143,7 +143,7 @@ def _read_buckets(step: str, page: str) -> Buckets:
 def _quantile(counts: Buckets, share: float) -> float:
     """Returns the quantile `share` of a histogram, interpolated inside a bucket.
 
-    The last bucket has no upper bound, so its values count as its lower bound.
+    The last bucket has no upper bound. If the quantile is in this bucket, returns the bucket's lower bound.
     """
     bounds = list(counts)
     rank = share * counts[bounds[-1]]
@@ -173,8 +173,8 @@ def _make_settings(folder: Path) -> Settings:
 class _VerdictWriter:
     """Replaces the gateway and the inspector: sends a verdict for each part that the sorter reports.
 
-    `sent_at` holds the time at which the verdict of a part was passed to the Kafka client. The first parts only warm the processes up and
-    are not measured. `is_warm` is set when these parts have their verdicts.
+    `sent_at` holds the time at which the verdict of each part was passed to the Kafka client. `is_warm` is set when the first verdicts were
+    sent. The measurement leaves these first verdicts out, because the processes are slow just after their start.
     """
 
     def __init__(self, settings: Settings) -> None:

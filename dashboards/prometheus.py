@@ -51,9 +51,10 @@ def make_prometheus_config(config: ScrapeConfig) -> str:
         "job_name": JOB,
         "file_sd_configs": [{"files": list(config.targets), "refresh_interval": "30s"}],
         "relabel_configs": [
-            # Queries need the label `plant`, and cannot use the external labels of Prometheus. So each target gets this label.
+            # Queries select series by the label `plant`, so each target gets this label. An external label would not be enough, because
+            # Prometheus adds external labels only to what it sends to other systems.
             {"target_label": "plant", "replacement": config.plant},
-            # The label `pid` changes at every restart of a process. With this label, each restart would begin new series.
+            # The label `pid` is removed, because it changes at every restart of a process, and each restart would begin new series.
             {"action": "labeldrop", "regex": "pid"},
         ],
     }

@@ -28,9 +28,10 @@ _NAME = re.compile(r"(?<![\w$\"=~.:-])([a-z_][a-z0-9_]*:)?(castline_\w+(?::\w+)?
 
 
 def select(metric: str, where: str = "", scope: str = LINE) -> str:
-    """Returns the metric with label matchers in braces. By default, they select the plants and lines that the dashboard shows.
+    """Returns the name of the metric with label matchers in braces.
 
-    `where` adds further matchers, for example `role="inspector"`.
+    By default, the matchers select the plants and lines that the dashboard shows. `where` adds further matchers, for example
+    `role="inspector"`.
     """
     return f"{metric}{{{','.join(part for part in (scope, where) if part)}}}"
 

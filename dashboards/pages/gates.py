@@ -104,9 +104,9 @@ PAGE = DashboardPage(
             Query(f"max by (line) ({select('castline_camera_offset_share')})", "{{line}} median of the last pictures, with its sign"),
             Query(p99("castline_picture_distance_seconds"), "{{line}} 99 %, in seconds"),
             unit="short",
-            description="The gateway subtracts the latency of the camera from the time of a picture, and looks for the part that was "
-            "counted nearest to this time. The curves show the difference. The part gets the picture if the difference is below a "
-            "quarter of the time between two parts. If the median moves away from 0, the real latency of the camera is changing.",
+            description="The gateway subtracts the latency of the camera from the time of a picture. It compares the result with the "
+            "time at which the nearest part was counted. The curves show the difference of the two times. The part gets the picture if the "
+            "difference is below a quarter of the time between two parts. If the median moves away from 0, the latency is changing.",
             thresholds=rising(0.125, 0.25),
             alerts=("CameraLatencyDrifts",),
         ),
@@ -117,8 +117,8 @@ PAGE = DashboardPage(
             Query(f"min by (line) ({select('castline_camera_latency_known')}) == 0", "{{line}} latency unknown"),
             Query(f"max by (line) ({select('castline_camera_latency_suspended')}) > 0", "{{line}} latency no longer right"),
             unit="s",
-            description="The latency is the time from the count of a part at photo-eye 1 to the time of its picture. Without a right "
-            "latency, the gateway assigns no picture to a part.",
+            description="The latency is the time from the count of a part at photo-eye 1 to the time of its picture. While the latency "
+            "of a camera is unknown or wrong, the gateway assigns no picture of this camera to a part.",
             alerts=("CameraLatencyUnknown", "CameraLatencyWrong"),
         ),
         timeseries_panel(

@@ -5,14 +5,12 @@ from __future__ import annotations
 from dashboards.panels import DashboardPage, Query, rising, stat_panel, timeseries_panel
 from dashboards.promql import LINE, PLANT, p50, p99, rate
 
-# Every process exports all metrics that have no labels. In a process that never sets such a metric, its value is 0. The queries therefore
-# select the role that sets the metric.
+# The queries select the role that sets a metric. If the metric has no labels, the other roles export it too, with the value 0.
 _GATEWAY = f'{PLANT},role="gateway"'
 _INSPECTOR = 'role="inspector"'
 
 BROKER_DISK = "How full is the disk of the embedded broker?"
-# Every process exports the metrics about the broker's disk, because they have no labels. Only the broker sets them, so the query selects
-# the role `broker`.
+# The queries about the broker's disk select the role `broker`, because the other roles export the same metrics with the value 0.
 _BROKER_FREE = 'castline_broker_disk_free_bytes{role="broker"}'
 BROKER_DISK_IS_FILLING = f'{_BROKER_FREE} / (castline_broker_disk_bytes{{role="broker"}} > 0) < 0.2 and {_BROKER_FREE} < 20 * 2^30'
 SPOOL_SHARE = "How full is the spool on each gateway's disk?"
@@ -83,9 +81,10 @@ PAGE = DashboardPage(
             Query(rate("castline_broker_drops_total", "what", scope=PLANT), "{{what}} dropped, times per second"),
             Query(f"castline_broker_clock_doubted{{{PLANT}}}", "{{machine}} does not trust its clock"),
             unit="percentunit",
-            description="Free share of the embedded broker's disk. Below both 20 % and 20 GiB, an alert fires. Below both 10 % and 4 GiB, "
-            "the broker drops judged pictures. Below both 5 % and 512 MiB, the broker drops all kinds of records. Findings and dead "
-            "letters are dropped last. While the broker does not trust its clock, it drops nothing.",
+            description="Free share of the embedded broker's disk. An alert fires if less than 20 % and less than 20 GiB are free. If less "
+            "than 10 % and less than 4 GiB are free, the broker drops judged pictures. If less than 5 % and less than 512 MiB are free, "
+            "the broker also drops other records, findings and dead letters last. While the broker does not trust its clock, it drops "
+            "nothing.",
             alerts=("BrokerDiskFilling", "BrokerDropsRecords", "BrokerClockDoubted"),
         ),
         timeseries_panel(

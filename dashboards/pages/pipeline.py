@@ -8,8 +8,7 @@ from dashboards.promql import LINE, PLANT, p50, p99, rate, select
 from dashboards.rules import Alert, Runbook
 
 _LAG = f'castline_consumer_lag_records{{{LINE},role="inspector"}}'
-# Every process exports all metrics that have no labels. In a process that never sets such a metric, its value is 0. The queries therefore
-# select the role that sets the metric.
+# The queries select the role that sets a metric. If the metric has no labels, the other roles export it too, with the value 0.
 _INSPECTOR = 'role="inspector"'
 _ARCHIVIST = 'role="archivist"'
 
@@ -104,7 +103,8 @@ PAGE = DashboardPage(
             Query(rate("castline_details_skipped_total", "line, reason"), "{{line}} pictures a second not searched: {{reason}}"),
             unit="short",
             description="Time to find the types of defect in one batch of pictures, and time to search one large picture for small "
-            "defects. If a picture could not be searched, its part may have a small defect and counts as different from good parts.",
+            "defects. A part whose picture could not be searched may have a small defect. So the inspector treats this part as one that "
+            "differs from good parts.",
         ),
         timeseries_panel(
             REFUSED,
@@ -127,9 +127,9 @@ PAGE = DashboardPage(
             Query(rate("castline_camera_failures_total"), "{{line}} interruptions of the camera"),
             Query(f"min by (line) ({select('castline_camera_up')})", "{{line}} camera is reached"),
             unit="short",
-            description="The curve “complaints” shows the number of complaints about each camera. The curve “camera is reached” is 0 "
-            "while the gateway cannot reach the camera. The other curves show events a second. "
-            "The page /healthz of the gateway says what to change at the camera.",
+            description="The curve “complaints” shows how many problems the gateway reports for each camera at present. The curve “camera "
+            "is reached” is 0 while the gateway cannot reach the camera. The other curves show events a second. The page /healthz of the "
+            "gateway says what to change at the camera.",
             thresholds=rising(0.0001, 1),
             alerts=("CameraDown", "CameraComplains", "PicturesLost"),
         ),
@@ -180,8 +180,8 @@ PAGE = DashboardPage(
             Query(rate("castline_archive_dropped_total", "what", scope=PLANT), "{{what}} dropped a second"),
             Query(select("castline_archive_clock_doubted", _ARCHIVIST, PLANT), "{{machine}} {{instance_name}} does not trust its clock"),
             unit="short",
-            description="The image topic keeps a picture for `topics.image_hours`. A picture that is not fetched within this time is lost "
-            "for the archive. While the archivist does not trust its clock, it does not delete anything for being too old.",
+            description="The image topic keeps a picture for `topics.image_hours`. If the archivist does not fetch a picture within this "
+            "time, the archive never gets the picture. While the archivist does not trust its clock, it deletes nothing by age.",
             thresholds=rising(1000, 10_000),
             alerts=("ArchiveClockDoubted",),
         ),
@@ -199,9 +199,9 @@ PAGE = DashboardPage(
                 "{{machine}} {{instance_name}} failures of {{thread}}",
             ),
             unit="short",
-            description="The value 1 means that records wait but the process finishes none, or that a task inside the process has ended. "
-            "The page /healthz of the process gives the reason. Each curve “failures of” shows how often a thread has failed in the last "
-            "ten minutes.",
+            description="The value 1 means that records wait but the process completes none of them, or that a task inside the process has "
+            "ended. The page /healthz of the process gives the reason. Each curve “failures of” belongs to a thread, and shows how often "
+            "this thread has failed in the last ten minutes.",
             thresholds=rising(0.5, 1),
             alerts=("WorkerStalled", "ThreadFailing"),
         ),

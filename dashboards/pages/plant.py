@@ -39,7 +39,7 @@ PAGE = DashboardPage(
             Query(f"max by (plant, line, state) (castline_line_state{{{LINE}}}) == 1", "{{plant}} {{line}} {{state}}"),
             unit="short",
             description="The archivist computes these states. `running` is the normal state. The station's page “Wall” and `castline top` "
-            f"use the same names for the states. If several states apply, the first one of this list counts: {_STATES_IN_ORDER}.",
+            f"use the same names for the states. If several states apply, a line has the first of them in this order: {_STATES_IN_ORDER}.",
             alerts=tuple(alarm.alert for alarm in STATE_ALARMS.values()),
         ),
         stat_panel(

@@ -119,7 +119,8 @@ PAGE = DashboardPage(
             Query(f"max by (line) (castline_golden_parts_wrong{{{LINE}}})", "{{line}} wrong verdict"),
             Query(f"max by (line) (castline_golden_parts_missing{{{LINE}}})", "{{line}} not shown in the last shift"),
             unit="short",
-            description="Golden parts are parts of which people know the right verdict. They are shown to the line once in each shift.",
+            description="Golden parts are parts for which people know the right verdict. Each golden part passes the camera once in each "
+            "shift.",
             thresholds=rising(0.5, 1),
             alerts=("GoldenPartWrong", "GoldenPartMissing"),
         ),
@@ -147,7 +148,7 @@ PAGE = DashboardPage(
             Query(f"max by (line, of) (castline_drift_psi{{{LINE}}})", "{{line}} {{of}}"),
             unit="short",
             description="The population stability index says how much the last 500 pictures differ from the reference pictures of the "
-            "version. Below 0.1 they are alike. Above 0.25 they differ clearly.",
+            "version. Below 0.1, the pictures are alike. Above 0.25, the pictures differ clearly.",
             thresholds=rising(0.1, 0.25),
             alerts=("PicturesDrift",),
         ),
