@@ -79,7 +79,7 @@ def prepare_database(file: Path, rows: int, report_progress: ReportProgress) -> 
 def _make_insert_statement(rows: int) -> str:
     """Returns the SQLite statement that inserts parts. Its two parameters are the numbers of the first and the last part.
 
-    The time of a part follows from its number. A larger number means a later time.
+    A part with a larger number has a later time.
     """
     from station.archive.models import Part
 
@@ -144,7 +144,7 @@ def _make_default(field: Any) -> str:
 def make_queries(rows: int) -> list[HistoryQuery]:
     """Returns the searches that are measured: each filter alone, some filters together, and one part by its id.
 
-    Each search with a filter has two versions: over all times, and only over the time before a random moment.
+    Each search with a filter has two versions: one finds all parts, the other finds only parts from before a random time.
     """
     first_part_at = _LAST_PART_AT - timedelta(seconds=rows / _PARTS_PER_S)
 

@@ -87,7 +87,7 @@ def measure_instrumentation(
 
 @contextmanager
 def _scrape(inspector: RoleProcess) -> Iterator[None]:
-    """Reads the metrics of `inspector` every five seconds, as Prometheus does, until the block ends."""
+    """Reads the metrics of `inspector` every five seconds during a `with` block, as Prometheus does."""
     stop_requested = threading.Event()
 
     def run() -> None:

@@ -71,7 +71,7 @@ class RestartResult:
         return [asdict(silence) for silence in self.silences]
 
     def describe(self) -> list[str]:
-        """Returns the lines of the report: how long no verdict came after each kill, and how long the inspector's start took, by step."""
+        """Returns the lines of the report: how long no verdict came after each kill, and how long each step of a start took."""
         lines = []
         for killed in dict.fromkeys(silence.killed for silence in self.silences):
             group = [silence for silence in self.silences if silence.killed == killed]

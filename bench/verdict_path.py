@@ -41,7 +41,7 @@ from streams.topics import TopicNames
 ReportProgress = Callable[[str], None]
 
 LANES = 4
-# Seconds that a casting needs from photo-eye 1 to the gate. All verdicts reach the board in this time, even on a busy machine.
+# Seconds that a casting needs from photo-eye 1 to the gate. This time is long enough for every verdict, even on a busy machine.
 _TRAVEL_S = 4.0
 # The times of the first parts of each lane are left out, because the sorter and the broker are slow just after their start.
 _SKIPPED_PARTS = 10
@@ -72,7 +72,7 @@ class VerdictPathTimes:
     """The times of `verdicts` verdicts, in milliseconds. `p50_ms` is the median, and `p99_ms` the 99th percentile.
 
     `per_s` is the number of parts a second on all lanes together. `late` counts the parts whose verdict the board never acknowledged.
-    `steps` has the times of each step, by the names of STEPS.
+    `steps` maps the name of each step (a key of STEPS) to its times.
     """
 
     verdicts: int

@@ -45,7 +45,7 @@ ReportProgress = Callable[[str], None]
 
 _ACCOUNT = "bench"
 _STATION_START_S = 120.0
-# The browsers open the page "wall" and first fetch the pictures of all lines. So the measurement begins 10 s later.
+# The measurement begins 10 s after the browsers have opened the page "wall", because they first fetch the pictures of all lines.
 _SETTLE_S = 10.0
 _TRIMMED_SHARE = 0.2
 _MIN_ROUNDS_FOR_INTERVAL = 5
@@ -210,9 +210,9 @@ def _wait_for_station(address: str, station: subprocess.Popen[bytes], log_file: 
 
 
 class _BrowserProcess:
-    """Runs the browsers in a separate process during a `with` block. They are logged in when the block begins.
+    """Runs the browsers in a separate process during a `with` block. The browsers are logged in when the block begins.
 
-    After the block, `counts` holds the number of cards and pictures that they received. A card is the box of one line on the page.
+    After the block, `counts` holds the number of cards and pictures that the browsers received. A card is the box of one line on the page.
     """
 
     def __init__(self, address: str, browser_count: int, environment: dict[str, str]) -> None:
@@ -238,10 +238,10 @@ class _BrowserProcess:
 
 
 class _Browser:
-    """Behaves like a browser that shows the page "wall": reads its events, and fetches the pictures, four at a time.
+    """Behaves like a browser that shows the page "wall": receives the events of the page, and fetches the pictures, four at a time.
 
-    Each event contains a card, the box of one line. A picture is not fetched if a newer card of the line no longer shows it. `counts` holds
-    the number of received cards and pictures.
+    Each event contains a card, the box of one line. A picture is not fetched if a newer card of the line shows another picture. `counts`
+    holds the number of received cards and pictures.
     """
 
     # A browser opens six connections: one for the events, one for pages, and four for pictures.

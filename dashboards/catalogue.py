@@ -55,7 +55,7 @@ RUNBOOK_PAGE = DashboardPage(
 )
 PAGES: tuple[DashboardPage, ...] = (plant.PAGE, line.PAGE, pipeline.PAGE, quality.PAGE, gates.PAGE, kafka.PAGE, RUNBOOK_PAGE)
 
-# Metrics of Castline that no panel and no rule reads. The values say why.
+# Metrics of Castline that no panel and no rule reads, each with the reason.
 METRICS_WITHOUT_PANEL: dict[str, str] = {
     "castline_planned_stop_until_seconds": "The state planned-stop shows whether a stop is planned. `castline top` reads the time.",
     "castline_start_span_seconds": "The metric explains one start of a process. `castline bench restart` prints its values.",
@@ -128,7 +128,7 @@ def find_page(uid: str) -> DashboardPage:
 
 
 def find_panel_id(alert: Alert) -> int:
-    """Returns the number of the panel that shows the alert's problem, on the alert's dashboard."""
+    """Returns the number of the panel to which the alert links."""
     return find_page(alert.dashboard_uid).panel_id(alert.panel_title)
 
 

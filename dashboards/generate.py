@@ -1,4 +1,4 @@
-"""Writes all generated files of the dashboards: `python -m dashboards.generate`. With `--check`, it only names the stale files.
+"""Writes all generated files of the dashboards: `python -m dashboards.generate`. `--check` only lists the stale files.
 
 The same code always writes the same bytes.
 """

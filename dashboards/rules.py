@@ -32,7 +32,7 @@ class Runbook:
 
 @dataclass(frozen=True)
 class Alert:
-    """An alerting rule with its runbook. It fires when `expression` has been true for `for_duration`.
+    """An alerting rule with its runbook. The rule fires when `expression` has been true for `for_duration`.
 
     A `critical` alert calls a person at once. A `warning` waits for the next shift.
     """

@@ -81,7 +81,7 @@ class _UntouchedFolder(DropFolder):
 
 @contextmanager
 def open_trial_camera(line: LineSettings, settings: Settings, say: Callable[[str], object]) -> Iterator[GatewayCamera]:
-    """Yields the camera of `line`, which needs no board during the trial.
+    """Yields the camera of `line` for a `with` block. The trial needs no board.
 
     `say` is called with sentences for the user, such as the address for uploads. Raises SettingsError if the camera cannot be opened.
     """
@@ -185,7 +185,10 @@ def _wait_for_frame(
 
 
 def _find_fault(line: LineSettings, camera: GatewayCamera) -> str:
-    """Returns why the camera cannot be reached, or "" if it can. For a video stream, returns all problems that the camera has reported."""
+    """Returns the reason why no pictures may come, or "" if no reason is known.
+
+    For a video stream, returns all problems that the camera has reported. For other cameras, returns why the camera cannot be reached.
+    """
     assert line.camera is not None
     return "; ".join(camera.list_complaints()) if line.camera.kind == "video" else camera.find_outage()
 

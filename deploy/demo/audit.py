@@ -210,7 +210,7 @@ def compute_percentile(values: Sequence[float], share: float) -> float | None:
 
 
 def find_first_verdicts(records: Iterable[VerdictRecord]) -> dict[PartId, VerdictRecord]:
-    """Returns the first verdict of each part, in the order of the topic. Later verdicts of a part are repetitions."""
+    """Returns the verdict of each part that the broker appended first. Later verdicts of a part are repetitions."""
     first: dict[PartId, VerdictRecord] = {}
     for record in records:
         part = record.verdict.part_id
@@ -220,7 +220,7 @@ def find_first_verdicts(records: Iterable[VerdictRecord]) -> dict[PartId, Verdic
 
 
 def _find_distinct_events(sortings: Iterable[Sorting]) -> list[Sorting]:
-    # Sortings cannot be compared by the event number alone, because all sortings that the board did not report have the number 0.
+    # The event number alone does not identify a sorting, because all sortings that the sorter itself has made have the number 0.
     distinct: dict[tuple[object, ...], Sorting] = {}
     for event in sortings:
         distinct.setdefault((event.board, event.run, event.event, event.part_id, event.action, event.gate_moved, event.move_count), event)
@@ -237,8 +237,8 @@ def _group_by_part(events: Iterable[Sorting]) -> dict[PartId, list[Sorting]]:
 
 
 def _find_sorted_without_verdict(sortings: Iterable[Sorting]) -> set[PartId]:
-    # A part can have two sorting records. If its verdict comes too late, the sorter sends the sorting record again, with `late` set.
-    # `sortings` must therefore contain all records.
+    # If the verdict of a part comes too late, the sorter sends the part's sorting record again, with `late` set. `sortings` must contain
+    # both records.
     return {event.part_id for event in sortings if event.has_missed_verdict}
 
 

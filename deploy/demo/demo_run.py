@@ -27,7 +27,7 @@ from streams.topics import TopicNames
 
 _SHOW_EVERY_S = 0.5
 _MEASURE_EVERY_S = 1.0
-# The view shows the mean number of used processor cores over at least this many seconds.
+# The view shows how many processor cores the demo uses, as a mean over at least this many seconds.
 _CORES_WINDOW_S = 2.0
 # At the end, the demo waits for missing verdicts until no verdict has come for this many seconds.
 _BACKLOG_TIMEOUT_S = 15.0
@@ -283,7 +283,7 @@ class DemoRun:
         return LineStatus(
             name=line,
             figures=figures,
-            # `counted` comes from the metrics, which are read less often than the topics. So `counted` can be older and smaller.
+            # `counted` can be smaller than the number of verdicts, because the metrics are read less often than the topics.
             parts=max(counted, figures.verdicts, figures.sorted),
             queue=int(sum(inspector.value("castline_consumer_lag_records", line=line) for inspector in inspectors)),
             spooled=int(gateway.value("castline_spool_pictures", line=line)) if gateway else 0,

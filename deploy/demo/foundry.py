@@ -26,7 +26,8 @@ _RENDERER_VERSION = 1
 # Share of defective castings. It is higher than in a real foundry, so that a short demo shows moving gates.
 _DEFECT_SHARE = 0.3
 
-# The speed of the simulated belts. At the highest --rate, six parts a second, parts are 83 mm apart. A gate needs 65 mm.
+# The speed of the simulated belts. At this speed and the highest --rate, six parts a second, the parts are 83 mm apart. A gate needs at
+# least 65 mm between two parts.
 _BELT_MM_PER_S = 500
 # Largest mean number of parts on a belt. A board can follow 64 parts, and parts come at irregular times.
 _MAX_PARTS_ON_BELT = 56
@@ -38,8 +39,8 @@ _PASSED_VARIABLES = (
     "CASTLINE_INSPECTOR__",
     "CASTLINE_SERVICE__LOG_LEVEL",
 )
-# Longest time between the report of a part and its picture, in seconds. A busy machine can delay the simulated camera, but a late picture
-# still shows the correct part. The demo therefore allows more time than a plant.
+# The demo's value of the setting `match_window_s`: the longest time between the report of a part and its picture, in seconds. This time is
+# longer than in a plant, because a busy machine can delay the simulated camera.
 _MATCH_WINDOW_S = 15.0
 # Seconds that a simulated board gets to send its last events when the belt is empty.
 _BOARD_DRAIN_S = 12.0

@@ -26,11 +26,11 @@ class LineStates:
     def compute(self, line: str, counts: LineCounts, gate_states: Collection[str], is_stop_planned: bool, now: float) -> PlantState:
         """Returns the state of `line` at the time `now`.
 
-        `gate_states` holds the present state of the gate, from the metric `castline_gate_state`. Without a running sorter, it is empty.
+        `gate_states` holds the present state of the gate, from the metric `castline_gate_state`. It is empty while no sorter runs.
         """
         if gate_states and not self.has_gate(line):
-            # The sorter reports a gate that the settings do not name. Forget the earlier counts, because `missed` counts other events if a
-            # line has a gate.
+            # The sorter reports a gate that the settings do not name. The earlier counts cannot be compared with the new counts, because
+            # `missed` counts other events on a line with a gate. So forget the earlier counts.
             self._activities[line] = LineActivity(travel_s=0.0)
         activity = self._find_activity(line)
         activity.add_counts(counts, now)

@@ -75,7 +75,7 @@ class PlantMetrics:
         )
 
     def label_values(self, name: str, label: str, **labels: str) -> list[str]:
-        """Returns the values of the label `label` of metric `name`. Samples with the value 0 are left out.
+        """Returns which values a label has in the samples of metric `name` that also have `labels`. Samples with the value 0 are left out.
 
         Example: `label_values("castline_gate_state", "state", line="line-1")` returns the present state of the gate of line-1.
         """

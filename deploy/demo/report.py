@@ -36,8 +36,8 @@ class CastingFall:
     """A simulated casting that left its belt.
 
     - `part`: None if photo-eye 1 did not see the casting.
-    - `side`: `diverted` or `passed`.
-    - `struck`: True if the swinging blade hit the casting.
+    - `side`: where the casting went, `diverted` or `passed`.
+    - `struck`: True if the moving blade of the gate hit the casting.
     """
 
     part: PartId | None

@@ -31,7 +31,7 @@ _RECONNECT_AFTER_S = 5.0
 
 @dataclass(frozen=True)
 class LineFigures:
-    """The figures of one line. Each count is a number of parts since the start, in which no part is counted twice.
+    """The figures of one line. Each count is the number of different parts since the start.
 
     - `p50_ms`, `p99_ms`: median and 99th percentile of the time from capture until the verdict is on Kafka.
     - `verdicts_per_s`: mean rate of the last 10 s.
@@ -141,7 +141,7 @@ class TopicMonitor:
                 consumer.seek(partition, position)
             received_at = time.monotonic()
             # After a restart of the broker, an old consumer gets no records for up to half a minute. So this loop ends after some seconds
-            # without records, and `_run` calls `_read` again, which makes a new consumer.
+            # without records. The caller then calls this method again, and the method makes a new consumer.
             while not self._closing.is_set() and time.monotonic() - received_at < _RECONNECT_AFTER_S:
                 polled = consumer.poll(timeout_ms=300)
                 now = time.monotonic()

@@ -1,7 +1,7 @@
 """Runs the embedded broker: one Apache Kafka process without ZooKeeper. Only programs on this machine can connect.
 
-If the settings give the broker Kafka users, clients must log in. This module then makes a password and the ACLs for each role. To do so, it
-logs in as the Kafka user `broker`, who gets a new password at each start.
+A broker can have Kafka users (setting `broker.access`). Then every client must log in. At each start, this module gives the Kafka user
+`broker` a new password, logs in as this user, and makes a password and the ACLs for each role.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from streams.settings import BrokerSettings, Settings
 # All embedded brokers have this cluster id. A broker refuses a data folder with another id.
 CLUSTER_ID = "Y2FzdGxpbmUtZm91bmRyeQ"
 
-# The name of a Kafka user with all permissions. The broker and its controller log in as this user. This module logs in as this user to give
-# the other users their permissions.
+# The name of a Kafka user with all permissions. Kafka's broker and controller log in to each other as this user. Castline logs in as this
+# user to give the other users their permissions.
 OWN_USER = "broker"
 
 LOG4J = """\
@@ -125,7 +125,7 @@ class EmbeddedBroker:
     """Runs one broker process, which keeps its data in the folder `broker.data_dir` of the settings.
 
     If `record` is given, the Java runtime writes a start-up archive to this file when the broker stops. With this archive, later starts
-    are faster. `properties` are added to those of the broker, and replace some of them.
+    are faster. `properties` are additional properties for Kafka. They replace properties of the broker that have the same name.
     """
 
     def __init__(self, settings: Settings, record: Path | None = None, properties: Mapping[str, object] | None = None) -> None:
@@ -213,7 +213,7 @@ class EmbeddedBroker:
                 folder.chmod(0o700)
                 write_atomically(folder / ACCESS_MARKER, "roles\n", mode=0o600)
             content = server_properties(self._broker, self._max_message_bytes, self._own_password)
-            # Kafka takes the last value of a property.
+            # If a property occurs twice, Kafka uses the last value.
             content += "".join(f"{name}={value}\n" for name, value in self._properties.items())
             write_atomically(properties, content, mode=0o600)
             (folder / "log4j2.yaml").write_text(LOG4J)
@@ -281,8 +281,8 @@ class EmbeddedBroker:
     def _is_listening(self) -> bool:
         """Returns whether the broker's own process listens at its port.
 
-        The user `broker` logs in with a password that the other end of the connection reads. If the broker's process does not listen yet,
-        another user's program could listen at the port, and get the password.
+        Call this method before a log-in as the Kafka user `broker`, because a client sends this user's password in plain text. If another
+        program listened at the port, this program would get the password.
         """
         if self.poll() is not None or not self.pid:
             return False

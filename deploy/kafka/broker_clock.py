@@ -48,7 +48,10 @@ class BrokerClock:
         )
 
     def check(self) -> bool:
-        """Remembers the time if the clock is trusted. Returns True if Kafka must be started again, because the clock is right now."""
+        """Remembers the time if the clock is trusted.
+
+        Returns True if the clock was far ahead and has been corrected. Kafka must then be started again.
+        """
         last_s = self._read()
         doubt = self._trust.find_doubt(last_s)
         if not doubt and time.monotonic() >= self._write_at_s:

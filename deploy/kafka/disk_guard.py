@@ -39,13 +39,13 @@ RESERVE_FILE = "reserve"
 # The limit for the alarm is 20 % of the disk, but at most 20 GiB. The limit for dropping records is 10 % of the disk, but at most 4 GiB.
 _ALARM_SHARE, _DROP_SHARE = 0.2, 0.1
 _ALARM_LIMIT_BYTES, _DROP_LIMIT_BYTES = 20 * 2**30, 4 * 2**30
-# The limit for dropping records is at least _DROP_BYTES, because cameras can send this much during the seconds in which Kafka deletes old
-# records. On a small disk, the limit is at least the share _SMALL_DROP_SHARE of the disk instead.
+# The limit for dropping records is at least 256 MiB, because cameras can send up to 256 MiB while Kafka deletes old records. If 256 MiB are
+# more than 20 % of the disk, the limit is 20 % of the disk.
 _DROP_BYTES, _SMALL_DROP_SHARE = 256 * 2**20, 0.2
-# Free space that Kafka needs to start. It first writes some megabytes of metadata, indexes and segments.
+# Free space that Kafka needs to start, because it first writes some megabytes of metadata, indexes and segments.
 _START_BYTES = 48 * 2**20
 _RESERVE_SHARE = 0.05
-# Kafka needs some seconds to delete the files of dropped records. Records are therefore dropped at most once in this number of checks.
+# Records are dropped at most at every sixth check, because Kafka needs some seconds to delete the files of dropped records.
 _CHECKS_BETWEEN_DROPS = 6
 
 # The kinds of records, in the order in which they are deleted if the disk is nearly full. castline_broker_drops_total counts by kind.
@@ -81,7 +81,7 @@ def compute_watermarks(disk_bytes: int) -> Watermarks:
 
 @dataclass(frozen=True)
 class DropStep:
-    """Records to drop. `what` names their kind. In each partition of `offsets`, the records before the offset are dropped."""
+    """Records to drop. `what` is the kind of these records. `offsets` maps a partition to the first offset that is kept."""
 
     what: str
     offsets: dict[TopicPartition, int]
@@ -90,10 +90,10 @@ class DropStep:
 def choose_step(names: TopicNames, lines: Sequence[str], starts: Offsets, ends: Offsets, committed: Offsets) -> DropStep | None:
     """Chooses the records to drop: the first kind in DROP_ORDER that still has records. Returns None if no record is left.
 
-    - `starts`, `ends`: the offset of the first record of each partition, and the offset after the last record.
+    - `starts`, `ends`: for each partition, the offset of the first record, and the offset after the last record.
     - `committed`: the offset up to which the inspectors have judged the pictures of each partition.
 
-    If the kind is judged pictures, all of them are dropped. If it is another kind, the older half of its records is dropped.
+    All judged pictures are dropped together. Of any other kind, the older half of the records is dropped.
     """
 
     def halves(*topics: str) -> dict[TopicPartition, int]:
@@ -128,7 +128,7 @@ def read_free_bytes(folder: Path) -> tuple[int, int]:
 def list_segments(folder: Path, prefix: str) -> frozenset[str]:
     """Returns the paths of the segment files of all topics with `prefix` below Kafka's log folder `folder`.
 
-    Before Kafka deletes a file, it renames the file, for example from `1.log` to `1.log.deleted`. The result still contains `1.log`.
+    Before Kafka deletes a file, it renames the file, for example from `1.log` to `1.log.deleted`. The result names such a file `1.log`.
     """
     topics = f"{escape(prefix)}.*"
     return frozenset(str(path).removesuffix(".deleted") for end in ("log", "log.deleted") for path in folder.glob(f"{topics}/*.{end}"))
@@ -137,8 +137,8 @@ def list_segments(folder: Path, prefix: str) -> frozenset[str]:
 def release_reserve(data_dir: Path) -> None:
     """Deletes the reserve file of the broker whose data folder is `data_dir`, if the disk has too little free space to start Kafka.
 
-    By default, all roles use the same disk. So a program of Castline calls this function before it writes its first file. Raises OSError
-    if the file cannot be deleted.
+    Each program of Castline calls this function before it writes its first file, because all programs use the broker's disk by default.
+    Raises OSError if the reserve file cannot be deleted.
     """
     reserve = data_dir / RESERVE_FILE
     if not reserve.exists():
@@ -157,7 +157,7 @@ class DiskGuard:
 
     - `report_problem`: called with a sentence while too little space is free, and with "" when there is enough.
     - `connect`: returns an admin client that may delete records.
-    - `clock`: the clock with whose properties Kafka is started.
+    - `clock`: says whether the machine's clock was far ahead at the start of Kafka. If it was, no records are dropped.
     """
 
     def __init__(
@@ -170,8 +170,8 @@ class DiskGuard:
         self._reserve = self._folder / RESERVE_FILE
         self._report_problem = report_problem
         self._checks_to_wait = 0
-        # Kafka's segment files as they were just before the last drop. If the files are still the same before the next drop, the last
-        # drop has freed no disk space.
+        # The names of Kafka's segment files just before the last drop. If the names are still the same before the next drop, the last drop
+        # has freed no disk space.
         self._before_drop: frozenset[str] | None = None
         self._was_drop_vain = False
         self._reported = ""
@@ -204,9 +204,10 @@ class DiskGuard:
         return False
 
     def check(self) -> None:
-        """Measures the free space. If too little space is free, reports a problem, and drops records if Kafka then frees room.
+        """Measures the free space. If too little space is free, reports a problem and drops records.
 
-        If enough space is free and the reserve file is missing, makes the reserve file.
+        Drops nothing if the clock was far ahead at the start of Kafka, because Kafka then frees no space. If enough space is free and the
+        reserve file is missing, makes the reserve file.
         """
         try:
             free, disk = read_free_bytes(self._folder)

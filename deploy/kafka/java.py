@@ -19,9 +19,10 @@ from streams.settings import BrokerSettings
 from streams.user_cache import has_valid_checksum, sha256_of_file, user_cache_folder, write_checksum
 
 KAFKA = "org.apache.kafka:kafka_2.13:4.1.1"
-# Some jars of Kafka have known vulnerabilities (deploy/packaging/advisories.toml). Newer jars replace them. Each key is a newer jar. Each
-# value is a prefix: all files of Kafka whose names begin with it are replaced. The first entry also adds the library that connects Kafka's
-# log to Log4j. The downloader jgo is called once for Kafka and once for each entry, because a single call would mix up the versions.
+# Some jars of Kafka have known vulnerabilities (deploy/packaging/advisories.toml), so newer jars replace them. Each key is the Maven name
+# of a newer library. Each value is a prefix: Kafka's jars whose names begin with this prefix are replaced. The library log4j-slf4j-impl
+# connects Kafka's log to Log4j. The downloader jgo is called once for Kafka and once for each entry, because a single call would mix up
+# the versions.
 REPLACEMENTS = {
     "org.apache.logging.log4j:log4j-slf4j-impl:2.26.1": "log4j-",
     "at.yawk.lz4:lz4-java:1.11.2": "lz4-java-",
@@ -52,8 +53,8 @@ def java_command(broker: BrokerSettings) -> list[str]:
 def kafka_jars() -> list[Path]:
     """Returns the broker's jars from the user's cache, and downloads those that are missing.
 
-    Castline keeps copies of the jars in a folder of its own. The downloader jgo replaces its files at each call, so a broker that starts at
-    the same time would not find the files of jgo.
+    Castline copies the jars to a folder of its own, because the downloader jgo replaces its jars at each call. A broker that starts during
+    such a call would not find them.
 
     Raises BrokerError if jars are missing and there is no network, or if the checksum of a jar is wrong.
     """

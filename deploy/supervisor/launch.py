@@ -16,7 +16,7 @@ _PR_SET_PDEATHSIG = 1
 def bound_command(command: Sequence[str | os.PathLike[str]]) -> list[str]:
     """Returns a command for `subprocess` that runs `command`. The kernel kills `command` when this process dies.
 
-    Start the command in a thread that lives as long as this process, because the kernel also kills it when the thread ends.
+    The kernel also kills `command` when the thread ends that has started it. So use a thread that lives as long as this process.
     """
     return [sys.executable, "-S", __file__, str(os.getpid()), *(os.fspath(word) for word in command)]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from deploy.supervisor import LinePrinted, PageReady, RestartPolicy, Role, castline_command
 from streams.settings import Settings
 
-# A board counts parts as soon as its sorter runs, and the gateway and the inspectors must then be ready. The sorters are therefore in the
-# last stage. Archivist, station and localiser are in the same stage, so that no sorter waits for them.
+# The sorters start in the last stage, because a board counts parts as soon as its sorter runs, and these parts need the gateway and the
+# inspectors. Archivist, station and localiser are also in the last stage, so that no sorter waits for them.
 _BROKER, _TOPICS, _WORKERS, _SORTERS = range(4)
 BOARDS_STAGE = _WORKERS
 # Simulated boards stop first, then gateway, inspectors, sorters and archivist, so that each can finish its work. The broker stops last.

@@ -41,7 +41,7 @@ def lower_priority(niceness: int = LOWEST_NICENESS) -> None:
 
 
 def _set_session_priority(niceness: int) -> None:
-    """Sets the priority of the session, if this process has started it (setsid).
+    """Sets the priority of this process's session, if this process has started the session (setsid).
 
     Many Linux systems (`sched_autogroup_enabled`) divide the processor time among sessions, and then among the processes in a session.
     The priority of a process has no effect on other sessions.

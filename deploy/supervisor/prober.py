@@ -45,7 +45,7 @@ class ProbeResult:
         return sum(value for (sample, present), value in self.samples.items() if sample == name and required <= dict(present).items())
 
     def labels(self, name: str, label: str, **labels: str) -> list[str]:
-        """Returns the values of the label `label` of metric `name`. Samples with the value 0 are left out.
+        """Returns which values a label has in the samples of metric `name` that also have `labels`. Samples with the value 0 are left out.
 
         Example: `labels("castline_gate_state", "state", line="line-1")` returns the present state of the gate of line-1.
         """
@@ -171,7 +171,7 @@ def _read_change_time(file: Path) -> float:
 def find_target(run_dir: Path, pid: int) -> str | None:
     """Returns the address of the pages of process `pid`, from its file in `run_dir`/targets. Returns None if there is no file yet.
 
-    A file that a killed process has left can name the same process id. So the newest file counts.
+    Several files can name the same process id, because a killed process leaves its file behind. The newest of these files is used.
     """
     for file in sorted((run_dir / "targets").glob("*.json"), key=_read_change_time, reverse=True):
         try:

@@ -38,7 +38,8 @@ class ReadyCheck(Protocol):
 class LinePrinted:
     """The process is ready once it has printed a line that begins with `start`.
 
-    If `run_dir` is given, the health pages of the process are read until then. So the supervisor knows if the process waits for something.
+    If `run_dir` is given, the supervisor reads the health pages of the process until the line is printed. The pages say if the process
+    waits, for example for Kafka.
     """
 
     start: str
@@ -75,7 +76,7 @@ class PageReady:
 
 
 def _find_pages(run_dir: Path, process: ChildProcess, prober: Prober) -> ProbeResult | None:
-    """Returns what the health pages of the process said last. If they are not known or do not answer, reads their address again."""
+    """Returns what the health pages of the process said last. If the pages are not known or do not answer, reads their address again."""
     result = prober.result(process.pid)
     if (result is None or result.is_silent) and (address := find_target(run_dir, process.pid)):
         prober.add(process.pid, address)
@@ -88,8 +89,8 @@ class RestartPolicy:
 
     - `first_s`: the wait after the second death in a row. After the first death there is no wait. Each further death doubles the wait.
     - `longest_s`: the longest wait. If the same process already runs on another machine, the supervisor waits this long, too.
-    - `steady_s`: if a process was ready for this time before it died, the count of deaths begins again.
-    - `give_up_after`: after more deaths in a row than this, the supervisor gives up. With None, the supervisor never gives up.
+    - `steady_s`: if a process was ready for at least this many seconds, its death is the first of a new row.
+    - `give_up_after`: the supervisor gives up after more than this number of deaths in a row. With None, it never gives up.
     """
 
     first_s: float = 0.5
@@ -105,8 +106,8 @@ class Role:
     - `stage`: the roles of stage 0 start first. The roles of stage 1 start when all roles of stage 0 are ready, and so on.
     - `stop_order`: the roles with the lowest number stop first.
     - `grace_s`: time from SIGTERM to SIGKILL.
-    - `slow_start_s`: if the process is not ready after this time, it is restarted. The time in which it waits for Kafka, for the database
-      or for free space on a disk does not count.
+    - `slow_start_s`: a process that is not ready this many seconds after its start is restarted. If the process waits for Kafka, for the
+      database or for free space on a disk, the time begins at the end of this wait.
     - `is_one_shot`: if True, the process does one job and ends with status 0. It runs again after a role of a lower stage was restarted.
     - `is_essential`: if True, the plant stops if the process ends with status 3 (wrong settings) before it is ready.
     """
