@@ -29,7 +29,7 @@ Content = dict[str, Any]
 class ActualResource:
     """A resource as it is stored in Grafana.
 
-    `content` is compared with the resource that the code describes. `raw` is Grafana's whole answer, with the version number that an
+    `content` is compared with the resource that the code describes. `raw` is Grafana's whole answer. It contains the version number that an
     update must send.
     """
 
@@ -244,7 +244,7 @@ class ResourceDiff:
 def list_desired(options: ProvisioningOptions) -> list[DesiredResource]:
     """Returns all resources that Grafana should have, in the order in which they are written.
 
-    The resources that need the most rights come first. If the token lacks these rights, Grafana refuses before anything is changed.
+    The resources that need the most permissions come first. So if the token lacks permissions, Grafana refuses before anything is changed.
     """
     desired: list[DesiredResource] = []
     if not options.datasource_uid:

@@ -72,7 +72,7 @@ class Alert:
 class Inhibition:
     """A rule that silences the alerts `targets` while the alert `source` fires, because they are consequences of the same problem.
 
-    The labels named in `equal`, such as `line`, must agree.
+    The rule applies only if the labels named in `equal`, such as `line`, have the same values in both alerts.
     """
 
     source: str

@@ -106,7 +106,7 @@ PAGE = DashboardPage(
             unit="short",
             description="The gateway subtracts the latency of the camera from the time of a picture. It compares the result with the "
             "time at which the nearest part was counted. The curves show the difference of the two times. The part gets the picture if the "
-            "difference is below a quarter of the time between two parts. If the median moves away from 0, the latency is changing.",
+            "difference is below a quarter of the time between two parts. If the median moves away from 0, the real latency has changed.",
             thresholds=rising(0.125, 0.25),
             alerts=("CameraLatencyDrifts",),
         ),

@@ -105,8 +105,8 @@ PAGE = DashboardPage(
 )
 
 _UNSEEN_SHARE = "line:castline_unseen_parts:ratio_rate"
-# A burn rate says how fast the error budget of 30 days is spent. At the rate 1, the budget lasts exactly 30 days. At the rate 14.4, 2 % of
-# the budget are spent in one hour. At the rate 6, 5 % are spent in six hours.
+# The burn rate says how fast a line spends its error budget of 30 days. At the rate 1, the budget lasts exactly 30 days. At the rate 14.4,
+# the line spends 2 % of its budget in one hour. At the rate 6, the line spends 5 % in six hours.
 FAST_BURN, SLOW_BURN = 14.4, 6.0
 
 

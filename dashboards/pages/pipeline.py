@@ -227,8 +227,8 @@ PAGE = DashboardPage(
             EVENT_LOOP,
             Query(_p99("castline_event_loop_delay_seconds", "machine, instance_name"), "{{machine}} {{instance_name}}"),
             unit="s",
-            description="Delay with which the event loop of a process wakes up (99th percentile: 99 of 100 delays are shorter). Above one "
-            "second, heartbeats and commits to Kafka come late.",
+            description="How late the event loop of a process wakes up: 99 of 100 delays are shorter. If the delay is longer than one "
+            "second, heartbeats and commits reach Kafka late.",
             thresholds=rising(0.1, 1),
             alerts=("EventLoopBlocked",),
         ),
