@@ -312,7 +312,9 @@ class EmbeddedBroker:
         try:
             passwords = [(role, _read_or_make_password(folder / role)) for role in ROLES]
         except OSError as error:
-            raise BrokerError(f"Cannot make the passwords of Kafka users in {folder}: {error}. Correct the folder's rights.") from None
+            raise BrokerError(
+                f"Cannot make the passwords of Kafka users in {folder}: {error}. Correct the permissions of this folder."
+            ) from None
         try:
             admin = self.connect()
             try:
