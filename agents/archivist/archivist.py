@@ -3,7 +3,8 @@
 A record is acknowledged only after its row is stored. A record that the database rejects becomes a dead letter.
 
 The archivist also checks the records of model choices and of line settings, which get no row. Only the archivist writes dead letters for
-invalid records of these two topics. Their other readers read all records again at each start, and would repeat each dead letter.
+invalid records of these two topics. The other readers of these topics read all records from the beginning at each start, so they would
+write the same dead letters each time.
 """
 
 from __future__ import annotations
@@ -107,7 +108,10 @@ def decode_record(topic: ArchivedTopic, received: ReceivedRecord, names: TopicNa
 
 
 def _check_key(record: Record, key: bytes | None) -> None:
-    """Raises RecordError if the key of `record` is not the name of its line. Checks only model choices and line settings."""
+    """Raises RecordError if a model choice or a record of line settings has another key than the name of its line.
+
+    Checks no other records.
+    """
     if isinstance(record, ModelChoice | LiveLineSettings) and record.line.encode() != key:
         raise RecordError("other-line", f"The record is for {record.line}, but its key is {(key or b'')[:80]!r}.")
 
@@ -118,7 +122,8 @@ class PartArchive(Protocol):
     def write(self, records: Sequence[ArchivedRecord]) -> int:
         """Stores all `records` in order, or none of them, and returns how many rows of parts changed.
 
-        Writing a record again changes nothing. Raises ArchiveError, which is `retriable` unless a record is the reason.
+        If a record is written twice, the second call changes nothing. Raises ArchiveError if the records cannot be stored. Its attribute
+        `retriable` is False if a record is the cause, and True if the database is the cause.
         """
         ...
 
@@ -141,9 +146,10 @@ class Archivist:
     def __init__(
         self, settings: Settings, archive: PartArchive, producer: RecordProducer, report_problem: Callable[[str, str], None]
     ) -> None:
-        """Creates the archivist. If the database does not answer, `report_problem` is called with a sentence and "database".
+        """Creates the archivist.
 
-        When the database answers again, `report_problem` is called with "" in place of the sentence.
+        `report_problem` is called with a sentence and "database" when the database cannot store records, and with "" and "database" when
+        the database stores records again.
         """
         self._settings = settings
         self._archive = archive

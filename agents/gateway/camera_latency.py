@@ -22,7 +22,9 @@ log = logging.getLogger(__name__)
 class _StoredLatency:
     """The content of the file in which the gateway keeps a measured latency. All latencies are in seconds.
 
-    If the gateway no longer trusts a latency, `suspended_s` is this latency, and `suspension` is the reason.
+    - `measured_s`: the measured latency, or None.
+    - `suspended_s`: the latency that the gateway no longer trusts, or None. This latency can also come from the settings.
+    - `suspension`: the reason why the gateway no longer trusts `suspended_s`, or "".
     """
 
     measured_s: float | None = None
@@ -73,12 +75,12 @@ class CameraLatency:
         self._file = file
         self._stored = _StoredLatency.read(file)
         self._monitor: LatencyMonitor | None = None
-        # The clock of this machine can be set several times, and the latency is then not trusted. This is the sum of these changes, in
-        # seconds, or 0 if the latency is trusted again.
+        # When the clock of this machine is set, the latency is no longer trusted. This number is the sum of all changes of the clock, in
+        # seconds, since pictures last confirmed the latency.
         self._stepped_s = 0.0
-        # The value of `suspension` before the first of these changes of the clock.
+        # The value of `suspension` before the clock of this machine was set. If the clock is set back, `suspension` gets this value again.
         self._earlier_suspension = ""
-        # The value of `Matcher.doubt` at the last call of `can_end_doubt`.
+        # The number of the matcher's doubt about the camera's clock at the last call of `can_end_doubt`, or 0 if there was no doubt.
         self._doubt = 0
         self._use_latency()
 
@@ -106,15 +108,15 @@ class CameraLatency:
 
     @property
     def median_share(self) -> float:
-        """The median delay of the last pictures, as a share of the time between two parts (-0.5 to 0.5).
+        """The median delay of the last pictures, divided by the time between two parts (-0.5 to 0.5).
 
-        Example: parts come every 2 s. A picture that comes 0.1 s later than the latency in use predicts has the value 0.05. An early
-        picture has a negative value.
+        Example: parts come every 2 s. If pictures come 0.1 s later than the latency in use predicts, the value is 0.05. If pictures come
+        early, the value is negative.
         """
         return self._monitor.median_share if self._monitor else 0.0
 
     def find_problem(self) -> str:
-        """Returns why no picture of the line is assigned to a part, and what to do, or "" if pictures are assigned."""
+        """Returns why the gateway assigns no pictures to parts, and what a person can do. Returns "" if it assigns pictures."""
         command = f"castline gateway measure {self.line}"
         if self._monitor is None:
             return (
@@ -131,8 +133,8 @@ class CameraLatency:
     def store_measured(self, latency_s: float, spacing_s: float) -> None:
         """Stores a measured latency. Raises OSError if the file cannot be written.
 
-        If the settings give a latency, the gateway continues to use that latency. But the measured latency can confirm it: if the
-        gateway no longer trusted the latency from the settings, and the two latencies are almost equal, the gateway trusts it again.
+        A latency from the settings stays in use. If the gateway no longer trusted this latency, and the measured latency is almost equal,
+        the gateway trusts the latency from the settings again.
         """
         stored = _StoredLatency(latency_s)
         if self.set_s is not None and abs(self.set_s - latency_s) > DRIFT_SHARE * spacing_s:
@@ -155,9 +157,9 @@ class CameraLatency:
             self._follow_suspension()
 
     def add_offset(self, offset_s: float, spacing_s: float) -> None:
-        """Adds a picture that came `offset_s` seconds later than expected, so that a wrong latency is noticed.
+        """Adds the delay of a picture: the picture came `offset_s` seconds later than expected. Many large delays show a wrong latency.
 
-        `spacing_s` is the smaller of the gaps before and after the picture's part.
+        `spacing_s` is the time from the picture's part to the nearer of its two neighbours, in seconds.
         """
         metrics.picture_distance_seconds.labels(self.line).observe(abs(offset_s))
         if spacing_s:
@@ -169,9 +171,10 @@ class CameraLatency:
             self._follow_suspension()
 
     def can_end_doubt(self, doubt: int) -> bool:
-        """Returns whether the pictures since a doubt began prove that the latency is right. Then the clock of the camera is right, too.
+        """Returns True if the pictures since a doubt began prove that the latency is right. Then the camera's clock is right, too.
 
-        `doubt` is the number of the present doubt of the matcher, or 0. Call this method after each call of the matcher.
+        `doubt` is the number of the matcher's present doubt about the camera's clock, or 0 if there is no doubt. Call this method after
+        each call of the matcher.
         """
         if self._monitor is None:
             return False
@@ -181,10 +184,10 @@ class CameraLatency:
         return bool(doubt) and self._monitor.is_proved
 
     def add_clock_step(self, step_s: float) -> None:
-        """Notes that the clock of this machine was set by `step_s` seconds.
+        """Notes that the clock of this machine has jumped by `step_s` seconds, for example because a person has set the clock.
 
-        Afterwards, the latency is not trusted until new pictures confirm it. If the clock is set back by the same amount, the latency is
-        as it was before the first step: trusted or not trusted.
+        The latency is then not trusted until new pictures confirm it. If the clock is set back by the same amount, a latency that was
+        trusted before is trusted again.
         """
         self.history.parts.clear()
         self.history.pictures.clear()
@@ -208,13 +211,13 @@ class CameraLatency:
         if not self.suspension:
             self._stepped_s = 0.0
         if self._monitor:
-            # The new LatencyMonitor also gets the parts that were counted earlier, because their pictures may still arrive.
+            # The new LatencyMonitor also gets the parts that were counted before, because their pictures may still arrive.
             for time_s in self.history.parts:
                 self._monitor.add_part(time_s)
         self._show_state()
 
     def _follow_suspension(self) -> None:
-        """Logs and stores it if the latency is no longer trusted, or if it is trusted again. Otherwise does nothing."""
+        """Logs and stores whether the latency is trusted, if this has changed."""
         assert self._monitor is not None
         suspension = self._monitor.suspension
         if bool(suspension) == bool(self._stored.suspension):

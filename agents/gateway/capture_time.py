@@ -32,8 +32,8 @@ def parse_capture_time(text: str, arrived_at: datetime) -> datetime:
     except IdentityError as error:
         refusal = error
     try:
-        # The text has no time zone. If the time is plausible, it is refused, because nobody would notice an error of some hours. If the
-        # time is clearly wrong, such as 1970, it is returned, because the caller replaces it by the time of arrival.
+        # The text has no time zone. A plausible time without a time zone raises an error, because it could be wrong by hours, and nobody
+        # would notice. A clearly wrong time, such as a time in 1970, is returned, because the caller uses the time of arrival in its place.
         captured_at = datetime.fromisoformat(text).replace(tzinfo=UTC)
     except ValueError:
         raise refusal from None

@@ -58,18 +58,20 @@ _LONGEST_RETRY_S = 60.0
 _LONGEST_FOLDER_RETRY_S = 5.0
 # If the listing of the folder takes longer than this many seconds, the folder counts as out of reach.
 _SLOW_LISTING_S = 10.0
-# A new file arrived between the last two listings of its folder. If the second listing came more than this many seconds after the first
-# listing, the arrival time of the file is unknown.
+# A new file arrived at some moment between the last two listings of its folder. If more than this many seconds lie between the two
+# listings, the arrival time of the file counts as unknown.
 _MAX_LOOK_GAP_S = 1.0
 # If a file keeps changing for longer than this many seconds, a complaint names it.
 _RESTLESS_S = 15.0
-# A moved file is checked for changes this many seconds, because a program on another machine may still write to it.
+# For this many seconds after a file was moved, the gateway checks whether the file changes, because a program on another machine may still
+# write to it.
 _WATCH_MOVED_S = 15.0
 _MAX_WATCHED = 2000
 _CLEANING_INTERVAL_S = 30.0
 # Some cameras write another file, such as XML, beside every picture. The log names at most this many of these files.
 _MAX_NAMED_SIDECARS = 1_000
-# Complaints about entries of the folder that the camera does not read, by reason. The reasons are values of the metric label `reason`.
+# The texts of complaints about links, folders and other entries that the camera does not read. The keys are values of the metric label
+# `reason`.
 _UNREAD_TEXTS = {
     "link": "links are not followed; let the camera write files in place of links",
     "special": "entries are neither files nor folders; remove them",
@@ -86,8 +88,8 @@ class _FileVersion:
     - `since_s`: when this version was first seen (monotonic time).
     - `name_seen_s`: when a file of this name was first seen.
     - `content`: the bytes of a complete picture, until the intake gets them.
-    - `previous`: an earlier complete version, which this version may have overwritten.
-    - `destination`: the folder to which the file is moved, and the reason.
+    - `previous`: the version before, if it was a complete picture, and this version has perhaps overwritten it.
+    - `destination`: the folder to which the file must be moved, and the reason for a refusal or "". None before the intake's answer.
     - `is_arrival_known`: False if the file came during a long pause between two listings.
     """
 
@@ -116,7 +118,10 @@ class _FileVersion:
         return self.backoff.failures >= _TRIES
 
     def is_continued_by(self, later: _FileVersion, content: bytes) -> bool:
-        """Returns whether `later`, a newer version of the file, still begins with the bytes of this version. `content` has its bytes."""
+        """Returns whether the camera has only added bytes to this version.
+
+        `later` is a newer version of the file with the bytes `content`.
+        """
         return self.state.inode == later.state.inode and self.content is not None and content.startswith(self.content)
 
 
@@ -143,8 +148,8 @@ class DropCamera:
 
         - `forget_key`: deletes an idempotency key from the spool.
         - `folder`: if given, it is used in place of the folder at `settings.path`.
-        - `buffer_bytes`: limit for the files that are read in advance, in bytes. A second limit of the same size is for pictures in
-          memory whose files a camera has overwritten.
+        - `buffer_bytes`: limit for the pictures that are read in advance, in bytes. Pictures whose files were overwritten have a separate
+          limit of the same size.
         """
         assert settings.path is not None  # The path is never None, because CameraSettings requires a path for this kind of camera.
         self._line = line
@@ -154,15 +159,16 @@ class DropCamera:
         self._buffer_bytes = buffer_bytes
         self._forget_key = forget_key
         self._files: dict[str, _FileVersion] = {}
-        # Complete pictures that the intake has not got yet, although their files were already overwritten. So they exist only in memory.
+        # Complete pictures that exist only in memory, because their files were overwritten. They wait for the intake.
         self._overwritten: deque[_FileVersion] = deque()
-        # Files that must now be given to the intake, or be moved. The file at the end of the list is handled first.
+        # Files that must now be given to the intake or be moved. The file at the end of the list is handled first.
         self._due: list[_FileVersion] = []
-        # Path of each moved file, its state when it was read, and the time until which it is checked for changes.
+        # For each moved file: its path, its state (inode, size and time of change) when it was read, and the time until which the gateway
+        # checks whether the file changes.
         self._moved: deque[tuple[str, FileState, float]] = deque(maxlen=_MAX_WATCHED)
         # Paths of the files that are not pictures and have already been counted as ignored.
         self._mentioned: set[str] = set()
-        # Number of sidecar files, such as .xml files beside pictures, whose names were written to the log.
+        # The number of files beside pictures, such as .xml files, whose names were written to the log.
         self._named_sidecars = 0
         # Protects `_moved`, because two threads change it: the thread of the camera, and the thread that calls `_finish`.
         self._lock = threading.Lock()
@@ -174,7 +180,7 @@ class DropCamera:
         # The monotonic time at which the present listing of the folder began, or None if the folder is not being listed.
         self._listing_since_s: float | None = None
         self._folder_backoff = Backoff(_FIRST_RETRY_S, _LONGEST_FOLDER_RETRY_S)
-        # An error is ignored here. If the folder does not exist, `_scan` reports the problem.
+        # If the folder cannot be made, `_scan` reports the problem later.
         with suppress(OSError):
             settings.path.mkdir(parents=True, exist_ok=True)
 
@@ -186,14 +192,14 @@ class DropCamera:
         return self._outage
 
     def list_complaints(self) -> list[str]:
-        # If the folder does not answer, `_scan` hangs and cannot add a complaint about the outage. So this method adds the outage.
+        # While the folder does not answer, `_scan` hangs and reports nothing. So this method reports the outage.
         outage = self.find_outage()
         return [*([outage] if outage else []), *self._complaints.list_texts()]
 
     def frames(self, stopping: Event) -> Iterator[CameraFrame]:
         poll_s = min(_MAX_POLL_S, self._settings.settle_s / 4)
         wait_s = poll_s
-        # The gateway calls this method again after an error. Then pictures that the intake has neither stored nor refused are yielded
+        # After an error, the gateway calls this method again. Then each picture that the intake has neither stored nor refused is yielded
         # again.
         for known in self._files.values():
             known.is_offered = False
@@ -212,7 +218,7 @@ class DropCamera:
             self._update_complaints(time.monotonic())
 
     def _scan(self) -> FolderListing | None:
-        """Lists the folder. If that fails, for example because the share is not mounted, reports an outage and returns None."""
+        """Lists the folder. If that fails, for example because a network folder is not mounted, reports an outage and returns None."""
         self._listing_since_s = time.monotonic()
         try:
             listing = self._folder.scan()
@@ -230,7 +236,10 @@ class DropCamera:
         return listing
 
     def _update(self, listing: FolderListing, now_s: float) -> None:
-        """Takes over a new listing of the folder: adds a _FileVersion for each new or changed file, and updates the list of due files."""
+        """Compares a new listing of the folder with the last one.
+
+        Makes a `_FileVersion` for each new or changed file, and updates the list of files to handle.
+        """
         known, self._files = self._files, {}
         for path, state in listing.files.items():
             if path.lower().endswith(_TRANSFER_SUFFIXES):
@@ -243,7 +252,8 @@ class DropCamera:
             else:
                 self._files[path] = _FileVersion(path, state, now_s, before.name_seen_s, previous=self._keep_overwritten(before, state))
         self._looked_at_s = now_s
-        # Files that are no longer in the folder are removed from `_mentioned`. Otherwise the set would grow without limit.
+        # Removes files that are no longer in the folder from the set of the files that were logged. Otherwise the set would grow without
+        # limit.
         self._mentioned &= listing.files.keys() | {path for paths in listing.unread.values() for path in paths}
         for gone in known.values():
             if gone.previous:
@@ -258,11 +268,11 @@ class DropCamera:
         )
 
     def _keep_overwritten(self, before: _FileVersion, state: FileState) -> _FileVersion | None:
-        """Keeps the old picture of a file that has changed. `before` is the old version of the file, and `state` is its present state.
+        """Keeps the old picture of a file that has changed. `before` is the file's old version, and `state` has its present inode and size.
 
-        - If the file was replaced or has shrunk, it contains a new picture. The old picture is kept in memory, and the result is None.
-        - If the file has grown, it contains a new picture, or the camera has only added bytes to the old picture. This method cannot
-          know which. So it returns the old version, which is compared with the file when the file is complete.
+        - If the file was replaced or has shrunk, it holds a new picture. The old picture is kept in memory, and the result is None.
+        - If the file has grown, the camera has written a new picture, or has only added bytes to the old picture. The result is then the
+          old version, so that the caller can compare it with the complete file.
         """
         if before.is_offered or before.destination or before.is_ignored:
             return None
@@ -362,7 +372,7 @@ class DropCamera:
         return frames[0] if frames else None
 
     def _make_frame(self, version: _FileVersion) -> list[CameraFrame]:
-        """Reads a file and returns a list with its picture. The list is empty if a program still writes the file, or if it is too large."""
+        """Reads a file and returns a list with its picture. The list is empty if the file is still being written or is too large."""
         is_current = self._files.get(version.path) is version
         if is_current and self._folder.is_open_for_writing(version.path):
             version.since_s = time.monotonic()
@@ -435,8 +445,8 @@ class DropCamera:
         try:
             act(version)
         except FileNotFoundError as error:
-            # The file or the folder to which it is moved does not exist. If the file is gone, nothing is left to do. Otherwise the
-            # folder is missing, which is a failure.
+            # Either the file or its destination folder does not exist. If the file is gone, nothing is left to do. If the folder is
+            # missing, the move has failed.
             if self._is_there(version):
                 self._fail(version, reason, error)
         except Exception as error:  # noqa: BLE001  One file must not stop the others. The failure is counted and shown.

@@ -164,7 +164,7 @@ class DropFolder:
             new_name = _find_free_name(path.replace("/", "_"), target)
             os.rename(name, new_name, src_dir_fd=source, dst_dir_fd=target)
             if reason:
-                # The file has been moved already. So an error is ignored if the text with the reason for the move cannot be written.
+                # An error is ignored here, because the file has been moved already, and only the text with the reason is missing.
                 with suppress(OSError):
                     _write_reason(new_name, reason, target)
         return f"{folder}/{new_name}"

@@ -176,5 +176,8 @@ def _is_picture(file: Path, root: Path) -> bool:
 
 
 def _is_spool_full(frame: CameraFrame) -> bool:
-    """Returns whether the intake could not store `frame`, because the spool was full. Call this after yielding the frame."""
+    """Returns whether the intake could not store `frame` because the spool was full.
+
+    Call this function only after the frame was yielded.
+    """
     return frame.receipt.done() and isinstance(frame.receipt.exception(), SpoolFullError)

@@ -45,13 +45,14 @@ _CHECK_INTERVAL_S = 0.05
 _MAINTENANCE_INTERVAL_S = 1.0
 # If more than this share of the spool is used, the gateway reports on /readyz that it is not ready.
 _NEARLY_FULL = 0.95
-# A warning comes if the free space of the spool's disk is less than this share of the disk, and does not suffice for a full spool.
+# The gateway warns if less than this fraction of the spool's disk is free, and the free space is not enough for a full spool.
 _FREE_DISK_SHARE = 0.1
-# If the disk needs longer than this for a picture, the gateway reports on /readyz that it is not ready. A camera waits for at most 15 s.
+# If a write to the disk takes longer than this, the gateway reports on /readyz that it is not ready. The limit is shorter than the 15 s for
+# which an upload waits for its answer.
 _LONGEST_WRITE_S = 5.0
-# When the process stops, cameras and senders must end within this share of the setting service.grace_s.
+# When the process stops, cameras and senders must end within this fraction of the setting service.grace_s.
 _GRACE_SHARE = 0.8
-# The gateway waits at least this many seconds for the end of a sender, even if that share of service.grace_s is over. The sender can be
+# When the process stops, the gateway waits at least this many seconds for the end of each sender, even if no time is left. A sender can be
 # waiting for the object store or for Kafka.
 _LAST_SENDING_S = 2.0
 
@@ -90,7 +91,7 @@ class GatewayLine:
     def list_complaints(self) -> list[str]:
         """Returns a sentence for each problem of this line that a person has to solve.
 
-        Such a problem does not make the process unhealthy, because a restart would not solve it.
+        These problems do not make the process unhealthy, because a restart would not solve them.
         """
         count = self.spool.parked_count
         parked = f"Kafka refused {count} pictures of {self.name}, which are parked in the spool; the log says why"
@@ -172,7 +173,10 @@ def run_camera(line: str, camera: GatewayCamera, intake: Intake, complaints: Com
 
 
 def _accept(intake: Intake, frame: CameraFrame) -> None:
-    """Passes a frame to the intake. If this fails, the camera that waits for the receipt of the frame gets the error."""
+    """Passes a frame to the intake.
+
+    If the intake fails, the error is also set in the frame's receipt, because the camera may wait for it.
+    """
     try:
         intake.accept(frame)
     except BaseException as error:
@@ -182,7 +186,7 @@ def _accept(intake: Intake, frame: CameraFrame) -> None:
 
 
 def find_disk_problem(folder: Path, free_bytes: int, disk_bytes: int, needed_bytes: int) -> str:
-    """Returns a sentence if the disk of the spool `folder` is nearly full, or "". `needed_bytes` is how much the spool may still grow.
+    """Returns a sentence if the disk of the spool `folder` is nearly full, otherwise "". The spool may still grow by `needed_bytes`.
 
     The limit for the spool's size does not prevent a full disk, because other files can fill the disk.
     """
@@ -195,9 +199,9 @@ def find_disk_problem(folder: Path, free_bytes: int, disk_bytes: int, needed_byt
 
 
 def ask_disk(folder: Path, needed_bytes: int) -> str:
-    """Returns a sentence about the disk of the spool `folder` if the disk is nearly full or does not answer. Otherwise returns "".
+    """Returns a sentence if the disk of the spool `folder` is nearly full or does not answer, otherwise "".
 
-    `needed_bytes` is how much the spool may still grow.
+    The spool may still grow by `needed_bytes`.
     """
     try:
         disk = shutil.disk_usage(folder)
@@ -207,7 +211,7 @@ def ask_disk(folder: Path, needed_bytes: int) -> str:
 
 
 def find_write_problem(line: str, wait_s: float) -> str:
-    """Returns a sentence if pictures of `line` have waited for the disk for `wait_s` seconds and this is too long. Otherwise returns ""."""
+    """Returns a sentence if pictures of `line` have waited too long for the disk (`wait_s` seconds), otherwise ""."""
     if wait_s < _LONGEST_WRITE_S:
         return ""
     return (
@@ -225,7 +229,7 @@ class Gateway:
         self._budget = SpoolBudget(settings.gateway.spool_max_bytes)
         store = ObjectStore(settings.store.url, settings.pictures.max_bytes)
         self._lines = [_build_line(line, settings, self._budget, store) for line in lines]
-        # The lock of the spool keeps other processes of the gateway away from the file of the first line.
+        # No other process of the gateway writes this file, because this process holds the lock of the first line's spool.
         self._known_clients = KnownClients(settings.gateway.spool_dir / f"{lines[0].name}.clients.json")
         self._tokens = TokenCheck(settings.gateway.proxies, settings.gateway.trusted_proxies, known=self._known_clients)
         self._stopping = threading.Event()
@@ -310,7 +314,8 @@ class Gateway:
         add_latency_routes(app, timed, token, tokens)
         runner, address = await start_site(app, gateway.host, gateway.port, gateway.connections_per_address)
         log.info("The gateway accepts uploads and part reports at %s.", address)
-        # If gateway.port is 0, the system chooses the port. So each line gets a file with the address for `castline gateway measure`.
+        # If gateway.port is 0, the system chooses the port. So the address of each line is written to a file, where `castline gateway
+        # measure` finds it.
         for line in self._lines:
             write_atomically(self._settings.service.run_dir / "gateways" / line.name, f"{address}\n")
         return runner
@@ -321,7 +326,8 @@ class Gateway:
             line.intake.decide_due()
             metrics.spool_pictures.labels(line.name).set(line.spool.waiting_count)
             metrics.camera_complaints.labels(line.name).set(len(line.list_complaints()))
-            # While Kafka is unavailable, the watchdog is told that no picture waits. Otherwise it would report that the gateway hangs.
+            # While Kafka is unavailable, the watchdog is told that no picture waits. Otherwise the watchdog would report that the gateway
+            # hangs.
             line.watchdog.set_pending(0 if line.sender.problem else line.spool.sendable_count)
             outage = line.find_outage()
             metrics.camera_up.labels(line.name).set(not outage)

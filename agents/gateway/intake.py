@@ -45,12 +45,14 @@ _PART_TIMEOUT_S = 10.0
 _MAX_REMEMBERED_REPORTS = 10_000
 # The report of a part usually arrives within this time after the part was counted.
 _SETTLING_S = 1.0
-# If the disk refuses a picture, the intake remembers its part until the camera sends the picture again. At most this many pictures are
-# remembered. A picture that is no longer remembered gets a new part.
+# If the disk refuses a picture, the intake remembers which part the picture shows. When the camera sends the picture again, it gets the
+# same part. At most this many pictures are remembered.
 _MAX_UNSTORED = 10_000
-# At two pictures a second, this many pictures are those of more than eight minutes. A camera sends a picture again much earlier.
+# The intake remembers the checksums of at most this many pictures that came without a key and without a time. At two pictures a second,
+# they cover more than eight minutes. A camera repeats a picture much sooner.
 _MAX_UNTIMED = 1024
-# While a picture waits for its answer, at most this many repeats of it wait, too. The camera has given up on the earlier ones.
+# While a picture waits for its answer, at most this many repeats of the picture wait, too. Earlier repeats get no answer, because the
+# camera no longer waits for them.
 _MAX_REPEATS = 16
 
 
@@ -152,7 +154,7 @@ def _answer(receipt: Future[PictureReceipt], answer: PictureReceipt | BaseExcept
 class _PendingFrame:
     """A frame with its checked picture. The frame may have to wait until its part is known.
 
-    `key` recognises another copy of the picture during this wait. It is "" if no other copy can come.
+    All copies of a picture have the same `key`. If `key` is "", the intake does not look for copies.
     """
 
     frame: CameraFrame
@@ -162,17 +164,20 @@ class _PendingFrame:
 
 @dataclass(frozen=True)
 class _Repeats:
-    """The futures of the copies that a camera has sent again while the first copy, with this SHA-256, still waits for its answer."""
+    """The repeats of a picture that arrived while the first copy waits for its answer.
+
+    `sha256` is the checksum of the first copy. `receipts` holds the futures of the repeats.
+    """
 
     sha256: str
     receipts: deque[Future[PictureReceipt]] = field(default_factory=lambda: deque(maxlen=_MAX_REPEATS))
 
 
 class _FirstCopies:
-    """The pictures that wait for their answers, by key. If the camera sends one again, the repeat gets the same answer. Thread-safe.
+    """Finds repeats of a picture that still waits for its answer. A repeat gets the answer of the first copy. Thread-safe.
 
-    Without this, a repeat would be a second picture that competes with the first copy for its part. The number of these pictures is bounded
-    like the pictures that wait in the matcher and for the disk.
+    Without this class, a repeat would compete with the first copy for the part. The number of waiting pictures needs no limit here, because
+    the matcher and the queue for the disk limit it.
     """
 
     def __init__(self) -> None:
@@ -180,7 +185,7 @@ class _FirstCopies:
         self._repeats: dict[str, _Repeats] = {}
 
     def begin(self, pending: _PendingFrame) -> bool:
-        """Returns True if no copy of the picture waits. Otherwise the frame is a repeat, and gets its answer from `finish`.
+        """Returns True if no copy of the picture waits for an answer. Otherwise the frame is a repeat, and `finish` sets its answer later.
 
         Raises PictureRefusedError if another picture waits under this key.
         """
@@ -199,7 +204,7 @@ class _FirstCopies:
             return False
 
     def finish(self, pending: _PendingFrame, answer: PictureReceipt | BaseException) -> None:
-        """Answers `pending`, for which `begin` returned True, and its repeats."""
+        """Sets the answer for `pending` and its repeats. Call this method only if `begin` returned True for `pending`."""
         with self._lock:
             repeats = self._repeats.pop(pending.key, None)
         _answer(pending.frame.receipt, answer)
@@ -243,8 +248,8 @@ class Intake:
     ) -> None:
         """`on_stored` is called after each stored picture. `buffer_bytes` limits the pictures that wait for their parts or for the disk.
 
-        A person can set `clock`, the wall clock. `steady_clock` is a clock that nobody sets. The intake compares the two clocks to notice
-        when `clock` was set. If `steady_clock` is None, this is not noticed.
+        `clock` is the clock of the machine, which people and programs can set. Nobody can set `steady_clock`. The intake compares the two
+        clocks to notice when `clock` was set. Without `steady_clock`, it cannot notice this.
         """
         self._line = spool.line
         self._commit = GroupCommit(spool, buffer_bytes, system)
@@ -253,18 +258,17 @@ class Intake:
         self._on_stored = on_stored
         self._clock = clock
         self._steps = ClockSteps(clock, steady_clock or clock)
-        # Parts whose reports arrive before this time were perhaps counted before the clock was last set. These parts get no picture.
+        # A part that is reported before this time gets no picture, because it was perhaps counted before the clock of this machine was set.
         self._settled_s = 0.0
         self._lock = threading.Lock()
         # The number of pictures that were refused since the spool became full.
         self._refused_count = 0
         self._reported_parts: OrderedDict[PartId, None] = OrderedDict()
-        # The SHA-256 and the part of each picture that the disk has refused or perhaps lost, by idempotency key. If the camera sends such
-        # a picture again, the picture gets the same part again. The matcher could not find the part, because it matches each part only
-        # once.
+        # The SHA-256 and the part of each picture that the disk has refused or perhaps lost, by idempotency key. When the camera sends such
+        # a picture again, the intake uses this part, because the matcher matches each part only once.
         self._unstored: OrderedDict[str, tuple[str, PictureReceipt]] = OrderedDict()
         self._first_copies = _FirstCopies()
-        # The SHA-256 of the last pictures that came without a key and without a time. If such a picture comes again, it gets no part.
+        # The SHA-256 of the last pictures that came without a key and without a time. A second picture with the same SHA-256 gets no part.
         self._untimed: OrderedDict[str, None] = OrderedDict()
         self._uses_arrival = camera.time_source == "arrival"
         self._complaints = Complaints(clock)
@@ -296,8 +300,8 @@ class Intake:
             self._place(pending, has_own_time)
 
     def _make_key(self, frame: CameraFrame, picture: CheckedPicture) -> str:
-        # Many cameras cannot send an idempotency key. While a picture waits for its part, equal bytes then show that it was sent again,
-        # because the noise of a sensor makes the pictures of two castings differ.
+        # Many cameras send no idempotency key. So equal bytes show that a camera has sent a picture again. Pictures of two castings always
+        # differ, because of the noise of the sensor.
         if frame.idempotency_key or self._matcher is None or frame.part is not None:
             return frame.idempotency_key
         return f"sha256:{picture.sha256}:{'' if frame.is_arrival else frame.captured_at.isoformat()}"
@@ -318,13 +322,13 @@ class Intake:
         elif self._matcher is None or self._latency is None or frame.part is not None or is_repeat:
             self._store(pending, frame.part)
         elif not has_own_time or self._is_late_copy(pending):
-            # The time of this picture does not come from the camera. So the picture is not matched, because it could get a wrong part.
+            # The time of this picture is not reliable. So the picture is not matched by time, because it could get a wrong part.
             self._store(pending, None)
         else:
             self._apply(self._match(pending, self._matcher, self._latency))
 
     def _check_time(self, frame: CameraFrame) -> tuple[CameraFrame, bool]:
-        """Replaces a frame's time by its time of arrival if the time is not plausible, or if the settings ask for it.
+        """Replaces a frame's time by its time of arrival if the time is not plausible, or if the settings ask for the time of arrival.
 
         Returns the frame, and whether its time may be used to find its part.
         """
@@ -361,9 +365,9 @@ class Intake:
     def _check_latency(
         self, decisions: list[MatchDecision[_PendingFrame]], matcher: Matcher[_PendingFrame]
     ) -> list[MatchDecision[_PendingFrame]]:
-        """Gives the check of the latency the time between each matched picture and its part. Returns `decisions` unchanged.
+        """Passes the delays of the matched pictures to the check of the latency. Returns `decisions` unchanged.
 
-        Also ends a doubt about the clock of the camera if the latency is proved. The caller must hold the lock.
+        If the pictures prove the latency, this method also ends a doubt about the camera's clock. The caller must hold the lock.
         """
         if self._latency is not None:
             for decision in decisions:
@@ -458,10 +462,10 @@ class Intake:
             self._apply([*forgotten, *decisions])
 
     def _follow_clock(self, matcher: Matcher[_PendingFrame]) -> list[MatchDecision[_PendingFrame]]:
-        """Forgets all waiting parts and pictures if this machine's clock was set. Returns their decisions. The caller must hold the lock.
+        """Forgets all waiting parts and pictures if the clock of this machine was set. Returns one decision for each of them.
 
-        Otherwise a picture could get the part of another casting. The times of the parts come from the clock that was set, but the times of
-        the pictures come from the camera's clock.
+        The times of parts come from the clock that was set, but the times of pictures come from the camera's clock. So a picture could get
+        the part of another casting. The caller must hold the lock.
         """
         if not (step_s := self._steps.take_step_s()):
             return []
@@ -485,9 +489,9 @@ class Intake:
         return receipt is not None
 
     def _is_late_copy(self, pending: _PendingFrame) -> bool:
-        """Returns whether a picture without a key and without a time is the copy of an earlier one, whose answer was perhaps lost.
+        """Returns whether a picture without a key and without a time repeats an earlier picture.
 
-        Such a copy arrives when a later casting is in front of the camera.
+        A camera repeats a picture if it gets no answer. The repeat arrives when a later casting is in front of the camera.
         """
         if pending.frame.idempotency_key or not pending.frame.is_arrival:
             return False
@@ -518,7 +522,7 @@ class Intake:
                     stack.callback(self._store, decision.picture, decision.part)
 
     def _find_unstored(self, pending: _PendingFrame) -> PictureReceipt | None:
-        """Returns the receipt of the same picture if the disk failed at an earlier attempt to store it. Otherwise returns None."""
+        """If the disk failed when the same picture was stored before, returns the receipt of that attempt. Otherwise returns None."""
         with self._lock:
             sha256, receipt = self._unstored.get(pending.frame.idempotency_key, ("", None))
         return receipt if sha256 == pending.picture.sha256 else None
@@ -533,7 +537,7 @@ class Intake:
     def _store(self, pending: _PendingFrame, part: PartId | None, earlier: PictureReceipt | None = None) -> None:
         """Stores a picture in the spool and sets the frame's receipt. If `part` is None, the spool makes the part id.
 
-        `earlier` is the receipt from an earlier attempt to store the same picture. The attempt failed because of the disk.
+        If an earlier attempt to store the same picture failed because of the disk, `earlier` is the receipt of that attempt.
         """
         frame = pending.frame
         is_matched = earlier.is_matched if earlier else self._matcher is None or part is not None
@@ -573,9 +577,9 @@ class Intake:
                 self._unstored.pop(pending.frame.idempotency_key, None)
             self._first_copies.finish(pending, receipt)
             return
-        # The camera sends the picture again. It must then be stored again, because a failed flush may have lost the stored picture.
+        # The camera sends the picture again, and the gateway must then store it again, because the failed flush may have lost it.
         with suppress(sqlite3.Error):
-            # A repeated picture may have come without its part, so the key of the part is not always in `keys`.
+            # The key of the part is added here, because `keys` lacks it if a repeated picture came without its part.
             for key in {*keys, make_part_key(receipt.part)}:
                 self._spool.forget_key(key)
         self._remember_unstored(pending, receipt)

@@ -22,7 +22,8 @@ from itertools import pairwise
 from math import sqrt
 from statistics import fmean, median
 
-# A picture is assigned to the nearest part if it is less than a quarter of the spacing away. The spacing is the time between two parts.
+# A picture is assigned to the nearest part if the time between them is less than a quarter of the spacing. The spacing is the time between
+# two parts.
 ASSIGNED_SHARE = 0.25
 # The latency should be measured again if the times of a picture and its part usually differ by more than an eighth of the time between two
 # parts.
@@ -38,23 +39,22 @@ _FIT_SHARE = 0.2
 # A latency is accepted if at least 80 % of all pictures get a part, and also 80 % of the ten newest pictures.
 _EXPLAINED_SHARE = 0.8
 _NEWEST_PICTURES = 10
-# A possible latency is tested by subtracting it from the times of the pictures. If fewer than 70 % of the results lie between the first and
-# the last known part, the latency is not tested further.
+# To test a possible latency, the gateway subtracts it from the times of the pictures. If fewer than 70 % of these differences lie between
+# the first and the last known part, the latency is not tested further.
 _KNOWN_SHARE = 0.7
-# Two possible latencies are compared on the pictures for which both latencies give a nearest part. There must be at least this many such
-# pictures.
+# To compare two latencies, at least this many pictures are needed for which both latencies give a nearest part.
 _MIN_COMMON_PICTURES = 5
-# Each possible latency gives each picture a distance from its nearest part. A latency is better than another if its distances are smaller.
-# The mean difference must be at least 2 % of the time between two parts.
+# One latency is better than another if the pictures are nearer to their parts with it. The mean gain must be at least 2 % of the time
+# between two parts.
 _NEARER_SHARE = 0.02
-# The mean difference must also be at least five times its standard error, because a smaller difference could be chance.
+# One latency is better than another only if the mean gain is at least five times the standard error of the gain. A smaller gain could be
+# chance.
 _NEARER_ERRORS = 5.0
 # Another latency is examined if it fits at least half as many pictures as the best latency. Example: 20 pictures instead of 40.
 _CANDIDATE_SHARE = 0.5
 _MAX_CANDIDATES = 1500
 
-# If the times of at least 7 of the last 12 pictures are too far from the time of any part, the latency is wrong. Then no picture is
-# assigned to a part.
+# If at least 7 of the last 12 pictures are too far from the time of any part, the latency is wrong. Pictures are then assigned to no part.
 _WATCHED_PICTURES = 12
 _TOO_MANY_FAR = 7
 # After every eighth picture, the latency is estimated from the 16 newest pictures. If this estimate is not certain, the 48 newest
@@ -75,7 +75,7 @@ class LatencyEstimate:
 
     - `latency_s`: None if no latency explains the times.
     - `problem`: why the latency cannot be used, or "".
-    - `spread_s`: nine of ten pictures are at most this far from a part.
+    - `spread_s`: for nine of ten pictures, the nearest part is at most this many seconds away.
     - `spacing_s`: the median time between two parts.
     - `rival_s`: another latency that fits almost as well, or None.
     - `supporting_count`: number of pictures that fit `latency_s`, but not `rival_s`.
@@ -102,7 +102,7 @@ class _PartGrid:
         self.spacing_s = median(later - earlier for earlier, later in pairwise(times))
 
     def locate(self, time_s: float) -> tuple[float, float] | None:
-        """Returns `time_s` minus the time of the nearest part, and the spacing at this part. Both numbers are in seconds.
+        """Returns how many seconds after the nearest part `time_s` is (negative if before), and the spacing at this part in seconds.
 
         The spacing is the gap before or after the part, whichever is smaller. Returns None if `time_s` is clearly before the first part or
         clearly after the last part.
@@ -123,9 +123,9 @@ class _PartGrid:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A possible latency. `shares` has one number for each picture: the distance from the nearest part, divided by the spacing.
+    """A possible latency. `shares` has one number for each picture: the time to the nearest part, divided by the spacing of the parts.
 
-    Example: 0.1 s from the nearest part at a spacing of 0.5 s gives 0.2. A picture before the first or after the last part gets None.
+    Example: 0.1 s at a spacing of 0.5 s gives 0.2. A picture before the first part or after the last part has None.
     """
 
     latency_s: float
@@ -141,10 +141,10 @@ class _Candidate:
 
     @property
     def rank(self) -> tuple[float, float]:
-        """The key by which possible latencies are sorted. The best latency has the smallest key.
+        """Possible latencies are sorted by this key. The best latency has the smallest key.
 
-        The best latency leaves the smallest share of pictures without a part. If two shares are equal, the mean distance between pictures
-        and parts decides.
+        The best latency leaves the smallest percentage of pictures without a part. If two latencies are equal in this, the smaller mean
+        time between pictures and parts decides.
         """
         known = self.known_shares
         return self.unexplained_count / len(known), fmean(min(share, ASSIGNED_SHARE) for share in known)
@@ -249,16 +249,15 @@ class _Comparison:
 def _compare(best: _Candidate, rival: _Candidate) -> _Comparison | None:
     """Compares the best latency with `rival`, another latency.
 
-    Only pictures that get a nearest part from both latencies count. Returns None if fewer than five pictures count.
+    Uses only the pictures for which both latencies give a nearest part. Returns None if there are fewer than five such pictures.
     """
     pairs = [(ours, theirs) for ours, theirs in zip(best.shares, rival.shares, strict=True) if ours is not None and theirs is not None]
     if len(pairs) < _MIN_COMMON_PICTURES:
         return None
     supporting = sum(_speaks_against(theirs, ours) for ours, theirs in pairs)
     opposing = sum(_speaks_against(ours, theirs) for ours, theirs in pairs)
-    # `supporting` is the number of pictures that fit only `best`. `opposing` is the number of pictures that fit only `rival`.
-    # `rival` is wrong if `supporting` is more than twice `opposing`. If `best` leaves pictures without a part, `supporting` must be one
-    # larger.
+    # `supporting` counts the pictures that fit only `best`, and `opposing` counts the pictures that fit only `rival`. `rival` is wrong if
+    # `supporting` is more than twice `opposing`. If `best` leaves pictures without a part, one more supporting picture is needed.
     needed = (1 if not best.unexplained_count else 2) + 2 * opposing
     return _Comparison(rival.latency_s, supporting >= needed or _is_nearer(pairs), supporting)
 
@@ -323,16 +322,16 @@ class LatencyMonitor:
     def median_offset_s(self) -> float:
         """The median delay of the last pictures, in seconds. If there are no pictures, the value is 0.
 
-        A picture that comes 0.1 s later than the latency in use predicts has the value 0.1. An early picture has a negative value.
+        If pictures come 0.1 s later than the latency in use predicts, the value is 0.1. If pictures come early, the value is negative.
         """
         return median(offset_s for offset_s, _ in self._offsets) if self._offsets else 0.0
 
     @property
     def median_share(self) -> float:
-        """The median delay of the last pictures, as a share of the time between two parts (-0.5 to 0.5).
+        """The median delay of the last pictures, divided by the time between two parts (-0.5 to 0.5).
 
-        Example: parts come every 2 s. A picture that comes 0.1 s later than the latency in use predicts has the value 0.05. An early
-        picture has a negative value.
+        Example: parts come every 2 s. If pictures come 0.1 s later than the latency in use predicts, the value is 0.05. If pictures come
+        early, the value is negative.
         """
         return median(offset_s / spacing_s for offset_s, spacing_s in self._offsets) if self._offsets else 0.0
 
@@ -351,7 +350,7 @@ class LatencyMonitor:
     def add_offset(self, offset_s: float, spacing_s: float) -> None:
         """Adds a picture that came `offset_s` seconds later than expected. If most of the last pictures fit no part, sets `suspension`.
 
-        `spacing_s` is the smaller of the gaps before and after the picture's part.
+        `spacing_s` is the time from the picture's part to the nearer of its two neighbours, in seconds.
         """
         self._offsets.append((offset_s, spacing_s))
         far = sum(abs(offset_s) >= ASSIGNED_SHARE * spacing_s for offset_s, spacing_s in self._offsets)
@@ -383,8 +382,7 @@ class LatencyMonitor:
 
     def _suspend(self, reason: str) -> None:
         if not self.suspension:
-            # The earlier pictures made the latency look wrong. They are deleted, because only later pictures can prove that the latency is
-            # right.
+            # Deletes the earlier pictures, which made the latency look wrong. Only later pictures can prove that the latency is right.
             self.forget_pictures()
         self.suspension = reason
 

@@ -5,7 +5,8 @@ parts     |--------A--------|--------B--------|
 pictures           a    ?            b b2            a gets A, b gets B; `?` and b2 get no part
 ```
 
-The nearest part matches if it is less than a quarter of the spacing away. `intake.py` passes the pictures and parts of a line to `Matcher`.
+The nearest part matches if the time between it and the picture is less than a quarter of the time between two parts. `intake.py` passes
+the pictures and parts of a line to `Matcher`.
 """
 
 from __future__ import annotations
@@ -24,12 +25,13 @@ Picture = TypeVar("Picture")
 
 # If the report of a part was lost, the gap between two parts is unknown. Then the smallest of the last 32 gaps is used.
 _RECENT_GAPS = 32
-# The matcher keeps this many of the latest parts, for two reasons. A picture that was held up for minutes must still find its part. And the
-# matcher computes gaps from the parts. The number is the same as in the sorter, which keeps 2,048 part reports for the gateway.
+# The matcher keeps this many of the latest parts. A picture that was held up for minutes must still find its part, and the matcher needs
+# the parts to compute gaps. The sorter also keeps 2,048 part reports for the gateway.
 _KEPT_PARTS = 2048
-# If this many late pictures in a row have the same delay and fit their parts, the delay is normal, and no sign of a wrong clock.
+# If this many late pictures in a row have the same delay and fit their parts, the delay counts as normal. It is then no sign that the
+# camera's clock is wrong.
 _MIN_FITTING = 8
-# Pictures that an outage of the network has held up arrive within this time of each other.
+# Pictures that were held up by an outage of the network arrive together: at most this many seconds apart.
 _BURST_S = 0.5
 # A picture is compared with at most this many of the newest arrivals.
 _RECENT_ARRIVALS = 64
@@ -39,9 +41,10 @@ _REPORT_DELAY_S = 0.1
 
 @dataclass(frozen=True)
 class MatchDecision(Generic[Picture]):
-    """Says which part a picture shows. `part` is None for a picture without a part. `picture` is None for a part that is missed: its
-    picture has not come in time, but may still come.
+    """Says which part a picture shows, or that a part is missed.
 
+    - `picture`: None for a missed part. Its picture has not come in time, but may still come.
+    - `part`: None for a picture that shows no part of the board.
     - `offset_s`: the time of the picture, minus the latency, minus the time of the nearest part. In seconds.
     - `spacing_s`: the gap before or after the nearest part, whichever is smaller. In seconds.
     """
@@ -54,12 +57,12 @@ class MatchDecision(Generic[Picture]):
 
 @dataclass(frozen=True)
 class _WaitingPicture(Generic[Picture]):
-    """A picture of `size` bytes that waits until the matcher knows its part.
+    """A picture of `size` bytes that waits until the matcher knows its part. Times are in seconds.
 
-    `time_s` is the time of the picture minus the latency.
-    The wait usually ends at `expires_s`. It lasts longer if new reports of the board can still decide which part the picture shows.
-    If the picture is later than usual, `late_age_s` is the time from `time_s` to its arrival, otherwise None.
-    If `time_s` comes from the arrival of the picture, `arrived_s` is the time of the arrival, otherwise None.
+    - `time_s`: the time of the picture minus the latency.
+    - `expires_s`: when the wait usually ends. The wait is longer if new reports of the board can still decide which part the picture shows.
+    - `late_age_s`: the time from `time_s` to the arrival, if the picture is later than usual. Otherwise None.
+    - `arrived_s`: the time of arrival, if `time_s` is computed from it. Otherwise None.
     """
 
     time_s: float
@@ -74,7 +77,7 @@ class _WaitingPicture(Generic[Picture]):
 class _KnownPart:
     """A part that the board has reported.
 
-    A part without a picture at `expires_s` counts as missed. If its picture comes later, the part still gets it.
+    If the part has no picture at `expires_s`, it counts as missed. A picture that comes later still gets the part.
     """
 
     time_s: float
@@ -91,14 +94,15 @@ class _KnownPart:
     def is_followed_by(self, later: _KnownPart) -> bool:
         """Returns whether `later` is the next part of the same run.
 
-        The first part of another run is not the next part. Before its reset, the board perhaps counted more parts than it has reported.
+        The first part of a new run is not the next part, because the board perhaps counted more parts before its reset and did not report
+        them.
         """
         return (later.part.run, later.part.part) == (self.part.run, self.part.part + 1)
 
 
 @dataclass(frozen=True)
 class _Gap:
-    """The time from a part to its neighbour. `is_exact` is False if the neighbour is unknown. The true time is then `seconds` or more."""
+    """The time between two neighbouring parts. `is_exact` is False if only the shortest possible time is known."""
 
     seconds: float
     is_exact: bool
@@ -109,7 +113,7 @@ class Matcher(Generic[Picture]):
 
     - `window_s`: how long a picture waits for its part.
     - `part_timeout_s`: how long a part waits for its picture.
-    - `max_pictures`, `max_bytes`: the number and total size of the pictures that may wait. Above these, the oldest pictures get no part.
+    - `max_pictures`, `max_bytes`: limits for the waiting pictures. If a limit is exceeded, the oldest pictures get no part.
     """
 
     def __init__(self, window_s: float, part_timeout_s: float, max_pictures: int = 256, max_bytes: int = 2**25) -> None:
@@ -122,20 +126,21 @@ class Matcher(Generic[Picture]):
         # The pictures that wait for a decision, in the order of arrival.
         self._pictures: list[_WaitingPicture[Picture]] = []
         self._recent_gaps: deque[float] = deque(maxlen=_RECENT_GAPS)
-        # The times of the last pictures whose times come from their arrival.
+        # The times of the last pictures that came without a time from the camera: the time of arrival minus the latency.
         self._arrivals: deque[float] = deque(maxlen=_RECENT_ARRIVALS)
-        # The ages of the last matched pictures that were not late. The age of a picture is the time from its `time_s` to its arrival. If
-        # the sorter runs on another machine, whose clock is ahead, the ages are negative.
+        # The ages of the last matched pictures that were not late. The age is the time from `time_s`, the picture's time minus the latency,
+        # to the arrival. Ages are negative if the sorter runs on another machine whose clock is ahead.
         self._recent_ages: deque[float] = deque(maxlen=_RECENT_GAPS)
-        # The age of the last late picture that fits no part, or None. The clock of the camera was perhaps wrong at this picture. So the
-        # next pictures of about the same age get no part either.
+        # The age (time from `time_s` to the arrival) of the last late picture that fits no part, or None. Perhaps this picture was late
+        # because the camera's clock is wrong. So the next pictures of about the same age get no part.
         self._doubted_age_s: float | None = None
-        # The number of times that a doubt began, and the number of pictures that got no part because of the present doubt.
+        # `_doubts` counts how often a doubt about the camera's clock began. `_refused_count` counts the pictures that got no part because
+        # of the present doubt.
         self._doubts = 0
         self._refused_count = 0
-        # The age of the last matched picture if this picture was late, otherwise None.
+        # The age (time from `time_s` to the arrival) of the last matched picture, or None if this picture was not late.
         self._fitting_age_s: float | None = None
-        # The number of late pictures in a row that were matched and had about the same age.
+        # The number of late pictures in a row that were matched and were about equally late.
         self._fitting_count = 0
 
     @property
@@ -145,22 +150,22 @@ class Matcher(Generic[Picture]):
 
     @property
     def doubt(self) -> int:
-        """The number of the present doubt about the clock of the camera, from 1 on, or 0 if there is no doubt.
+        """The number of the present doubt about the camera's clock: 1 for the first doubt, 2 for the second. It is 0 without a doubt.
 
-        During a doubt, pictures that are as late as the picture with which the doubt began get no part, because the clock of the camera is
-        perhaps wrong.
+        A doubt begins when a late picture fits no part. During the doubt, pictures that are about as late as this picture get no part,
+        because the camera's clock is perhaps wrong.
         """
         return 0 if self._doubted_age_s is None else self._doubts
 
     @property
     def refused_count(self) -> int:
-        """The number of pictures that got no part because of the present doubt."""
+        """The number of pictures that got no part because of the present doubt about the camera's clock."""
         return 0 if self._doubted_age_s is None else self._refused_count
 
     def end_doubt(self) -> None:
-        """Ends the doubt, because the pictures since it began have proved the latency.
+        """Ends the doubt about the camera's clock. Call this method if the pictures since the doubt began have proved the latency.
 
-        The age of later pictures is compared with the age of these pictures.
+        Later pictures are then compared with these pictures: their delay counts as normal.
         """
         if self._doubted_age_s is not None:
             self._pictures = [replace(waiting, late_age_s=None) if self._is_doubted(waiting) else waiting for waiting in self._pictures]
@@ -181,14 +186,16 @@ class Matcher(Generic[Picture]):
     def add_picture(
         self, picture: Picture, time_s: float, now_s: float, size: int = 0, *, is_arrival: bool = False
     ) -> list[MatchDecision[Picture]]:
-        """Adds a picture of `size` bytes and returns the decisions that are due. `time_s` is the picture's time minus the latency.
+        """Adds a picture of `size` bytes and returns the decisions that are due.
 
-        `is_arrival` says that this time is the time of arrival, and not a time from the camera.
+        - `time_s`: the picture's time minus the latency.
+        - `is_arrival`: True if the picture's time is its time of arrival, and not a time from the camera.
 
         A picture whose time is in the future gets no part, because the board counts a part before the camera takes its picture.
 
-        Pictures that an outage has delayed arrive together, so each of them is less late than the picture before it. If two pictures are
-        equally late, and the earlier one fits no part, the clock of the camera is wrong. Then the later picture gets no part.
+        An outage of the network and a wrong clock look different. After an outage, the delayed pictures arrive together, so each picture is
+        less late than the picture before it. If two pictures are equally late, and the earlier picture fits no part, the camera's clock is
+        wrong. Then the later picture gets no part either.
         """
         late_age_s = None
         if self._recent_ages:
@@ -250,7 +257,7 @@ class Matcher(Generic[Picture]):
     def forget(self) -> list[MatchDecision[Picture]]:
         """Forgets all parts and pictures. Call this method after a clock was set, because the stored times are then wrong.
 
-        Returns the decision that each waiting part and each waiting picture stays alone.
+        Returns the decisions: each waiting picture gets no part, and each waiting part gets no picture.
         """
         decisions = [*self.release_pictures(), *self._expire_parts(float("inf"))]
         self._parts.clear()
@@ -259,7 +266,10 @@ class Matcher(Generic[Picture]):
 
     @property
     def _reach_s(self) -> float:
-        """The largest time between a picture and its part, in seconds. Two late pictures are equally late if their ages differ by less."""
+        """The largest time between a picture and its part, in seconds.
+
+        The same limit is used to compare late pictures: two pictures are equally late if their delays differ by less than this time.
+        """
         return ASSIGNED_SHARE * max(self._recent_gaps, default=float("inf"))
 
     def _is_near(self, age_s: float, other_s: float | None) -> bool:
@@ -269,9 +279,9 @@ class Matcher(Generic[Picture]):
         return waiting.late_age_s is not None and self._is_near(waiting.late_age_s, self._doubted_age_s)
 
     def _follows_a_doubt(self, waiting: _WaitingPicture[Picture]) -> bool:
-        """Returns whether `waiting` must wait for an earlier picture that is equally late and not decided yet.
+        """Returns whether `waiting` must wait for the decision about an earlier picture that is equally late.
 
-        If the earlier picture then fits no part, the clock of the camera is wrong, and `waiting` gets no part either.
+        If the earlier picture fits no part, the camera's clock is wrong, and `waiting` gets no part either.
         """
         if waiting.late_age_s is None:
             return False
@@ -282,9 +292,9 @@ class Matcher(Generic[Picture]):
         )
 
     def _follow_age(self, waiting: _WaitingPicture[Picture], is_matched: bool) -> None:
-        """Remembers the age of a picture for the decisions about the next pictures.
+        """Remembers how late a picture is, for the decisions about the next pictures.
 
-        If a late picture fits no part, the next pictures of about the same age get no part either.
+        If a late picture fits no part, the next pictures that are about as late get no part either.
         """
         age_s = waiting.late_age_s
         if age_s is None:
@@ -303,8 +313,8 @@ class Matcher(Generic[Picture]):
     def _decide_alone(self, waiting: _WaitingPicture[Picture], now_s: float, is_final: bool) -> MatchDecision[Picture] | None:
         """Decides which part a picture shows. Returns None if the picture must still wait.
 
-        After an outage of the network, pictures that were held up arrive together, and look like pictures of later parts. So a picture
-        whose time is its arrival gets no part if another picture arrived shortly before or after it, or fits the same part.
+        After an outage of the network, the delayed pictures arrive together and look like pictures of later parts. So a picture without a
+        time from the camera gets no part if another picture arrived at almost the same time or fits the same part.
         """
         if waiting.arrived_s is None:
             return self._decide(waiting, now_s, is_final)
@@ -315,7 +325,7 @@ class Matcher(Generic[Picture]):
         rivals = sum(
             abs(other_s - waiting.time_s) < reach_s or (is_near_part and abs(other_s - part_s) < reach_s) for other_s in self._arrivals
         )
-        if rivals > 1:  # The picture itself is one of the arrivals that are counted.
+        if rivals > 1:  # `rivals` also counts the picture itself.
             return MatchDecision(waiting.picture, None)
         # A rival can still arrive.
         if now_s - waiting.arrived_s < min(reach_s + max(0.0, part_s - waiting.time_s), _BURST_S, self._window_s):
@@ -332,14 +342,15 @@ class Matcher(Generic[Picture]):
         before, after = self._gap_before(index), self._gap_after(index, now_s)
         at_picture, other = (before, after) if offset_s < 0 else (after, before)
         reach_s = ASSIGNED_SHARE * min(self._bound_at_picture(at_picture), self._bound_on_other_side(other, is_final))
-        # The spacing is the smaller of the gaps before and after the part. If only one gap is known, it is the spacing.
+        # The spacing is the smaller of the gaps before and after the part. If only one gap is known, the spacing is this gap.
         spacing_s = min((gap.seconds for gap in (before, after) if gap.is_exact), default=float("inf"))
         located = (offset_s, spacing_s) if spacing_s < float("inf") else (None, None)
-        # A part gets only one picture. If the nearest part has a picture already, this picture stays unmatched.
+        # A part gets only one picture. If the nearest part has a picture already, the present picture gets no part.
         if not nearest.has_picture and abs(offset_s) < reach_s and abs(offset_s) <= self._window_s:
             nearest.has_picture = True
             return MatchDecision(waiting.picture, nearest.part, *located)
-        # If `is_exact` is True, the parts before and after the picture have consecutive numbers. So no unknown part lies between them.
+        # If the gap at the picture is exact, the parts before and after the picture have consecutive numbers. So no unknown part lies
+        # between them.
         is_far = at_picture.is_exact and abs(offset_s) >= ASSIGNED_SHARE * spacing_s
         if is_far or (is_final and before.is_exact and after.is_exact):
             return MatchDecision(waiting.picture, None, *located)
@@ -348,7 +359,7 @@ class Matcher(Generic[Picture]):
     def _may_be_proved_by_silence(self, waiting: _WaitingPicture[Picture], now_s: float) -> bool:
         """Returns whether the picture should wait longer, because the newest part is perhaps its part.
 
-        If the board counts no other part during the wait, the newest part is certainly the nearest one.
+        If the board counts no other part during the wait, the newest part is certainly the part nearest to the picture.
         """
         newest = self._parts[-1] if self._parts else None
         if newest is None or not newest.is_waiting or not 0 <= waiting.time_s - newest.time_s <= self._window_s:
@@ -358,15 +369,15 @@ class Matcher(Generic[Picture]):
         return silence.seconds <= needed_s < min(self._recent_gaps, default=float("inf"))
 
     def _bound_at_picture(self, gap: _Gap) -> float:
-        # The picture lies between its nearest part and another part. `gap` is the time between these two parts. If `gap` is not exact, the
-        # board has perhaps not reported a third part between them. So the result is at most the smallest recent gap between two parts.
+        # The picture lies between its nearest part and another part. `gap` is the time between these two parts. If `gap` is not exact, a
+        # third part, which was not reported, can lie between them. So the result is at most the smallest recent gap between two parts.
         # Example: `gap` is 4 s, and the smallest recent gap is 1 s. The result is 1 s.
         return gap.seconds if gap.is_exact else min(gap.seconds, min(self._recent_gaps, default=float("inf")))
 
     def _bound_on_other_side(self, gap: _Gap, is_final: bool) -> float:
-        # The nearest part has a neighbour on each side. `gap` is the time to the neighbour on the side where the picture is not. If `gap`
-        # is not exact, the true time can be longer. If the picture must be decided now (`is_final`), the result is then at least the
-        # smallest recent gap between two parts. Example: `gap` is 0 s, and the smallest recent gap is 1 s. The result is 1 s.
+        # `gap` is the time from the nearest part to its neighbour on the side away from the picture. If `gap` is not exact, the true time
+        # can be longer. A final decision (`is_final`) then uses at least the smallest recent gap between two parts. Example: `gap` is 0 s,
+        # and the smallest recent gap is 1 s. The result is 1 s.
         return max(gap.seconds, min(self._recent_gaps, default=0.0)) if is_final and not gap.is_exact else gap.seconds
 
     def _gap_before(self, index: int) -> _Gap:
@@ -385,8 +396,9 @@ class Matcher(Generic[Picture]):
         gap_s = later.time_s - earlier.time_s
         if earlier.is_followed_by(later):
             return _Gap(gap_s, True)
-        # Between the last report before a reset and part 1 after the reset, castings perhaps passed that were never reported. The gap to
-        # such a casting was at least the smallest recent gap. Within a run, a missing number shows that a casting passed, but not when.
+        # When the board is reset, it perhaps does not report the last castings before the reset. Such a casting was at least the smallest
+        # recent gap away from its neighbours. Within a run, a missing number shows that a casting passed, but not when. So the shortest
+        # possible gap is 0.
         is_after_reset = later.part.run != earlier.part.run and later.part.part == 1
         return _Gap(min(gap_s, min(self._recent_gaps, default=0.0)) if is_after_reset else 0.0, False)
 
