@@ -245,7 +245,7 @@ def _open_folder(name: str, parent: int) -> int:
 
 
 def _find_free_name(name: str, folder: int) -> str:
-    """Returns a name that is free in `folder`: `name` itself, or `name` with the time added. Leaves room for REASON_SUFFIX."""
+    """Returns a name that is free in `folder`: `name` itself, or `name` with the time added. The name is short enough for REASON_SUFFIX."""
     for addition in ("", f"-{time.time_ns()}"):
         free = _shorten(name, addition)
         try:

@@ -347,7 +347,7 @@ class Gateway:
             self._health.set_ready()
 
     def _check_disk(self) -> None:
-        """Updates what /healthz says about the disk of the spool. Runs in a thread of its own, because a share on a network can hang."""
+        """Updates what /healthz says about the disk of the spool. Runs in a thread of its own, because a network folder can hang."""
         folder = self._settings.gateway.spool_dir
         while not self._stopping.is_set():
             self._health.set_person_problem(ask_disk(folder, self._budget.max_bytes - self._budget.used_bytes), "disk")

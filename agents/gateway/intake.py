@@ -76,7 +76,7 @@ class CameraFrame:
     - `declared_type`: the content type that the camera declares.
     - `truth`: "ok" or "defect" if a replayed picture's class is known.
     - `idempotency_key`: a second frame with the same key is a repeat.
-    - `part`: set only by cameras that are triggered for each part.
+    - `part`: the part for which the camera was triggered, or None if the camera is not triggered for each part.
     - `waited_s`: seconds since the picture arrived, or None if unknown.
     - `is_arrival`: True if `captured_at` is the time of arrival, because the camera gives no time.
     """
@@ -512,7 +512,8 @@ class Intake:
             )
 
     def _apply(self, decisions: Sequence[MatchDecision[_PendingFrame]]) -> None:
-        # The ExitStack stores each picture, even if an earlier one raises an error. It calls the function that was added last first.
+        # The ExitStack stores each picture, even if an earlier one raises an error. It calls its functions in reverse order, so they are
+        # added in reverse order.
         with ExitStack() as stack:
             for decision in reversed(decisions):
                 if decision.picture is None:

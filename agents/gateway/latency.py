@@ -196,7 +196,7 @@ def estimate_from_newest(part_times: Sequence[float], picture_times: Sequence[fl
 
 
 def _find_candidates(grid: _PartGrid, pictures: Sequence[float], lowest_s: float, highest_s: float) -> Iterator[_Candidate]:
-    """Yields the likely latencies. A latency is likely if many pictures were taken about this long after a part."""
+    """Yields the likely latencies. A latency of, for example, 2 s is likely if many pictures were taken about 2 s after a part."""
     width_s = grid.spacing_s / 8
     counts: Counter[int] = Counter()
     for time_s in pictures:

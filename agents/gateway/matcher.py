@@ -218,7 +218,7 @@ class Matcher(Generic[Picture]):
         """
         decisions: list[MatchDecision[Picture]] = []
         undecided: list[_WaitingPicture[Picture]] = []
-        # If two pictures are near one part, the nearer picture gets it.
+        # If two pictures are near the same part, the nearer picture gets the part.
         for waiting in sorted(self._pictures, key=self._distance_s):
             is_over = now_s >= waiting.expires_s and not self._may_be_proved_by_silence(waiting, now_s)
             follows_doubt = self._follows_a_doubt(waiting)

@@ -15,7 +15,7 @@ from streams.identity import sniff_content_type
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 # Some programs append bytes to a JPEG, such as a line feed. So the gateway looks for the end marker in the last 64 bytes.
 _TAIL_BYTES = 64
-# At most this many directories of a TIFF are read, because the directories of a damaged file may form a circle.
+# At most this many directories of a TIFF are read, because the directories of a damaged file may point to each other in a circle.
 _MAX_TIFF_DIRECTORIES = 64
 # At most this many strips or tiles of a TIFF directory are read.
 _MAX_TIFF_PIECES = 1_000_000

@@ -44,11 +44,12 @@ log = logging.getLogger(__name__)
 # InvalidTimestampError is not in this list, because it affects all pictures: the clock of this machine is wrong.
 _RECORD_ERRORS = (MessageSizeTooLargeError, RecordListTooLargeError, InvalidRecordError, PolicyViolationError)
 
-# Kafka counts as unavailable if it confirms nothing for this many seconds while pictures are in flight (sent, not yet confirmed).
+# If Kafka confirms nothing for this many seconds while pictures wait for its confirmation, Kafka counts as unavailable.
 _SILENT_S = 2.0
-# If the object store needs more seconds than this for a picture, the results of earlier pictures are read before the next picture.
+# If the object store takes longer than this many seconds for a picture, the sender first handles the results of earlier pictures, and then
+# sends the next picture.
 _SLOW_S = 0.5
-# After this many seconds without a confirmation the Kafka client is replaced, because clients have got stuck when brokers restarted.
+# If Kafka confirms nothing for this many seconds, the Kafka client is replaced, because clients have got stuck when brokers restarted.
 _STUCK_S = 30.0
 # While no picture is in flight, the sender checks at this interval whether a broker is reachable.
 _PROBE_INTERVAL_S = 5.0
@@ -157,7 +158,7 @@ class KafkaChannel:
 
 
 class _TakingTimer:
-    """Measures how long the channel has been busy with accepting one picture. `seconds` is 0 while the channel accepts none."""
+    """Measures how long the channel has been accepting the present picture. `seconds` is 0 while the channel accepts no picture."""
 
     _since_s: float | None = None
 
@@ -202,7 +203,7 @@ class _InFlightWindow:
 
     @property
     def silent_s(self) -> float:
-        """The seconds since Kafka's last answer. After a pause without pictures, they count from the next picture that is sent.
+        """The seconds since Kafka's last answer. After a pause without pictures, the seconds count from the next picture that is sent.
 
         Example: Kafka confirms all pictures at 10:00:00. The next picture is sent at 10:05:00. At 10:05:02, the result is 2.
         """
@@ -230,7 +231,8 @@ class _InFlightWindow:
             except UnsendableError as error:
                 self._add_result(SendResult(picture, error))
             self._last_seq = picture.seq
-            # While the object store takes a picture, no results are read. So this time does not count as time without an answer of Kafka.
+            # The sender reads no results while the object store takes a picture. So this time does not count as time in which Kafka was
+            # silent.
             taken_s = time.monotonic() - began_s
             self._last_result_s += taken_s
             if taken_s > _SLOW_S:
@@ -310,12 +312,15 @@ class Sender:
         self._wake_up.set()
 
     def stop(self, by_s: float) -> None:
-        """Makes the thread end when the spool is empty or Kafka is unavailable, at the latest at the monotonic time `by_s`."""
+        """Makes the thread end as soon as the spool is empty or Kafka is unavailable, but not later than at the monotonic time `by_s`."""
         self._stop_by_s = by_s
         self._wake_up.set()
 
     def join(self, within_s: float) -> None:
-        """Waits for the end of the thread for at most `within_s` seconds. A thread that waits for the object store can take longer."""
+        """Waits for the end of the thread, but for at most `within_s` seconds.
+
+        The thread can run longer if it waits for the object store.
+        """
         self._thread.join(within_s)
 
     def _is_finished(self) -> bool:
@@ -330,8 +335,8 @@ class Sender:
             try:
                 channel = self._connect()
                 try:
-                    # The connection to Kafka is open. If no picture waits, Kafka now counts as available. If pictures wait, Kafka counts
-                    # as available only after it has confirmed a picture.
+                    # The connection to Kafka is open. If no picture waits, Kafka counts as available now. If pictures wait, Kafka counts as
+                    # available only after it has confirmed a picture.
                     if self._spool.sendable_count == 0:
                         self._set_available()
                     self._send_pictures(channel)
@@ -346,7 +351,7 @@ class Sender:
                 self._spool.replace_damaged(error, run)
 
     def _send_pictures(self, channel: PictureChannel) -> None:
-        """Sends pictures over `channel` until the sender stops, or until another channel must take the place of this one.
+        """Sends pictures over `channel` until the sender stops or the channel must be replaced.
 
         Raises ChannelUnavailableError if Kafka does not accept pictures.
         """

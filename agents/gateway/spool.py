@@ -39,9 +39,10 @@ from streams.supervision import SupervisedThread
 
 # Disk space that a picture needs besides its bytes: other columns, unused ends of pages, and its receipt.
 _ROW_BYTES = 1024
-# Seconds that `close` waits for a checkpoint.
+# `close` waits for a checkpoint for at most this many seconds.
 _LONGEST_CHECKPOINT_S = 2.0
-# If a new file is damaged at once, it is set aside, unless there are so many damaged files already that they could fill the disk.
+# If a new spool file is damaged, too, it is also set aside. If this many damaged files exist, no more are set aside, because they could
+# fill the disk.
 _MAX_SET_ASIDE = 16
 # Receipts are kept to recognise repeated pictures. At ten pictures a second, this many receipts last almost three hours.
 _MAX_RECEIPTS = 100_000
@@ -51,7 +52,7 @@ _MAX_WRITE_AHEAD_BYTES = 64 * 2**20
 _MAX_WRITE_AHEAD_SHARE = 1 / 16
 # If less than this share of `gateway.spool_max_bytes` is free, each line empties its write-ahead log, even if the log is small.
 _NEARLY_FULL_SHARE = 1 / 8
-# More pictures than a line stores in a second.
+# A line stores fewer than this many pictures in a second.
 _PICTURES_PER_S = 1_000_000
 _LAYOUT_VERSION = 1
 
@@ -164,7 +165,7 @@ Result = TypeVar("Result")
 class Spool:
     """The spool of one line, which only one process at a time can open. Thread-safe.
 
-    `run` is the run number for parts that the gateway counts itself, without a board. Each start of the gateway raises `run`.
+    `run` is the run number of the part ids that the gateway itself makes. Each start of the gateway raises `run`.
     """
 
     def __init__(self, folder: Path, line: str, budget: SpoolBudget, clock: Callable[[], float] = time.time) -> None:
@@ -178,15 +179,15 @@ class Spool:
         self._clock = clock
         self._lock = threading.RLock()
         self._reader_lock = threading.Lock()
-        # Held during a checkpoint, because SQLite crashes the process if another thread closes the connection meanwhile. A thread that
-        # needs several locks takes this lock first, then `_reader_lock`, and `_lock` last.
+        # Held during a checkpoint. If another thread closed the connection during the checkpoint, SQLite would crash the process. A thread
+        # that needs several locks takes this lock first, then `_reader_lock`, and `_lock` last.
         self._checkpoint_lock = threading.Lock()
         self._path = folder / f"{line}.sqlite"
         self._write_ahead_path = folder / f"{line}.sqlite-wal"
         self._connections: list[sqlite3.Connection] = []
         self._write_ahead_file = -1
         self._has_file = False
-        # For each thread that waits for the disk now: the monotonic time since when it waits.
+        # For each thread that waits for the disk: the monotonic time at which its wait began.
         self._disk_waits: dict[int, float] = {}
         self.run = 0
         try:
@@ -239,17 +240,17 @@ class Spool:
         if self._write_ahead_file == -1:
             self._write_ahead_file = write_ahead_file
         else:
-            # A thread may be waiting in `flush` for the disk, and uses the file descriptor of the old file. So the new file gets this
-            # descriptor. Otherwise, an unrelated file could get it.
+            # Another thread may be waiting in `flush` with the file descriptor of the old file. So the new file gets this descriptor. If
+            # the descriptor were closed, an unrelated file could get it.
             os.dup2(write_ahead_file, self._write_ahead_file)
             os.close(write_ahead_file)
-        # Without this flush, the new files could be missing from the folder after a power cut.
+        # Without this flush, the files of the spool could be missing from the folder after a power cut.
         flush_to_disk(self.folder)
         count, size = self._writer.execute("SELECT count(*), total(size) FROM pictures").fetchone()
         self._waiting_count, self._parked_count, self._picture_bytes = int(count), 0, int(size)
         self._budget.add_existing(self._picture_bytes)
         self._damaged_names = list_set_aside(self._path)
-        # Set at the end, because another thread takes a new run as a sign that the file was replaced.
+        # The run is set last, because other threads see from a new run that the file was replaced.
         self.run, self._has_file = run, True
 
     def _set_aside(self, error: sqlite3.DatabaseError) -> None:
@@ -266,9 +267,10 @@ class Spool:
         self._connections = []
 
     def replace_damaged(self, error: sqlite3.DatabaseError, run: int) -> None:
-        """Sets the file aside and begins a new one, if `error` means that the file is damaged. Otherwise raises `error`.
+        """Sets the file aside and begins a new file, if `error` means that the file is damaged. Otherwise raises `error`.
 
-        `run` is the run of the file in which `error` happened. If another thread has already replaced this file, nothing is done.
+        `run` is the run of the spool when `error` happened. If the spool has a newer run, another thread has already replaced the file, and
+        this method does nothing.
 
         The pictures of the damaged file are no longer sent. If the new file is damaged, too, it is also set aside. Raises sqlite3.Error or
         OSError if no new file can be made. The next call then tries again.
@@ -290,7 +292,10 @@ class Spool:
                 self._open()
 
     def find_complaint(self) -> str:
-        """Returns a sentence while a damaged file lies beside the file of the spool, or "". A person has to move the damaged file."""
+        """Returns a sentence while a damaged file lies beside the spool's file, otherwise "".
+
+        A person has to move the damaged file away.
+        """
         if not self._damaged_names:
             return ""
         return (
@@ -307,7 +312,7 @@ class Spool:
         return connection
 
     def _begin_run(self, now_s: int) -> int:
-        # The run number grows even if the gateway restarts within one second or the clock was set back.
+        # The new run number is higher even if the gateway restarts within one second or the clock was set back.
         row = self._writer.execute("SELECT run FROM runs").fetchone()
         run: int = max(now_s, row[0] + 1 if row else 1)
         self._writer.execute("INSERT OR REPLACE INTO runs VALUES (1, ?)", (run,))
@@ -322,7 +327,7 @@ class Spool:
 
     @property
     def parked_count(self) -> int:
-        """The number of parked pictures. Kafka refused each of them after the gateway had started."""
+        """The number of parked pictures: Kafka has refused them since the gateway started."""
         return self._parked_count
 
     @property
@@ -348,7 +353,7 @@ class Spool:
             del self._disk_waits[thread]
 
     def find_disk_wait_s(self) -> float:
-        """Returns for how many seconds the oldest picture or flush has been waiting for the disk, or 0 if none waits.
+        """Returns how many seconds the picture or flush that waits longest has been waiting for the disk, or 0 if none waits.
 
         Reads only memory, so this method answers even if the disk does not.
         """
@@ -532,13 +537,13 @@ class Spool:
             self._count_write_ahead()
 
     def _count_write_ahead(self) -> int:
-        """Counts the write-ahead log in the total size of all spools. Returns the size of the log, in bytes."""
+        """Updates the size of the write-ahead log in the total size of all spools. Returns the size of the log, in bytes."""
         size = os.fstat(self._write_ahead_file).st_size
         self._budget.set_write_ahead(self.line, size)
         return size
 
     def close(self) -> None:
-        # If a checkpoint waits for a disk that does not answer, its connection stays open until the process ends.
+        # If a checkpoint waits for a disk that does not answer, the connection of the checkpoint stays open until the process ends.
         is_idle = self._checkpoint_lock.acquire(timeout=_LONGEST_CHECKPOINT_S)
         with self._reader_lock, self._lock:
             if not is_idle and self._checkpointer in self._connections:
@@ -551,7 +556,7 @@ class Spool:
             self._checkpoint_lock.release()
 
 
-# A function that is called after a flush. Its argument is None if the picture is on the disk, or else the disk's error.
+# A function that is called after a flush. The argument is None if the picture is on the disk, otherwise the error of the disk.
 OnFlushed = Callable[[OSError | None], None]
 
 
@@ -606,7 +611,8 @@ class GroupCommit:
             try:
                 self._flush(group)
             finally:
-                # The pictures no longer wait, even after an error in a callback. Otherwise their bytes would block `add` for ever.
+                # Even after an error in a callback, the pictures no longer count as waiting. Otherwise their bytes would block `add` for
+                # ever.
                 with self._changed:
                     self._waiting_bytes -= sum(size for size, _ in group)
                     self._changed.notify_all()

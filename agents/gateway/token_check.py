@@ -1,13 +1,13 @@
 """Checks the token of a request to the gateway, and delays clients that guess.
 
-After ten different wrong tokens of a network, its next attempt must wait: 1 s, and then twice as long after each further wrong token, up to
-10 s. An attempt that comes too early is refused without a look at its token.
+After ten different wrong tokens from a network, the next attempt of this network must wait 1 s. Each further wrong token doubles the wait,
+up to 10 s. An attempt that comes too early is refused without a look at its token.
 
-A wrong token that a network repeats is not a guess, and lengthens no delay. So a camera with a wrong token keeps no other camera behind the
-same address out.
+A wrong token that a network repeats is not a guess, and does not make the wait longer. So a camera with a wrong token does not block other
+cameras behind the same address.
 
-A network that has already sent the right token of a line is an exception: this token stays valid during the delays, also after a restart of
-the gateway. So a camera goes on while another machine behind the same address guesses.
+If a network has once sent the right token of a line, the gateway accepts this token even during a wait, also after a restart of the
+gateway. So a camera can go on while another machine behind the same address guesses.
 """
 
 from __future__ import annotations
@@ -41,12 +41,13 @@ _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
 
 _FREE_ATTEMPTS = 10
-# The same longest delay as for an account of the station.
+# The longest wait after wrong tokens. It is the same for an account of the station.
 _LONGEST_DELAY_S = 10.0
-# Wrong tokens are forgotten when a network has sent no new one for this time.
+# If a network sends no new wrong token for this time, its wrong tokens are forgotten.
 _FORGET_S = 900.0
 _MAX_NETWORKS = 10_000
-# More cameras with a wrong token than stand behind one address. If there are more, their repeated tokens count as guesses.
+# At most this many wrong tokens of a network are remembered. Usually fewer cameras with a wrong token stand behind one address. If there
+# are more, their repeated tokens count as guesses.
 _MAX_REMEMBERED_TOKENS = 32
 _KNOWN_CLIENTS = TypeAdapter(list[tuple[str, str]])
 
@@ -54,11 +55,14 @@ _KNOWN_CLIENTS = TypeAdapter(list[tuple[str, str]])
 class KnownClients:
     """The networks that have sent a right token, each with the owner of the token, such as a line.
 
-    A file keeps them during a restart of the gateway. The file contains no token.
+    The networks are kept in a file, so that they are still known after a restart of the gateway. The file contains no token.
     """
 
     def __init__(self, file: Path | None = None, max_count: int = _MAX_NETWORKS) -> None:
-        """Reads `file` if it exists. If `file` is None, nothing is kept. If there are more than `max_count`, the oldest are forgotten."""
+        """Reads `file` if it exists. If `file` is None, the networks are kept only in memory.
+
+        If there are more than `max_count` networks, the oldest are forgotten.
+        """
         self._file = file
         self._max_count = max_count
         self._is_saved = True
@@ -109,7 +113,8 @@ class TokenCheck:
 
     - `proxies`, `trusted_proxies`: the proxies whose header X-Forwarded-For names the client.
     - `clock`: returns monotonic seconds.
-    - `max_networks`: the networks that came first are forgotten if there are more.
+    - `max_networks`: limit for the networks whose wrong tokens are remembered. If there are more, the network with the oldest wrong token
+      is forgotten.
     - `known`: the networks that have sent a right token.
     """
 
@@ -127,7 +132,8 @@ class TokenCheck:
         self._max_networks = max_networks
         self._wrong: OrderedDict[str, _WrongTokens] = OrderedDict()
         self._known = KnownClients() if known is None else known
-        # With this key, which is new after each start, the digests in memory do not help to find a token.
+        # The digests of wrong tokens are made with this key, which is new after each start. So the digests alone do not help to find a
+        # token.
         self._digest_key = secrets.token_bytes(32)
         self._proxy_problem = ""
 
@@ -166,7 +172,7 @@ class TokenCheck:
         _put_last(self._wrong, network, wrong, self._max_networks)
 
     def _check_proxy(self, request: web.Request) -> None:
-        # Only a client with a right token is believed, because a stranger could send the header to raise a false alarm.
+        # The header X-Forwarded-For is checked only after a right token, because a stranger could send the header to raise a false alarm.
         if self._proxies or self._proxy_problem or "X-Forwarded-For" not in request.headers:
             return
         self._proxy_problem = (
@@ -174,7 +180,7 @@ class TokenCheck:
             "clients behind the proxy count as one, and wrong tokens of one client can delay the others; set gateway.proxies to the number "
             "of proxies, and gateway.trusted_proxies to their addresses"
         )
-        log.warning("The settings of the gateway do not fit: %s.", self._proxy_problem)
+        log.warning("The settings of the gateway do not fit its proxies: %s.", self._proxy_problem)
 
     def find_proxy_problem(self) -> str:
         """Returns a sentence if requests came through a proxy that the settings do not name, otherwise ""."""

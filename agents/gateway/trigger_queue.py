@@ -27,7 +27,7 @@ class Trigger:
     receipt: Future[PictureReceipt] = field(default_factory=Future)
 
     def refuse(self, message: str) -> None:
-        """Ends the request with a PictureRefusedError: there is no picture of this part."""
+        """Ends the request: its future gets a PictureRefusedError, because there is no picture of this part."""
         self.receipt.set_exception(PictureRefusedError(NO_PICTURE, message))
 
 

@@ -148,10 +148,12 @@ def build_app(
     tokens: TokenCheck | None = None,
     receipt_timeout_s: float = _RECEIPT_TIMEOUT_S,
 ) -> web.Application:
-    """Returns the web application of the gateway. `endpoints` holds the endpoint of each line. `parts_token` authorises part reports.
+    """Returns the web application of the gateway.
 
-    `tokens` counts wrong tokens. With None, the application makes its own TokenCheck. If a picture is not on the disk after
-    `receipt_timeout_s`, its camera gets the status 503.
+    - `endpoints`: the endpoint of each line.
+    - `parts_token`: the token that part reports need.
+    - `tokens`: checks the tokens of requests, and counts wrong tokens. With None, the application makes its own TokenCheck.
+    - `receipt_timeout_s`: if a picture is not on the disk after this time, its camera gets the status 503.
     """
     handlers = _Handlers(endpoints, max_bytes, parts_token, tokens or TokenCheck(), receipt_timeout_s)
     app = web.Application(client_max_size=max_bytes, middlewares=[mark_busy, _describe_error])
@@ -290,7 +292,7 @@ class UploadMemory:
         self.used_bytes = 0
 
     def share(self) -> MemoryShare:
-        """Returns a MemoryShare for a new upload. It has 0 bytes at first, and grows while the picture arrives."""
+        """Returns a MemoryShare for a new upload. The MemoryShare has 0 bytes at first, and grows while the picture arrives."""
         return MemoryShare(self)
 
     def reserve(self, size: int) -> None:

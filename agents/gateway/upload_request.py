@@ -24,8 +24,9 @@ _MAX_JSON_BYTES = 2**16
 # A form has other fields beside the picture. So a form is allowed to have this many bytes more than the largest picture.
 FORM_EXTRA_BYTES = 2**20
 _MAX_PARTS = 50
-# Deflate data can unpack to 1,030 times their size, which costs the gateway time. A BMP file of a rendered casting unpacks to 1.5 times its
-# compressed size, because it has noise. The limit does not apply to the first MiB of unpacked bytes, because it costs little.
+# A body that unpacks to more than this many times its size is refused, because deflate data can unpack to 1,030 times their size, and
+# unpacking costs time. A BMP file of a rendered casting unpacks to only 1.5 times its compressed size, because it has noise. The first MiB
+# of unpacked bytes is always allowed, because it costs little time.
 _MAX_UNPACK_RATIO = 250
 _FREE_UNPACKED_BYTES = 2**20
 # A body with one of these content types may be the picture itself. Many programs send x-www-form-urlencoded by default.
@@ -83,8 +84,8 @@ async def read_picture(request: web.Request, max_bytes: int, reserve: Callable[[
 async def _read_body(request: web.Request, limit: int, max_bytes: int, reserve: Callable[[int], None]) -> bytes:
     """Returns the body of the request. A compressed body is unpacked.
 
-    Raises RequestRefusedError if the body is malformed or has more than `limit` bytes, before or after it is unpacked. The error message
-    names `max_bytes`, which is the largest size of a picture. For a form, `limit` is larger than `max_bytes`, because a form has other
+    Raises RequestRefusedError if the body is malformed, or if it has more than `limit` bytes before or after it is unpacked. The error
+    message names `max_bytes`, the largest size of a picture. For a form, `limit` is larger than `max_bytes`, because a form has other
     fields beside the picture.
     """
     encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
@@ -165,7 +166,7 @@ class _Unpacker:
         """
         is_after_end = self._zlib.eof and bool(chunk)
         try:
-            # zlib can hold content back although it has taken the whole chunk. So zlib is asked until it returns nothing more.
+            # zlib can hold back content although it has taken the whole chunk. So this loop calls zlib until zlib returns nothing more.
             while not self._zlib.eof and (content := self._zlib.decompress(chunk, _CHUNK_BYTES)):
                 self._taken += len(chunk) - len(self._zlib.unconsumed_tail)
                 chunk = self._zlib.unconsumed_tail

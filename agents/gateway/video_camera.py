@@ -181,7 +181,8 @@ class VideoCamera:
         return self._triggers.put(part, captured_at)
 
     def frames(self, stopping: Event) -> Iterator[CameraFrame]:
-        # When this method ends, its threads must end, too. Otherwise, the next call of `frames` would start a second reader of the stream.
+        # The threads of the camera must end together with this method. Otherwise, the next call of `frames` would start a second reader of
+        # the stream.
         is_over = Event()
         watch = SupervisedThread(f"video-watch-{self._line}", partial(self._watch_reader, is_over), is_over)
         self._is_running = True
@@ -277,7 +278,7 @@ class VideoCamera:
         return CameraFrame(value, grabbed.grabbed_at, "image/png", part=part)
 
     def _take_newest(self, timeout_s: float) -> _GrabbedPicture | None:
-        """Returns the newest picture that was not yet given to the intake. Waits for one, and returns None after `timeout_s` seconds."""
+        """Returns the newest picture that was not yet given to the intake. If none comes within `timeout_s` seconds, returns None."""
         with self._pictures_changed:
             if not self._pictures:
                 self._is_asked.set()

@@ -15,13 +15,13 @@ from streams.server_limits import Connection, ConnectionLimits
 
 _MAX_CONNECTIONS = 500
 MAX_CONNECTIONS_PER_ADDRESS = 32
-# A connection is closed if no complete header of a request arrives within this time. A camera that sends a picture every 15 s thus keeps
-# its connection.
+# If no complete request header arrives within this time, the connection is closed. The time is long enough for a camera that sends a
+# picture every 15 s.
 _KEEP_ALIVE_S = 20.0
 
 
 class _LimitedConnection(web.RequestHandler):
-    """A connection of the gateway. Until it ends, it counts for the limits of all connections and of its client's connections."""
+    """A connection of the gateway. The number of open connections is limited, in total and for each client."""
 
     __slots__ = ("_limits", "place")
 

@@ -52,8 +52,8 @@ class DecodedImage:
     """An image record with its decoded picture, or with the decoder's error.
 
     - `sha256`: the checksum of the encoded picture.
-    - `reference`: the limits with which the model version recognises a whole part.
-    - `part`: whether the picture shows the whole part.
+    - `reference`: the limits by which the model version recognises a picture of the whole part.
+    - `part`: the result of the check with `reference`: whether the picture shows the whole part.
     - `details`: the detail template of the model version.
     - `inspection`: the small defects that were found with `details`.
     - `regions`: the regions of the line, or None for the whole picture. Pixels outside the regions raise no anomaly score.
@@ -112,8 +112,9 @@ class DecodedImage:
 def read_image_record(source: ConsumedRecord, line: LineSettings, broker_time: datetime, received_at: datetime) -> ImageRecord:
     """Reads an image record of `line`. If the record has no time of capture, `broker_time` is used.
 
-    If a header other than `line`, `run` and `part` is wrong, the result contains the error, and no values of these headers. Raises
-    IdentityError if the record names no part of this line, and RecordError if it is a placeholder for records that could not be decoded.
+    If a header other than `line`, `run` and `part` is wrong, the result contains the error, and none of the other headers is used. Raises
+    IdentityError if the record names no part of this line. Raises RecordError if the record only takes the place of records that could not
+    be decoded.
     """
     check_readable(source.value)
     part = read_part_id(source.key, source.headers, line.name)
@@ -131,7 +132,7 @@ def read_image_record(source: ConsumedRecord, line: LineSettings, broker_time: d
 
 
 def make_handling_error(part: PartId, error: Exception) -> PictureError:
-    """Returns the PictureError for a part whose record made the inspector fail in an unexpected way."""
+    """Returns the PictureError for a part whose record caused an unexpected error in the inspector."""
     return PictureError(HANDLING_FAILED, f"The inspector failed on the record of part {part}: {error!r}")
 
 

@@ -1,6 +1,7 @@
 """Monitors the camera of each line for faults, and its pictures and predictions for drift.
 
-Drift is a difference from the reference of the model version. At most ten pictures of a line in a second are measured.
+A model version contains reference values: what pictures and probabilities it expects. Drift is a difference from these values. At most ten
+pictures of each line are measured in a second.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ def _make_window() -> deque[float]:
 class LineMonitor:
     """The measurements of one line.
 
-    When another model version begins to judge the line, the measurements for drift are deleted, because each version has its own reference.
+    When another model version begins to judge the line, the measurements for drift are deleted, because each version has its own reference
+    values.
     """
 
     version: str = ""
@@ -77,7 +79,7 @@ class LineMonitor:
     def compute_drift(self) -> dict[str, float]:
         """Returns the population stability index of each of DRIFT_QUANTITIES.
 
-        The result is empty without a reference, or after too few pictures.
+        The result is empty if the model version has no reference values, or if too few pictures were measured.
         """
         reference = self.reference
         if reference is None or len(self.brightness) < MIN_PICTURES:
@@ -100,8 +102,8 @@ class DriftMonitor:
         self._lines = {line: LineMonitor() for line in lines}
         self._loop = BackgroundLoop()
         for line in self._lines:
-            # The metric of the state `gap` (the camera sends no pictures) is not set here. Only the worker that gets the pictures of the
-            # line knows this state.
+            # The metric of the state `gap` (the camera sends no pictures) is not set to 0 here, because several workers can run. Only the
+            # worker that gets the pictures of the line knows whether this state applies.
             for state in set(STATES) - {GAP}:
                 metrics.camera_state.labels(line, state).set(0)
             for quantity in DRIFT_QUANTITIES:
@@ -128,7 +130,10 @@ class DriftMonitor:
             line.faults = faults
 
     def update_drift(self) -> None:
-        """Sets the metric `castline_drift_psi` of each line. The value is NaN without a reference, or if there are too few pictures."""
+        """Sets the metric `castline_drift_psi` of each line.
+
+        The value is NaN if the model version has no reference values, or if there are too few pictures.
+        """
         for name, line in self._lines.items():
             indices = line.compute_drift()
             for quantity in DRIFT_QUANTITIES:

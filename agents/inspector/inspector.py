@@ -3,8 +3,8 @@
     accept -> decoder threads ------------------------> batcher -> networks (threads of their own) -> delivery -> acknowledgement
       uploads -> decoder process -> admission --------^
 
-Uploaded pictures take the lower path. Each step keeps the order of arrival. If Faust committed a later record before an earlier record,
-a crash would lose the earlier record.
+Uploaded pictures take the path in the second row. Every step from `accept` to the acknowledgement keeps the order of arrival. If Faust
+committed a later record before an earlier record, a crash would lose the earlier record.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class JudgedBatch:
     """A batch that the networks have judged.
 
     - `judged`: the images, in the order of their records.
-    - `assignments`: for each image, the model version that has judged it, and the shadow version (or None) for a comparison.
+    - `assignments`: for each image, the model version that has judged it, and the shadow version that judges it later, or None.
     - `rules`: the rule that labelled each image.
     """
 
@@ -123,7 +123,7 @@ class Inspector:
     ) -> None:
         """Creates the inspector. `switcher` must be started already.
 
-        - `parallel_batches`: batches that the networks compute at once.
+        - `parallel_batches`: how many batches the networks compute at the same time.
         - `line_rules`: the rules by which the settings of a line choose the labels. With None, the model versions choose the labels.
         - `report_problem`: called with a sentence and the failed service, such as "store".
         """
@@ -238,7 +238,10 @@ class Inspector:
         return self._decode(decoded.record, ensemble, decoded.regions)
 
     def _fit(self, decoded: DecodedImage, ensemble: Ensemble, regions: Regions | None) -> DecodedImage:
-        """Returns the image in a form that `ensemble` can judge. Decodes it again if it was decoded for another version or regions."""
+        """Returns the image in a form that `ensemble` can judge.
+
+        Decodes the image again if it was decoded for another model version or for other regions.
+        """
         if not decoded.fits(ensemble.side_px, ensemble.details, regions):
             decoded = self._decode(decoded.record, ensemble, regions)
         return replace(decoded, regions=regions)
@@ -352,7 +355,7 @@ class Inspector:
         await self._producer.deliver([replace(letter, headers=[*letter.headers, (EXPIRED_HEADER, str(expired.count).encode())])])
 
     def _pass_to_background(self, batch: JudgedBatch) -> None:
-        """Gives the images of a batch to the shadow versions and the drift monitor. The verdicts of the batch were delivered before."""
+        """Gives the images of a batch to the shadow versions and the drift monitor. Call this method after the verdicts were delivered."""
         samples = [
             ShadowSample(judged, assignment.ensemble, assignment.shadow)
             for judged, assignment in zip(batch.judged, batch.assignments, strict=True)
@@ -391,9 +394,9 @@ def _search_details(decoded: DecodedImage, details: VersionDetails | None, regio
 
 
 def _isolate(image: DecodedImage, step: Callable[[DecodedImage], DecodedImage]) -> DecodedImage:
-    """Returns `step(image)`. If the picture makes `step` fail, returns `image` with the error in place of the picture.
+    """Returns `step(image)`. If `step` raises an error, returns `image` with this error in place of the picture.
 
-    Raises OSError if `step` raises it, because an OSError means that the object store or the machine has failed, and not the picture.
+    Raises an OSError of `step`, because this error means that the object store or the machine has failed, and not that the picture is bad.
     """
     try:
         return step(image)

@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 # The reason in a verdict if the networks raised an error for the picture.
 INFERENCE_FAILED = "inference-failed"
-# Failures of the program, the machine or the object store. Later, the same picture can be judged.
+# Reasons for failures of the program, the machine or the object store. The same picture can still be judged later.
 _OUTER_FAILURES = (INFERENCE_FAILED, HANDLING_FAILED, CLAIM_MISSING, CLAIM_DAMAGED)
 
 
@@ -80,8 +80,8 @@ def judge_images(images: Sequence[DecodedImage], predictor: PicturePredictor, ru
 
     An image that could not be decoded, or that does not show the whole part, gets the reason instead of a prediction.
 
-    `rules` holds the rule of the line of each image. The labels of the result are still those of the model version, but a cascade needs the
-    rules to know about which pictures one network may decide alone.
+    `rules` holds the rule of the line for each image. This function does not change labels by these rules. Only a cascade uses the rules
+    here: they say for which pictures one network is enough.
     """
     by_image = [rule.rule for rule in rules] if rules else [None] * len(images)
     decoded = [(image, rule) for image, rule in zip(images, by_image, strict=True) if isinstance(image.picture, DecodedPicture)]
@@ -180,9 +180,10 @@ def make_verdict(judged: JudgedImage, model: str, threshold: float, decided_at: 
 
 
 def _name_decision(prediction: Prediction | PictureError | PartCheck, decision: str) -> str:
-    """Returns the part of the verdict's id that depends on the decision.
+    """Returns the piece of the verdict's id that depends on the decision.
 
-    A failure that the picture did not cause gives another id, because the same picture can still be judged later.
+    If the picture did not cause the failure, this piece also names the reason of the failure. So the verdict gets another id if the same
+    picture is judged later.
     """
     return f"{decision}|{prediction.reason}" if isinstance(prediction, PictureError) and prediction.reason in _OUTER_FAILURES else decision
 
@@ -237,8 +238,8 @@ class LineRules:
     """Holds the rules of all lines. Threads that judge pictures can read the rules while another thread replaces them."""
 
     def __init__(self) -> None:
-        # The settings of all lines, and the rules made from them. They are one tuple and are replaced together, so that no thread combines
-        # new settings with old rules.
+        # The settings of all lines, and the rules made from them. Both are replaced together as one tuple, so that no thread combines new
+        # settings with old rules.
         self._current: tuple[LiveSettingsByLine, dict[tuple[str, str], LineRule]] = (LiveSettingsByLine(), {})
         self.are_known = False
 

@@ -61,7 +61,7 @@ class ModelSwitcher:
         self._assignments: Mapping[str, ModelAssignment] = {}
         # The loaded ensembles by version name. The version that was replaced last is at the end and is kept for a roll-back.
         self._loaded: dict[str, Ensemble] = {}
-        # Versions that could not be opened, with the errors, so that each is tried only once.
+        # Versions that could not be opened, with the errors. None of them is tried again before new choices arrive.
         self._rejected: dict[str, VersionRejectedError] = {}
         self._next_choices: ModelChoices | None = None
         self._is_stopping = False
@@ -91,7 +91,7 @@ class ModelSwitcher:
     def follow(self, choices: ModelChoices) -> None:
         """Makes the switcher's thread put `choices` into effect. Any thread can call this method.
 
-        If newer choices arrive before the thread has begun with `choices`, the thread skips `choices`.
+        If newer choices arrive before the thread has started with `choices`, the thread uses only the newer choices.
         """
         with self._changed:
             self._next_choices = choices
@@ -178,7 +178,7 @@ class ModelSwitcher:
     def _admit(self, name: str, like: Version | None) -> Ensemble:
         """Returns the ensemble of version `name`, ready to judge. Loads the version if it is not in memory.
 
-        Raises VersionRejectedError if the version cannot be opened, or if its classes differ from those of `like`, another version.
+        Raises VersionRejectedError if the version cannot be opened, or if the version `like` is given and has other classes.
         """
         start_s = time.monotonic()
         if name in self._rejected:

@@ -63,7 +63,7 @@ class ShadowJudge:
         self._loop = BackgroundLoop()
 
     def add_samples(self, samples: Sequence[ShadowSample]) -> None:
-        """Queues decoded images, which shadow versions judge later. If the queue is full, drops and counts the other images."""
+        """Queues decoded images, which shadow versions judge later. Images that have no room in the queue are dropped and counted."""
         for sample in samples:
             if len(self._samples) < _MAX_SAMPLES and sum(queued.size_bytes for queued in self._samples) < _MAX_SAMPLE_BYTES:
                 self._samples.append(sample)

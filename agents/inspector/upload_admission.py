@@ -29,9 +29,9 @@ class UploadAdmission(Generic[Item]):
     """A queue of at most `capacity` uploaded pictures. Passes each item to `admit` in the order of arrival.
 
     - `admit`: receives the item and its deadline (monotonic seconds).
-    - `max_bytes`: the limit for the total size of the waiting records. Above it, the queue counts as crowded.
+    - `max_bytes`: limit for the total size of the waiting records. If it is exceeded, the queue is crowded: new uploads are not decoded.
     - `is_idle`: returns whether no picture from a camera waits.
-    - `abort_decoding`: stops the decoding of a picture, which then gets an error. It is called when the queue becomes crowded.
+    - `abort_decoding`: called when the queue becomes crowded. Stops the decoding of a picture, which then gets an error.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class UploadAdmission(Generic[Item]):
         if self._is_closed:
             await asyncio.Event().wait()
         await self._queue.put((item, decoding, deadline_s, size))
-        # The bytes are added after the call of `put`, because a rebalance can cancel this call while it waits.
+        # The bytes are added only after the wait for a free place, because a rebalance can cancel this method during the wait.
         self._waiting_bytes += size
         if self.is_crowded:
             self._abort_decoding()
