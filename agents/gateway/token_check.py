@@ -71,7 +71,7 @@ class KnownClients:
 
     def _read(self) -> list[tuple[str, str]]:
         try:
-            return _KNOWN_CLIENTS.validate_json(self._file.read_bytes())[: self._max_count] if self._file and self._file.exists() else []
+            return _KNOWN_CLIENTS.validate_json(self._file.read_bytes())[-self._max_count :] if self._file and self._file.exists() else []
         except (OSError, ValueError) as error:
             log.warning("The file %s with the known clients cannot be read, so the gateway begins without them: %s", self._file, error)
             return []
