@@ -482,7 +482,8 @@ ALERTS: tuple[Alert, ...] = (
             "With a wrong clock, Kafka would take all records for too old, and would delete them. So Kafka now deletes no records, and "
             "the disk fills. When the disk is full, Kafka stops. No record in Kafka is lost then. The gateways keep new pictures in their "
             "spools, as long as the spools have room.",
-            "Read the page `/healthz` of the broker, and compare the clock of its machine with another clock. Run `df` on this machine.",
+            "Read the page `/healthz` of the broker, or run `castline security check` on its machine. Compare the clock of the machine "
+            "with another clock. Run `df` on this machine. The alert `BrokerDiskFilling` still fires before the disk is full.",
             "Correct the clock, for example with NTP. If the clock is right, because the plant stood still for weeks, delete the file "
             "`clock` in `broker.data_dir`. In both cases, the broker then ends and is started again. If the disk is full, free space on "
             "this disk.",

@@ -82,6 +82,7 @@ def _run(settings: Settings, process: WorkerProcess) -> int:
             return 1
         if time.monotonic() >= check_at_s:
             guard.check()
+            broker.limit_log()
             check_at_s = time.monotonic() + 1
             if clock.check():
                 click.echo(

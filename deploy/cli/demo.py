@@ -133,12 +133,12 @@ def _run(options: DemoOptions, images: Path, folder: Path, seconds: float | None
     from deploy.demo.demo_run import DemoInterruptedError, DemoRun
     from deploy.demo.foundry import make_foundry
     from deploy.demo.terminal_view import LiveScreen, PlainScreen
-    from deploy.supervisor import Journal, StopRequests
+    from deploy.supervisor import Journal, LogFile, StopRequests
 
     foundry = make_foundry(options, images, folder)
     requests = StopRequests()
     try:
-        with foundry.log.open("w", encoding="utf-8") as log, PlainScreen(output) if plain else LiveScreen(output) as screen:
+        with LogFile(foundry.log) as log, PlainScreen(output) if plain else LiveScreen(output) as screen:
             return DemoRun(foundry, seconds, screen, requests, Journal(log)).run()
     except DemoInterruptedError as error:
         click.echo(str(error), err=True)

@@ -18,6 +18,7 @@ from kafka.errors import SecurityDisabledError
 from pydantic import SecretStr
 
 from deploy.cli.topics import open_admin
+from deploy.kafka.broker_clock import find_clock_finding
 from streams.errors import CastlineError
 from streams.kafka import is_reachable
 from streams.kafka_access import compare_access
@@ -54,8 +55,8 @@ def command() -> None:
 )
 @click.pass_obj
 def check(file: Path | None, as_json: bool, certificates: tuple[Path, ...]) -> int:
-    """Check settings, files, listeners, certificates, ACLs of Kafka, accounts and Django's deployment settings. Print what to correct, the
-    most important first.
+    """Check settings, files, listeners, certificates, ACLs of Kafka, the clock, accounts and Django's deployment settings. Print what to
+    correct, the most important first.
 
     The exit status is 1 if at least one finding has the weight `high`. Run the command as the user that runs Castline. It changes nothing.
     """
@@ -66,6 +67,7 @@ def check(file: Path | None, as_json: bool, certificates: tuple[Path, ...]) -> i
         *check_keys(settings),
         *check_certificates((*list_certificates(settings), *certificates), datetime.now(UTC)),
         *check_access(settings),
+        *check_clock(settings),
         *_check_station(settings),
     ]
     findings.sort(key=lambda finding: WEIGHTS.index(finding.weight))
@@ -240,6 +242,12 @@ def _holds_secrets(settings: object, content: object) -> bool:
     if isinstance(settings, SecretStr):
         return bool(content)
     return isinstance(settings, (SecretAddress, Path)) and isinstance(content, str) and mask_address(content) != content
+
+
+def check_clock(settings: Settings) -> Iterator[SecurityFinding]:
+    """Yields a finding if the embedded broker would not trust the clock of this machine."""
+    if settings.kafka.bootstrap == "embedded" and (finding := find_clock_finding(settings.broker.data_dir)):
+        yield finding
 
 
 def _check_station(settings: Settings) -> Iterator[SecurityFinding]:

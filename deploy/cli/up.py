@@ -6,12 +6,15 @@ import os
 import sys
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING
 
 import click
 
 from streams.errors import CastlineError, SettingsError
 from streams.settings import DEFAULT_FILE, FILE_VARIABLE, Settings, find_settings_file, load_settings
+
+if TYPE_CHECKING:
+    from deploy.supervisor import LogFile
 
 
 @click.command("up")
@@ -20,7 +23,10 @@ from streams.settings import DEFAULT_FILE, FILE_VARIABLE, Settings, find_setting
 )
 @click.option("--no-station", is_flag=True, help="Run neither the archivist nor the station on this machine.")
 @click.option(
-    "--log", "log_file", type=click.Path(path_type=Path, dir_okay=False), help="Also append the log of all processes to this file."
+    "--log",
+    "log_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Also append the log of all processes to this file. When the file has 64 MiB, its content moves to FILE.1.",
 )
 @click.pass_obj
 def command(file: Path | None, inspectors: int, no_station: bool, log_file: Path | None) -> int:
@@ -57,10 +63,7 @@ def command(file: Path | None, inspectors: int, no_station: bool, log_file: Path
     requests = StopRequests()
     with ExitStack() as stack:
         stack.callback(slot.release)
-        files: list[TextIO] = [sys.stdout]
-        if log_file is not None:
-            files.append(stack.enter_context(_open_log(log_file)))
-        journal = Journal(*files)
+        journal = Journal(sys.stdout, *([stack.enter_context(_open_log(log_file))] if log_file is not None else []))
         for warning in _missing_devices(settings):
             journal.warn(warning)
         supervisor = Supervisor(plant_roles(_settings_file(file), settings, inspectors, RestartPolicy(), station=not no_station), journal)
@@ -114,8 +117,10 @@ def _settings_file(file: Path | None) -> Path | None:
     return chosen.resolve() if chosen.exists() else None
 
 
-def _open_log(file: Path) -> TextIO:
+def _open_log(file: Path) -> LogFile:
+    from deploy.supervisor import LogFile
+
     try:
-        return file.open("a", encoding="utf-8")
+        return LogFile(file)
     except OSError as error:
         raise SettingsError(f"Cannot append to {file}: {error.strerror}. Choose another --log.") from None

@@ -14,6 +14,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from deploy.kafka.broker_clock import CLOCK_FILE
 from deploy.kafka.disk_guard import RESERVE_FILE
 from deploy.kafka.java import archive_options, java_command
 from deploy.supervisor.launch import bound_command
+from deploy.supervisor.log_file import limit_log
 from streams.atomic_file import write_atomically
 from streams.errors import BrokerError, BrokerStartError, PortInUseError
 from streams.kafka import open_client
@@ -40,6 +42,9 @@ CLUSTER_ID = "Y2FzdGxpbmUtZm91bmRyeQ"
 # The name of a Kafka user with all permissions. Kafka's broker and controller log in to each other as this user. Castline logs in as this
 # user to give the other users their permissions.
 OWN_USER = "broker"
+
+# The log and its predecessor have at most about this size each.
+_LOG_BYTES = 16 * 2**20
 
 LOG4J = """\
 Configuration:
@@ -188,6 +193,12 @@ class EmbeddedBroker:
                 env=_make_environment(),
             )
         self._wait_until_ready(is_cancelled)
+
+    def limit_log(self) -> None:
+        """Empties the log of the broker if it has become too large. Call this method from time to time while the broker runs."""
+        # The disk guard reports a disk on which this fails.
+        with suppress(OSError):
+            limit_log(self._log, _LOG_BYTES)
 
     def _refuse_used_ports(self) -> None:
         for port in (self._broker.port, self._broker.port + 1):
@@ -348,7 +359,9 @@ class EmbeddedBroker:
             self._process.wait()
 
 
-_OWN_FILES = frozenset({"log", "server.properties", "log4j2.yaml", "broker.log", RESERVE_FILE, CLOCK_FILE, ACCESS_MARKER, PASSWORD_FOLDER})
+_OWN_FILES = frozenset(
+    {"log", "server.properties", "log4j2.yaml", "broker.log", "broker.log.1", RESERVE_FILE, CLOCK_FILE, ACCESS_MARKER, PASSWORD_FOLDER}
+)
 
 
 def _read_or_make_password(file: Path) -> str:

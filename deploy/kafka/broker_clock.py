@@ -9,6 +9,7 @@ from pathlib import Path
 from streams import metrics
 from streams.atomic_file import write_atomically
 from streams.clock_trust import ClockTrust, is_far_ahead
+from streams.security_finding import SecurityFinding
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +29,10 @@ class BrokerClock:
         self._trust = ClockTrust(self._remedy)
         self._write_at_s = 0.0
         # Whether Kafka is started with the long interval. Kafka then does not delete the files of dropped records either.
-        self.was_far_ahead = is_far_ahead(time.time(), self._read())
+        self.was_far_ahead = is_far_ahead(time.time(), _read_time(self._file))
         metrics.broker_clock_doubted.set(self.was_far_ahead)
+        if problem := self.find_problem():
+            log.error(problem)
 
     @property
     def properties(self) -> dict[str, object]:
@@ -52,7 +55,7 @@ class BrokerClock:
 
         Returns True if the clock was far ahead and has been corrected. Kafka must then be started again.
         """
-        last_s = self._read()
+        last_s = _read_time(self._file)
         doubt = self._trust.find_doubt(last_s)
         if not doubt and time.monotonic() >= self._write_at_s:
             self._write_at_s = time.monotonic() + _WRITE_EVERY_S
@@ -62,8 +65,23 @@ class BrokerClock:
                 log.warning("The time at which the clock was right cannot be written to %s: %s", self._file, error)
         return self.was_far_ahead and not is_far_ahead(time.time(), last_s)
 
-    def _read(self) -> float | None:
-        try:
-            return float(self._file.read_text())
-        except (OSError, ValueError):
-            return None
+
+def find_clock_finding(data_dir: Path) -> SecurityFinding | None:
+    """Returns a finding if a broker with the data folder `data_dir` would not trust the clock of this machine."""
+    file = data_dir / CLOCK_FILE
+    if not is_far_ahead(time.time(), _read_time(file)):
+        return None
+    return SecurityFinding(
+        "medium",
+        "The clock of this machine is more than 31 days ahead of the time at which it was last right. A broker that starts now deletes no "
+        "old records, and stops when its disk is full.",
+        f"Correct the clock, for example with NTP. If the clock is right, delete the file {file}. In both cases, a broker that was started "
+        "with the wrong clock ends and is started again.",
+    )
+
+
+def _read_time(file: Path) -> float | None:
+    try:
+        return float(file.read_text())
+    except (OSError, ValueError):
+        return None

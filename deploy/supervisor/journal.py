@@ -7,9 +7,17 @@ import time
 from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import IO
+from typing import Protocol
 
 _WARNINGS = 20
+
+
+class LogOutput(Protocol):
+    """A place for the lines of the journal, such as standard output or a `LogFile`."""
+
+    def write(self, text: str, /) -> int: ...
+
+    def flush(self) -> None: ...
 
 
 class Journal:
@@ -19,7 +27,7 @@ class Journal:
     disk is full, its lines are dropped and counted.
     """
 
-    def __init__(self, *files: IO[str], width: int = 12) -> None:
+    def __init__(self, *files: LogOutput, width: int = 12) -> None:
         self._files = files
         self._width = width
         self._lock = threading.Lock()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 import time
 import urllib.error
@@ -28,7 +29,7 @@ class ProbeResult:
     - `complaint`: the text of /healthz while the process is unhealthy.
     - `unhealthy_since`: monotonic seconds, or None.
     - `is_silent`: True if the process did not answer at all.
-    - `samples`: the metrics, without the buckets of histograms.
+    - `samples`: the metrics, without the buckets of histograms. `samples_at` says when they were read, in monotonic seconds.
     """
 
     address: str
@@ -38,6 +39,7 @@ class ProbeResult:
     unhealthy_since: float | None = None
     is_silent: bool = False
     samples: Samples = field(default_factory=dict)
+    samples_at: float = -math.inf
 
     def value(self, name: str, **labels: str) -> float:
         """Returns the sum of the samples of metric `name` whose labels include `labels`, or 0 if there are none."""
@@ -77,7 +79,6 @@ class Prober:
         self._metrics_every_s = metrics_every_s
         self._timeout_s = timeout_s
         self._results: dict[int, ProbeResult] = {}
-        self._metrics_read_at: dict[int, float] = {}
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._thread = SupervisedThread("prober", self._run, self._closing)
@@ -99,7 +100,6 @@ class Prober:
         """Stops reading the web pages of process `pid`, such as /healthz."""
         with self._lock:
             self._results.pop(pid, None)
-            self._metrics_read_at.pop(pid, None)
 
     def result(self, pid: int) -> ProbeResult | None:
         """Returns the latest result for process `pid`, or None if `add` was not called for it."""
@@ -111,26 +111,28 @@ class Prober:
             with self._lock:
                 probed = list(self._results.items())
             for pid, before in probed:
-                result = self._probe(pid, before)
+                result = self._probe(before)
                 with self._lock:
                     if pid in self._results and self._results[pid].address == result.address:
                         self._results[pid] = result
 
-    def _probe(self, pid: int, before: ProbeResult) -> ProbeResult:
+    def _probe(self, before: ProbeResult) -> ProbeResult:
         now = time.monotonic()
         health = self._get(before.address, "/healthz")
         since = before.unhealthy_since or now
         if health.status == 0:
             return replace(before, is_ready=False, is_waiting=False, complaint=health.text, unhealthy_since=since, is_silent=True)
         readiness = self._get(before.address, "/readyz")
-        samples = before.samples
-        if now - self._metrics_read_at.get(pid, -self._metrics_every_s) >= self._metrics_every_s:
+        samples, samples_at = before.samples, before.samples_at
+        if now - samples_at >= self._metrics_every_s:
             page = self._get(before.address, "/metrics")
             if page.status == 200:
                 samples = read_samples(page.text)
-            self._metrics_read_at[pid] = now
+            samples_at = now
         is_ready = readiness.status == 200 or readiness.waits_for == "person"
-        answer = replace(before, is_ready=is_ready, is_waiting=readiness.waits_for == "outside", is_silent=False, samples=samples)
+        answer = replace(
+            before, is_ready=is_ready, is_waiting=readiness.waits_for == "outside", is_silent=False, samples=samples, samples_at=samples_at
+        )
         if health.status == 200:
             return replace(answer, complaint="", unhealthy_since=None)
         return replace(answer, complaint=health.text.strip(), unhealthy_since=since)

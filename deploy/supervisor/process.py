@@ -17,6 +17,8 @@ from deploy.supervisor.launch import bound_command
 from streams.supervision import SupervisedThread
 
 _LAST_LINES = 40
+# A longer line of the output is passed on in pieces, because a line without an end would fill the memory.
+_LONGEST_LINE_BYTES = 65_536
 
 
 class ChildProcess:
@@ -100,10 +102,11 @@ class ChildProcess:
 
     def _read(self) -> None:
         assert self._process.stdout is not None
-        for raw in self._process.stdout:
+        output = self._process.stdout
+        while raw := output.readline(_LONGEST_LINE_BYTES):
             line = raw.decode(errors="replace").rstrip()
             if len(self._first_lines) < _LAST_LINES:
                 self._first_lines.append(line)
             self._last_lines.append(line)
             self._on_line(line)
-        self._process.stdout.close()
+        output.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
-from deploy.cli.security import check_certificates, check_files, check_keys, check_listeners, format_finding, list_certificates
+from deploy.cli.security import check_certificates, check_clock, check_files, check_keys, check_listeners, format_finding, list_certificates
 from streams.security_finding import SecurityFinding
 from streams.settings import load_settings
 from tests.security.test_private_files import run_castline, write_settings
@@ -50,6 +51,17 @@ def test_the_open_data_folder_of_an_older_release_is_found(tmp_path: Path) -> No
     file = tmp_path / "castline.toml"
     file.write_text(tomli_w.dumps({"broker": {"data_dir": str(tmp_path / "kafka")}}))
     assert [finding.weight for finding in check_listeners(load_settings(file, {}))] == ["high"]
+
+
+@pytest.mark.parametrize(("days", "weights"), [(30, []), (32, ["medium"])])
+def test_a_clock_that_is_far_ahead_is_found_with_what_a_person_does(tmp_path: Path, days: int, weights: list[str]) -> None:
+    (tmp_path / "castline.toml").write_text(tomli_w.dumps({"broker": {"data_dir": str(tmp_path)}}))
+    settings = load_settings(tmp_path / "castline.toml", {})
+    assert list(check_clock(settings)) == [], "a new broker does not know yet when the clock was right"
+    (tmp_path / "clock").write_text(f"{time.time() - days * 86400:.0f}")
+    findings = list(check_clock(settings))
+    assert [finding.weight for finding in findings] == weights
+    assert all(f"delete the file {tmp_path / 'clock'}" in finding.remedy for finding in findings)
 
 
 def test_the_name_of_a_token_cannot_control_the_terminal() -> None:

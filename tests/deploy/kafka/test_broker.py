@@ -148,9 +148,23 @@ def test_a_clock_that_is_far_ahead_at_the_start_deletes_no_records_and_a_correct
         _, errors = process.communicate(timeout=60)
     finally:
         process.kill()
+    assert "If the clock is right, delete the file" in errors, "the output says what a person does"
     assert "The clock is right again" in errors
     assert process.returncode == 1
     clock.unlink()
+
+
+def test_the_log_of_a_broker_that_runs_for_long_does_not_fill_the_disk(tmp_path: Path) -> None:
+    broker, log = EmbeddedBroker(settings_for(tmp_path)), tmp_path / "broker.log"
+    broker.limit_log()
+    with log.open("ab") as kafka:
+        for _ in range(3):
+            kafka.write(b"x" * (17 * 2**20))
+            kafka.flush()
+            broker.limit_log()
+        kafka.write(b"later")
+    assert log.read_bytes() == b"later"
+    assert (tmp_path / "broker.log.1").stat().st_size == 17 * 2**20
 
 
 def test_the_command_says_ready_and_stops_on_sigterm_and_no_java_outlives_its_kill(tmp_path: Path) -> None:

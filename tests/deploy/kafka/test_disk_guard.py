@@ -190,6 +190,16 @@ def test_no_records_are_dropped_in_vain_while_kafka_frees_no_room_because_of_the
     assert REGISTRY.get_sample_value("castline_broker_clock_doubted") == 1
 
 
+@pytest.mark.parametrize("mark", ["alarm", "drop", "floor"])
+def test_the_disk_alarms_at_each_limit_although_the_clock_is_doubted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mark: str) -> None:
+    (tmp_path / CLOCK_FILE).write_text(f"{time.time() - 32 * 86400:.0f}")
+    limit = getattr(compute_watermarks(10**9), mark)
+    rig = GuardRig(tmp_path, FakeAdmin(judged=60), free_bytes=limit - 1)
+    rig.make_guard(monkeypatch).check()
+    assert "Free space on this disk, and correct the clock" in rig.problems[-1]
+    assert REGISTRY.get_sample_value("castline_broker_disk_free_bytes") == limit - 1, "the alert BrokerDiskFilling reads this metric"
+
+
 def test_a_data_folder_that_cannot_be_used_is_named_in_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     problems: list[str] = []
