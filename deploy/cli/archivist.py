@@ -22,7 +22,7 @@ ROLE = "archivist"
 
 @click.command("archivist")
 @click.option(
-    "--port", type=click.IntRange(0, 65535), default=0, help="Port of /metrics, /healthz and /readyz. 0 takes a free port.  [default: 0]"
+    "--port", type=click.IntRange(0, 65535), default=0, help="Port of /metrics, /healthz and /readyz. 0: any free port.  [default: 0]"
 )
 @click.pass_obj
 def command(file: Path | None, port: int) -> int:
@@ -105,8 +105,8 @@ async def _run(process: WorkerProcess) -> int:
 def _make_identity(process: WorkerProcess) -> GroupIdentity:
     """Returns the identity of this archivist in its Kafka consumer group.
 
-    Several archivists can share the work only if they use the same PostgreSQL database. With SQLite, each archivist has its own file, so
-    two archivists would divide the history of the parts between two files.
+    Several archivists with the same PostgreSQL database can work at the same time. With SQLite, only one archivist may work at a time,
+    because archivists on two machines would write into two different files.
     """
     settings = process.settings
     is_exclusive = "://" not in settings.station.database

@@ -38,7 +38,7 @@ def _use_model(settings: Settings, is_full_size: bool) -> Iterator[Settings]:
     """Yields the settings for a measurement.
 
     If `is_full_size` is False, yields `settings` unchanged. If `is_full_size` is True, the settings name a temporary model version. Its
-    networks are untrained, and have the sizes of the papers on AlexNet and LeNet.
+    networks are untrained, and as large as in the papers on AlexNet and LeNet.
     """
     if not is_full_size:
         yield settings
@@ -89,7 +89,7 @@ def command() -> None:
 @click.option(
     "--full-size",
     is_flag=True,
-    help="Use untrained networks in the sizes of the papers on AlexNet and LeNet, instead of the version in the settings.",
+    help="Use untrained networks as large as in the papers on AlexNet and LeNet, instead of the version in the settings.",
 )
 @_JSON_OPTION
 @click.pass_context
@@ -110,7 +110,7 @@ def pipeline(
     Latency is the time from capture to verdict, while pictures come at half of the measured speed. p50 is the median, p99 the 99th
     percentile.
 
-    The inspector uses the sections model, batch, inspector and pictures of the settings.
+    The inspector uses the settings in the sections model, batch, inspector and pictures.
     """
     from bench.picture_feed import load_pictures
     from bench.pipeline import PipelineBenchPlan, measure_pipeline
@@ -151,7 +151,8 @@ def pipeline(
     "--new-with",
     type=click.Choice(["scram", "tls", "signatures"]),
     multiple=True,
-    help="Protection that the new inspector uses. To measure what the protections cost, pass this checkout as OLD_CHECKOUT.",
+    help="Protection that the new inspector uses. To measure the cost of a protection, pass this checkout as OLD_CHECKOUT, so that both "
+    "inspectors have the same code.",
 )
 @click.option(
     "--load",
@@ -190,13 +191,13 @@ def compare(
 
     Call `make setup` in OLD_CHECKOUT first. The two inspectors judge the same pictures in turn, each time in a new process. The command
     prints the processor time per picture and the throughput of each inspector. It also prints the ratio NEW / OLD of these figures, with
-    a 95 % interval. For example, the ratio 1.2 of the throughput means that the new inspector is 20 % faster.
+    a 95 % interval. For example, a throughput ratio of 1.2 means that the new inspector is 20 % faster.
 
     To compare two settings files, name the files with --old-settings and --new-settings, and pass this checkout as OLD_CHECKOUT.
-    Without its option, an inspector uses the file of `castline --settings`, or the default settings of its checkout.
+    An inspector without such an option uses the file of `castline --settings`, or the default settings of its checkout.
 
-    Without --old-with and --new-with, the inspectors need no log-in, and their connections and records are not protected. An inspector
-    with `signatures` signs its verdicts and checks no signatures.
+    Without --old-with and --new-with, the inspectors need no log-in, and their connections and records are not protected. With
+    `signatures`, an inspector signs its verdicts, but does not check the signatures of other records.
 
     Both inspectors use the model versions of the old checkout, so that only the code differs. To compare versions, set `model.root` and
     `model.version` in the settings files.
@@ -251,8 +252,8 @@ def instrumentation(context: click.Context, rounds: int, pictures: int, as_json:
     "--model",
     default="demo",
     show_default=True,
-    help="Folder of a version, or name of a version that comes with Castline. `full` means untrained networks in the sizes of the papers "
-    "on AlexNet and LeNet.",
+    help="Folder of a version, or name of a version that comes with Castline. `full` means untrained networks as large as in the "
+    "papers on AlexNet and LeNet.",
 )
 @click.option(
     "--data",
@@ -317,7 +318,7 @@ def runtimes(model: str, data: tuple[Path, ...], seconds: float, pictures: int, 
 )
 @_JSON_OPTION
 def history(rows: int, requests: int, database: Path | None, as_json: bool) -> int:
-    """Measure how long a history page takes if the database holds many parts. A part takes about 800 bytes.
+    """Measure how long a history page takes if the database holds many parts. The database needs about 800 bytes for each part.
 
     The exit code is 1 if the 95th percentile of the times is 300 ms or more.
     """
@@ -364,7 +365,8 @@ def history(rows: int, requests: int, database: Path | None, as_json: bool) -> i
 def wall(context: click.Context, rounds: int, seconds: float, browsers: int, as_json: bool) -> None:
     """Measure how much processor time the station's wall takes while an inspector is busy. The wall is the live page of all lines.
 
-    The result is a share of all processors. It includes the station and the additional time of the broker, but not the browsers.
+    The result is a percentage of the processor time of the whole machine. It includes the time of the station and the additional time of
+    the broker, but not the time of the browsers.
     """
     from bench.picture_feed import load_pictures
     from bench.wall import measure_wall
@@ -439,7 +441,8 @@ def restart(context: click.Context, starts: int, kills: int, broker_kills: int, 
     The command runs a plant with one line. It starts the plant with "castline up" while no process of the plant runs, and measures the
     time to the first verdict. Then it kills the inspector and the broker with signal 9.
 
-    The command shows how long each step of the start takes. It uses the sections model, batch, inspector and pictures of the settings.
+    The command shows how long each step of the start takes. The inspector uses the settings in the sections model, batch, inspector and
+    pictures.
     """
     from bench.picture_feed import load_pictures
     from bench.restart import measure_restarts
@@ -533,15 +536,16 @@ def decoding(data: Path | None, pictures: int, as_json: bool) -> None:
     default=20.0,
     show_default=True,
     type=click.FloatRange(2, 600),
-    help="Length of the measurement in which the localiser works without an inspector, in seconds.",
+    help="For how many seconds the localiser is measured alone, without an inspector.",
 )
 @_JSON_OPTION
 @click.pass_context
 def localiser(context: click.Context, pairs: int, seconds: float, findings_seconds: float, as_json: bool) -> None:
     """Measure how many heat maps the localiser makes, and how much it slows down a busy inspector.
 
-    The command compares the inspector's speed with and without a running localiser. It uses the sections model, batch, inspector and
-    pictures of the settings.
+    The command compares the inspector's speed with and without a running localiser.
+
+    The inspector and the localiser use the settings in the sections model, batch, inspector and pictures.
     """
     from bench.localiser import measure_localiser
     from bench.picture_feed import load_pictures

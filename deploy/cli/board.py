@@ -263,7 +263,7 @@ def configure(file: Path | None, name: str | None, port: str | None, lane: int |
 
 
 def _show_settings_of_sorter(name: str | None, answer: CommandAnswer, expected: Mapping[int, LaneSettings]) -> None:
-    """Prints the settings that the board uses. Raises GateError if the file of settings has other values than the board."""
+    """Prints the settings that the board uses. Raises GateError if the settings file has other values."""
     differing = []
     for number, settings in expected.items():
         used = answer.values[f"lane {number}"]
@@ -327,8 +327,10 @@ def save(file: Path | None, name: str, out: Path | None) -> int:
 def restore(file: Path | None, name: str, saved_file: Path | None, is_confirmed: bool) -> int:
     """Give a board the settings that `castline board save` has written to FILE.
 
-    Without FILE, the board gets the settings that the line's board used last. The sorter keeps them on this machine. The command shows what
-    differs, and asks before it changes the board and the settings file. Stop the sorter first. The exit status is 1 if you answer no.
+    Without FILE, the board gets the settings that the line's board used last. The sorter keeps these settings on this machine.
+
+    Stop the sorter first. The command shows which settings will change, and asks before it changes the board and the settings file. The
+    exit status is 1 if you answer no.
     """
     address, gate = _find_gate(file, name)
     if is_sorter_running(address.service.run_dir, name):
@@ -488,7 +490,7 @@ def monitor(file: Path | None, name: str | None, port: str | None, lane: int | N
 
 
 def _find_taught_line(file: Path | None, name: str | None, port: str | None, lane: int | None) -> str:
-    """Returns the name of the line that the options --line, --port and --lane describe.
+    """Returns the name of the line that the options --line, --port and --lane select.
 
     Raises SettingsError if no line or several lines match.
     """
@@ -543,9 +545,10 @@ def teach(
 ) -> int:
     """Measure the settings of a gate and its photo-eyes, with castings on the running belt and the help of a person.
 
-    The steps are: `encoder` (length of an encoder step), `travel` (distance of the photo-eyes, allowed deviation of a part at
-    photo-eye 2, speed of the belt), `servo` (rest and out positions) and `swing` (the time that the gate needs to swing). The step `swing`
-    measures this time by itself if the gate has an end switch.
+    The step `encoder` measures how far the belt moves for each tick of the encoder. The step `travel` measures the distance of the
+    photo-eyes, the speed of the belt, and how far from its expected place a part may reach photo-eye 2. In the step `servo`, you move the
+    servo to its rest and out positions. The step `swing` measures how long the gate needs to swing. If the gate has no end switch, the
+    command asks you for this time.
 
     The sorter of the line must run. Name the line with --line, or with --port and --lane of its gate. The command shows the old and the
     new settings, and asks before it uses the new settings. If you press Ctrl-C, the lane keeps its old settings.
@@ -576,7 +579,7 @@ def teach(
 )
 @click.pass_obj
 def flash(file: Path | None, port: str, image: Path | None) -> int:
-    """Write the firmware to a Mega 2560 with the program avrdude, and compare the board with the file. Stop the sorter of the board first.
+    """Write the firmware to a Mega 2560 with the program avrdude, and verify what was written. Stop the sorter of the board first.
 
     Files that are damaged or hold another program are refused. In a checkout of the source, the firmware is compiled first. The exit status
     is 1 if avrdude fails.

@@ -10,7 +10,10 @@ _EYE_STATES = {0: "free", 1: "BLOCKED"}
 
 
 def render_monitor(answer: CommandAnswer, columns: int, rows: int) -> list[str]:
-    """Returns at most `rows` lines of text, each at most `columns` wide: first the state, then the newest faults and castings."""
+    """Returns what the monitor shows: the state of the lane, then its newest faults and castings.
+
+    The text has at most `rows` lines, each with at most `columns` characters.
+    """
     lines = [answer.message]
     for page, title in _TITLES.items():
         if page in answer.values:

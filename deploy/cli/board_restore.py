@@ -34,7 +34,7 @@ class FileEdit:
 def find_differences(used: Mapping[int, Mapping[str, object]], saved: Mapping[int, LaneSettings]) -> Iterator[tuple[str, str, str]]:
     """Yields name, present value and saved value of each setting that differs.
 
-    If old firmware does not know a setting, the default counts as the present value, because the firmware acts accordingly.
+    If old firmware does not know a setting, the present value is the default, because old firmware acts as the default says.
     """
     for lane, settings in saved.items():
         for key, value in settings.values.items():
@@ -49,7 +49,7 @@ def plan_edit(file: Path | None, line: str, gate: GateSettings, saved: Mapping[i
     Raises SettingsError if a person must change the file. The message names the settings to change.
     """
     changes = _find_changes(gate, saved[gate.lane])
-    # The additional gates of a line use the line's setting `safe`. So a change of `safe` can also change the additional gates.
+    # The additional gates of a line use the line's setting `safe`. A change of `safe` can therefore also change these gates.
     other_gates = [
         f"lane {lane}: {name} = {value}"
         for lane, settings in grade_settings(change_gate(gate, changes)).items()
@@ -76,7 +76,7 @@ def plan_edit(file: Path | None, line: str, gate: GateSettings, saved: Mapping[i
 
 
 def _find_changes(gate: GateSettings, saved: LaneSettings) -> dict[str, Value]:
-    """Returns the keys in the section [lines.gate] that must change, so that the lane gets the settings `saved`, with their new values."""
+    """Returns the changes in the section [lines.gate] that give the lane the settings `saved`: the new value of each changed key."""
     present = lane_settings(gate).values
     differing = {key: value for key, value in saved.values.items() if value != present[key]}
     changes: dict[str, Value] = {}

@@ -29,13 +29,14 @@ log = logging.getLogger(__name__)
 def command(file: Path | None, fetch_only: bool) -> int:
     """Run Apache Kafka 4 on this machine, with its data in broker.data_dir. Only programs on this machine can connect.
 
-    Each role has a Kafka user with a password and with the rights that its work needs. The passwords are files in the folder `passwords` of
-    broker.data_dir. With a data folder of an older release, every program on this machine can use Kafka without a
-    password until the setting broker.access is `roles`.
+    Each role has a Kafka user with a password, and with the permissions that its work needs. The passwords are files in the folder
+    `passwords` of broker.data_dir. With a data folder of an older release, every program on this machine can use Kafka without a password
+    until the setting broker.access is `roles`.
 
-    Prints `Kafka ready at HOST:PORT` when Kafka serves clients. The exit status is 3 if the data folder cannot be used, or if the port of a
-    new broker is in use. A broker that was started before waits until its port is free. The exit status is 1 if Kafka ended or was too
-    slow.
+    Prints `Kafka ready at HOST:PORT` when Kafka serves clients.
+
+    If another program uses the port, a broker that already has data waits until the port is free. A broker without data ends with exit
+    status 3. The exit status is also 3 if the data folder cannot be used, and 1 if Kafka ended or did not start in time.
     """
     if fetch_only:
         click.echo(f"{len(kafka_jars())} jars of the broker in the cache, verified")
@@ -96,9 +97,9 @@ def _run(settings: Settings, process: WorkerProcess) -> int:
 
 
 def _start_when_port_is_free(broker: EmbeddedBroker, process: WorkerProcess) -> None:
-    """Starts the broker. If another program listens at a port of a broker that has data, tries again each second until SIGTERM.
+    """Starts the broker. If the broker has data, but another program uses its port, tries again each second until SIGTERM.
 
-    The plant runs again as soon as the other program has ended. With exit status 3, `castline up` would stop the whole plant.
+    If the broker ended with status 3 instead, `castline up` would stop the whole plant.
     """
     problem = ""
     while not process.stop_requested.is_set():

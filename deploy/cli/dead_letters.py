@@ -87,7 +87,8 @@ def save(file: Path | None, place: str, out: Path) -> None:
 @click.option(
     "--again",
     is_flag=True,
-    help="Also send the marked records of an interrupted call. For a named PLACE, send the record even if it was sent before.",
+    help="Also send the records that an interrupted call has marked but perhaps not sent. A record that you name by its PLACE is sent "
+    "even if it was sent before.",
 )
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @click.pass_obj

@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     "part_values",
     type=click.IntRange(1, 255),
     multiple=True,
-    help="Mask value of pixels that show the casting without a defect. May be repeated. Needs --masks.",
+    help="Mask value that means the casting itself and not a defect. May be repeated. Needs --masks.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON for programs.")
 @click.pass_obj

@@ -336,7 +336,7 @@ def good_only(
     "part_values",
     type=click.IntRange(1, 255),
     multiple=True,
-    help="Mask value of pixels that show the casting without a defect.",
+    help="Mask value that means the casting itself and not a defect.",
 )
 @click.option("--boxes", type=click.Path(path_type=Path), multiple=True, help="CSV list of boxes, as for castline train-segmentation.")
 @click.option(

@@ -37,7 +37,7 @@ _SWITCH_INTERVAL_S = 0.0005
 
 @click.command("inspector")
 @click.option(
-    "--port", type=click.IntRange(0, 65535), default=0, help="Port of /metrics, /healthz and /readyz. 0 takes a free port.  [default: 0]"
+    "--port", type=click.IntRange(0, 65535), default=0, help="Port of /metrics, /healthz and /readyz. 0: any free port.  [default: 0]"
 )
 @click.pass_obj
 def command(file: Path | None, port: int) -> int:

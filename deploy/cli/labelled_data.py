@@ -1,4 +1,7 @@
-"""What the commands that read labelled pictures share: the option --depth-bits, and what they say about unreadable or learned pictures."""
+"""For commands that read labelled pictures: the option --depth-bits, and messages about some of the pictures.
+
+The messages name pictures that cannot be read, and say how many pictures the version has already learned.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +18,13 @@ _HELP = "Number of bits that the camera uses in files with more than 8 bits a pi
 
 DEPTH_BITS = click.option("--depth-bits", type=click.IntRange(8, 16), help=_HELP)
 # For commands that judge pictures with a version.
-DEPTH_BITS_OF_VERSION = click.option("--depth-bits", type=click.IntRange(8, 16), help=f"{_HELP}  [default: that of the version's training]")
+DEPTH_BITS_OF_VERSION = click.option(
+    "--depth-bits", type=click.IntRange(8, 16), help=f"{_HELP}  [default: as in the training of the version]"
+)
 
 
 def choose_depth_bits(given: int | None, manifest: Manifest) -> int | None:
-    """Returns the value of --depth-bits, or that of the training of the version if the option is not given."""
+    """Returns the value of --depth-bits. Without the option, returns the value that was used in the training of the version."""
     return manifest.preprocessing.depth_bits if given is None else given
 
 

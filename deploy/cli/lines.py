@@ -229,7 +229,7 @@ def _format_comparison(comparison: LineComparison) -> list[str]:
 
 
 def _describe_line(settings: Settings, line: str, live: LiveSettingsByLine, choices: ModelChoices, parts_per_hour: float) -> dict[str, Any]:
-    """Returns what `castline lines show` prints about a line. The entry `problem` says why its model version cannot be read."""
+    """Returns what `castline lines show` prints about a line. If its model version cannot be read, `problem` says why."""
     record, version = live.find(line), choices.find(line).version
     row: dict[str, Any] = {
         "line": line,
@@ -371,8 +371,8 @@ def simulate(
 
     The command judges labelled pictures, and draws the parts of the line from them at random.
 
-    It compares three rules: every part passes, the version's threshold, and the threshold for --defect-share. --miss-risk adds a fourth
-    rule, which uses --defect-share and this miss risk.
+    It compares three rules. The first rule lets every part pass. The second rule uses the threshold of the version. The third rule uses
+    the threshold that is computed for --defect-share. With --miss-risk, a fourth rule uses both --defect-share and --miss-risk.
 
     The mean cost of a part is the sum of the costs of all misses, false alarms and reviews, divided by the number of parts. For the 95 %
     interval of the mean cost, near-duplicate pictures count as one casting.

@@ -31,7 +31,7 @@ _BUFFER = 512
 
 @click.command("localiser")
 @click.option(
-    "--port", type=click.IntRange(0, 65535), default=0, help="Port of /metrics, /healthz and /readyz. 0 takes a free port.  [default: 0]"
+    "--port", type=click.IntRange(0, 65535), default=0, help="Port of /metrics, /healthz and /readyz. 0: any free port.  [default: 0]"
 )
 @click.pass_obj
 def command(file: Path | None, port: int) -> int:
@@ -39,8 +39,8 @@ def command(file: Path | None, port: int) -> int:
 
     Lines in inspector.explain_lines get heat maps of all parts.
 
-    The process runs with low priority. With the setting inspector.localiser_niceness at 19, it also waits while other programs keep all
-    processors busy. Then it makes one heat map in two seconds.
+    The process runs with low priority. If the setting inspector.localiser_niceness is 19, each heat map also waits while other programs
+    keep all processors busy, but at most two seconds.
 
     If the process is too slow, the oldest waiting parts get no heat map. The metric castline_findings_dropped_total counts these parts.
 

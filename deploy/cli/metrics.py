@@ -60,8 +60,8 @@ def list_metrics(as_json: bool) -> None:
 def prometheus(file: Path | None, plant: str | None, folder: Path, targets: tuple[str, ...], alertmanager: str, agent: bool) -> None:
     """Write the files prometheus.yml, rules.yml and alertmanager.yml for the plant's Prometheus, and print how to start it.
 
-    With REMOTE_WRITE_URL and REMOTE_WRITE_TOKEN (and REMOTE_WRITE_USER if needed), Prometheus also sends all samples to a monitoring
-    service.
+    If the environment variables REMOTE_WRITE_URL and REMOTE_WRITE_TOKEN are set, Prometheus also sends all samples to a monitoring
+    service. Set REMOTE_WRITE_USER too if the service needs a user name.
     """
     from dashboards.prometheus import RemoteWrite, ScrapeConfig, make_alertmanager_config, make_prometheus_config, make_rules
 

@@ -197,8 +197,9 @@ def push(version: str, url: str) -> None:
 def sign(file: Path | None, versions: tuple[str, ...], root: Path | None, yes: bool) -> None:
     """Sign the manifest of each VERSION with the private key of the role administrator, from the folder `signing.private_keys`.
 
-    Where the setting `signing.public_keys` is set, versions without this signature are refused. The manifest names the checksums of all
-    files, so the signature covers the whole version. The command verifies the checksums, and shows each version before it asks.
+    A machine with the setting `signing.public_keys` refuses versions without this signature. The manifest names the checksums of all
+    files, so the signature covers the whole version. The command verifies the checksums and shows each version. Then it asks if it may
+    sign.
     """
     settings = load_settings(file)
     private_keys = settings.signing.private_keys

@@ -236,7 +236,7 @@ def _read_images(settings: Settings, line: LineSettings, since: datetime, until:
 
 
 def _read_labels(settings: Settings, line: str, since: datetime) -> dict[_Position, VersionLabel]:
-    """Returns the recorded label of each picture. The key is the topic, partition and offset of the picture. Its first verdict counts."""
+    """Returns the label in the first verdict on each picture. The key is the topic, partition and offset of the picture."""
     labels: dict[_Position, VersionLabel] = {}
     for record in read_to_end(settings, "replay", [TopicNames(settings.topics.prefix).verdicts(line)], since):
         try:

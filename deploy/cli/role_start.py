@@ -1,4 +1,4 @@
-"""Loads and checks the settings of a role, and sets up its log. Every command that runs a role begins with this."""
+"""Loads and checks the settings of a role, and sets up its log. Every command that runs a role calls `start_role` first."""
 
 from __future__ import annotations
 

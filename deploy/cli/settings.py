@@ -99,10 +99,10 @@ def _describe_section(section: Mapping[str, Any], root: Mapping[str, Any], prefi
 
 
 def _resolve_section(schema_of_name: Mapping[str, Any], root: Mapping[str, Any]) -> tuple[Mapping[str, Any] | None, str]:
-    """Returns the JSON schema of a section, and a text that is shown after the section's name.
+    """Returns the JSON schema of a section, and a suffix for the section's name.
 
-    The text is "[]" for a list of sections, such as `lines`, and "" for one section. If `schema_of_name` belongs to a single setting,
-    returns None and "".
+    The suffix is "[]" if the settings can have several such sections, for example `lines[]`. Otherwise the suffix is "". If
+    `schema_of_name` belongs to a single setting, returns None and "".
     """
     items = schema_of_name.get("items", {})
     options = schema_of_name.get("anyOf", [])

@@ -34,7 +34,7 @@ _SWITCH_INTERVAL_S = 0.0005
     "--port",
     type=click.IntRange(0, 65535),
     default=0,
-    help="Port of /metrics, /healthz and /readyz, if the command serves only one board. 0 takes a free port.  [default: 0]",
+    help="Port of /metrics, /healthz and /readyz, if the command serves only one board. 0: any free port.  [default: 0]",
 )
 @click.pass_obj
 def command(file: Path | None, names: tuple[str, ...], port: int) -> int:
@@ -69,8 +69,8 @@ def _run_one_process_per_board(file: Path | None, boards: list[list[str]]) -> in
 def _serve_lines(process: WorkerProcess, lines: list[str]) -> int:
     """Runs the sorters of `lines` until SIGTERM, and returns the exit status.
 
-    Until Kafka answers, the sorter sends no settings, so a board that was reset stays in its safe state. A board that was not reset goes on
-    working, and its reports are kept in the journal.
+    Until Kafka answers, the sorter sends no settings, so a board that was reset stays in its safe state. A board that was not reset
+    continues to move its gates. The sorter stores the reports of this board on disk, and sends them when Kafka answers.
     """
     from agents.sorter.outage_recorder import OutageRecorder
 

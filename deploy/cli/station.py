@@ -25,7 +25,7 @@ PASSWORD_VARIABLE = "STATION_PASSWORD"
 
 
 @click.group("station", invoke_without_command=True)
-@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Port of /metrics, /healthz and /readyz. 0 chooses a free port.")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Port of /metrics, /healthz and /readyz. 0: any free port.")
 @click.option("--no-migrate", is_flag=True, help="Exit with an error if the database's tables are out of date, instead of updating them.")
 @click.pass_context
 def command(ctx: click.Context, port: int, no_migrate: bool) -> int | None:
@@ -94,7 +94,7 @@ def migrate(file: Path | None) -> None:
 @command.command("confirm-clock")
 @click.pass_obj
 def confirm_clock_command(file: Path | None) -> None:
-    """Confirm that the clock of this machine is right, although it is more than 31 days ahead of the time at which it was last right.
+    """Confirm that the clock of this machine is right, so that the archivist deletes old pictures and old parts again.
 
     After this command, the archivist deletes old pictures and old parts again. Run the command on the machine of the archivist.
     """
@@ -122,8 +122,8 @@ def confirm_clock_command(file: Path | None) -> None:
 )
 @click.pass_obj
 def account(file: Path | None, name: str, role: str, password_file: Path | None) -> None:
-    """Create the account NAME. If the account exists, set its role and password, and allow it to log in again. With another
-    password, all its API tokens end.
+    """Create the account NAME. If the account exists, set its role and password, and allow it to log in again. If the password
+    changes, the API tokens of the account become invalid.
 
     The password comes from --password-file or from the environment variable STATION_PASSWORD. Otherwise the command asks for a password.
     """
@@ -169,10 +169,13 @@ def verify_audit(file: Path | None, head: str) -> int:
 
 
 @audit.command("export")
-@click.option("--after", type=click.IntRange(min=0), default=0, help="Print only entries with a number above this one.  [default: 0]")
+@click.option("--after", type=click.IntRange(min=0), default=0, help="Print only entries with a higher number than this.  [default: 0]")
 @click.pass_obj
 def export_audit(file: Path | None, after: int) -> None:
-    """Print the entries of the audit log, one JSON object a line, as the setting station.audit_syslog sends them."""
+    """Print the entries of the audit log, one JSON object a line.
+
+    A log server (setting station.audit_syslog) gets the same JSON objects.
+    """
     configure_station(file)
     from station.accounts.audit_log import list_records
     from station.archive.database import migrate_database

@@ -27,7 +27,7 @@ def command(file: Path | None) -> None:
 
     People label all parts several times on the page "Studies".
 
-    Exit codes: 0 done, 2 wrong option, 3 the settings, the database or the study prevents it.
+    Exit codes: 0 done, 2 wrong option, 3 not done because of the settings, the database or the study.
     """
 
 

@@ -23,8 +23,8 @@ _OUTLIER_SPREADS, _LEAST_OUTLIER_MM = 5, 5.0
 # castings is an outlier, because the castings then probably slip, or a photo-eye is loose. It also stops if the spread of the travel is
 # above 10 mm and above 5 % of the median.
 _MAX_OUTLIER_SHARE, _MAX_SPREAD_SHARE, _LEAST_MAX_SPREAD_MM = 0.2, 0.05, 10.0
-# The window (setting `window_mm`) is six times this spread, and at least 15 mm. If there is no encoder, the speed is less certain, so the
-# window is also at least 2 % of the travel.
+# The window (setting `window_mm`) is six times the spread of the travel, and at least 15 mm. If there is no encoder, the belt's speed is
+# less certain, so the window is also at least 2 % of the travel.
 _WINDOW_SPREADS, _LEAST_WINDOW_MM, _TIMED_WINDOW_SHARE = 6, 15, 0.02
 
 
@@ -89,7 +89,8 @@ def evaluate(castings: Sequence[Mapping[str, int | str]], step_nm: int, gate: Ga
 def propose_travel(measured: LaneMeasurement, gate: GateSettings, has_encoder: bool) -> dict[str, Number]:
     """Returns the settings `travel_mm` (distance between the two photo-eyes) and `window_mm` (where photo-eye 2 expects a part).
 
-    If the lane has an encoder, also returns the speed of the belt.
+    `window_mm` says how far from its expected place a part may reach photo-eye 2. If the lane has an encoder, also returns the speed of
+    the belt.
     """
     travel_mm = round(measured.travel.median)
     window_mm = max(_LEAST_WINDOW_MM, math.ceil(_WINDOW_SPREADS * measured.travel.spread))

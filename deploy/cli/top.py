@@ -40,8 +40,8 @@ def command(file: Path | None, targets: tuple[str, ...], every_s: float, seconds
     disconnected, gate held, planned stop, running blind, camera silent, late, no castings and running. An alarm appears when an operator
     should act.
 
-    Each process counts from its own start. Ages and rates are computed over the last minute. The exit status is 3 if no process is listed
-    in `<service.run_dir>/targets`.
+    The counts of a process begin at 0 when the process starts. Ages and rates are those of the last minute. The exit status is 3 if no
+    process is listed in `<service.run_dir>/targets`.
     """
     from rich.console import Console
 

@@ -22,10 +22,10 @@ from streams.topics import TopicNames
 
 @click.command("trace")
 @click.argument("part")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON array, oldest step first.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON array, oldest event first.")
 @click.pass_obj
 def command(file: Path | None, part: str, as_json: bool) -> int:
-    """Show everything that the topics hold about PART, oldest step first. PART is a part id such as line-1:17:345.
+    """Show everything that the topics hold about PART, oldest event first. PART is a part id such as line-1:17:345.
 
     Reading the topics takes a while after a full day of production. The exit status is 1 if nothing is found.
     """

@@ -80,15 +80,15 @@ _GOOD_ONLY_OPTIONS = (
 )
 @click.option("--normalisation", type=click.Choice(["batch", "local-response"]), help="Kind of AlexNet's normalisation layers.")
 @click.option("--head", type=click.Choice(["softmax", "logistic"]), help="Kind of the output layer. logistic is for two classes only.")
-@click.option("--batch", type=int, help="Pictures in one training step.")
+@click.option("--batch", type=int, help="Number of pictures in one training step.")
 @click.option("--rate", type=float, help="AlexNet's learning rate after the warm-up.")
 @click.option("--lenet-rate", type=float, help="LeNet's learning rate after the warm-up.")
 @click.option("--dropout", type=float, help="Dropout of AlexNet's fully connected layers.")
 @click.option(
     "--balance",
     type=float,
-    help="How often an epoch repeats the pictures of small --data folders and lists, from 0 to 1. 0: no picture is repeated. 1: a "
-    "small folder counts as much as the largest one, but no picture is used more than 16 times.",
+    help="How strongly an epoch repeats the pictures of small --data folders and lists, from 0 to 1. 0: no picture is repeated. 1: a "
+    "folder with half as many pictures as the largest folder is used twice, and so on. No picture is used more than 16 times.",
 )
 @click.option(
     "--turned",
@@ -146,8 +146,8 @@ _GOOD_ONLY_OPTIONS = (
 @click.option(
     "--alarm-share",
     type=float,
-    help="Choose the scorer's cut-off so that at most this share of the good parts gets a higher anomaly score. If the version also "
-    "searches for small defects (--details), the two together may reach this share.",
+    help="Choose the scorer's cut-off so that at most this share of the good parts gets a higher anomaly score. If the version "
+    "has a scorer and also searches for small defects (--details), each of the two gets half of this share.",
 )
 @click.option(
     "--alarms-per-hour",

@@ -61,7 +61,7 @@ def parse_kinds(context: click.Context, parameter: click.Parameter, values: tupl
     "part_values",
     type=click.IntRange(1, 255),
     multiple=True,
-    help="Mask value of pixels that show the casting without a defect. May be repeated.",
+    help="Mask value that means the casting itself and not a defect. May be repeated.",
 )
 @click.option(
     "--boxes",
@@ -97,7 +97,8 @@ def parse_kinds(context: click.Context, parameter: click.Parameter, values: tupl
     default=0.2,
     show_default=True,
     type=click.FloatRange(0, 0.5),
-    help="Share of the pictures that are used for validation instead of training. The manifest has the results. 0: no validation.",
+    help="Share of the pictures that are used for validation instead of training. The manifest gets the results of the validation. 0: no "
+    "validation.",
 )
 @click.option("--seed", default=1, show_default=True, type=click.IntRange(0), help="Seed of all random choices.")
 @DEPTH_BITS_OF_VERSION
