@@ -106,7 +106,7 @@ class TeachDialogue:
         if steps <= 0:
             raise GateError(
                 f"The encoder counted {steps} edges while the mark on the belt moved {moved_mm:g} mm. If the number is 0, check the "
-                "encoder's wires. If it is negative, exchange its phases A and B. Nothing was written.",
+                "encoder's wires. If it is negative, exchange the encoder's phases A and B. Nothing was written.",
                 retriable=False,
             )
         step_nm = round(moved_mm * 1e6 / steps)

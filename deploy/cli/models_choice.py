@@ -49,7 +49,7 @@ def choose(file: Path | None, version: str, line: str | None, force: bool, dry_r
     For each line, the command first shows how many rejects and misses per hour are expected before and after the change.
 
     Each inspector verifies the files of VERSION, and tests it on a few dozen pictures inside VERSION (the golden set). If a check fails,
-    the inspector keeps the previous version and logs the reason. To try a refused version again, choose it once more.
+    the inspector keeps the previous version and logs the reason. To try a refused version again, choose the version again.
     """
     settings, key = _load_settings_and_key(file, line)
     manifest = open_plant_registry(settings).open_version(version).manifest

@@ -3,7 +3,8 @@
 The estimate is the median of the castings. The spread is 1.4826 times the median absolute deviation. The spread estimates the standard
 deviation, and a single wrong value hardly changes the spread.
 
-A casting is an outlier if it is more than five spreads, and more than 5 mm, from the median. Outliers do not count.
+A casting is an outlier if it is more than five spreads, and more than 5 mm, from the median. The estimate and the spread are
+then computed without the outliers.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class LaneMeasurement:
 def evaluate(castings: Sequence[Mapping[str, int | str]], step_nm: int, gate: GateSettings) -> LaneMeasurement:
     """Computes travel, greatest length and speed from the measured castings. `step_nm` is the length of an encoder step: 0 without encoder.
 
-    Raises GateError if the castings differ so much that a median has no meaning.
+    Raises GateError if the castings differ too much to learn from them.
     """
 
     def length_mm(casting: Mapping[str, int | str], what: str) -> float:
