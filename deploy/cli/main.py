@@ -28,7 +28,7 @@ COMMANDS = {
     "localiser": "Make heat maps, which show where suspicious parts are perhaps defective.",
     "archivist": "Write the history of every part to the database, and keep pictures.",
     "station": "Serve the web pages and manage their accounts.",
-    "security": "Look for what somebody could misuse on this machine.",
+    "security": "Look for security problems of Castline on this machine.",
     "study": "Make agreement studies of people and the model, and show their results.",
     "trace": "Show everything that happened to one part.",
     "dead-letters": "List, save and send again the records that could not be processed.",

@@ -1,4 +1,4 @@
-"""The command `castline security`: looks for what somebody could misuse on this machine."""
+"""The command `castline security`: looks for security problems of Castline on this machine."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _MIN_TOKEN_CHARACTERS = 32
 
 @click.group("security")
 def command() -> None:
-    """Look for what somebody could misuse on this machine."""
+    """Look for security problems of Castline on this machine."""
 
 
 @command.command("check")
@@ -234,7 +234,7 @@ def check_access(settings: Settings) -> Iterator[SecurityFinding]:
 
 
 def _holds_secrets(settings: object, content: object) -> bool:
-    """Returns whether `content`, which was read from a settings file, sets a secret of `settings`."""
+    """Returns whether `content`, the content of a settings file, contains a value for a setting that is secret."""
     if isinstance(content, dict):
         return any(_holds_secrets(getattr(settings, name, None), value) for name, value in content.items())
     if isinstance(content, list):
@@ -277,9 +277,9 @@ def _check_station(settings: Settings) -> Iterator[SecurityFinding]:
 
 
 def _with_some_key(settings: Settings) -> Settings:
-    """Returns `settings` with a secret key for this process if there is no key yet.
+    """Returns `settings` with a random secret key of the station, if neither a key nor a key file exists.
 
-    The station creates a missing key file. The check must not create it, because the station could not read a key file of root.
+    Without a key, the code of the station would create the key file. If root runs this check, the station could later not read this file.
     """
     station = settings.station
     if station.secret_key.get_secret_value() or os.path.lexists(station.secret_key_file):
