@@ -40,8 +40,8 @@ class GateState(StrEnum):
 
 
 CONNECTED_STATES = (GateState.RUNNING, GateState.SAFE, GateState.STOPPED)
-# The board repeats its oldest reports every second, and after HELLO all of them. A report that has not come within this time was lost, even
-# if the serial line has damaged a third of all frames.
+# The board repeats its oldest reports every second, and repeats all its reports after HELLO. If a report has not come within this time, the
+# board has lost the report. The time is long enough even for a serial line that damages a third of all frames.
 REPORTED_WITHIN_S = 10.0
 # If the connection to a board is lost, the board usually answers again within this time. The host needs up to 5 s to open the port again,
 # 2.5 s to listen, and 8 s to greet the board.
@@ -53,7 +53,7 @@ _STATE_OF_WORD = {"running": GateState.RUNNING, "safe": GateState.SAFE, "stopped
 class PartCounted:
     """Event: photo-eye 1 counted a part. `age_s` is the time from the count to the arrival of the event at the host.
 
-    `counted_s` is the time of the count on the host's monotonic clock, which no correction of the wall clock changes.
+    `counted_s` is the time of the count on the host's monotonic clock. Corrections of the wall clock do not change this time.
     """
 
     run: int
@@ -67,9 +67,9 @@ class PartCounted:
 class PartSorted:
     """Event: a gate has diverted a part, has let it pass, or has stopped the belt.
 
-    - `part`: 0 if photo-eye 1 has not counted the part.
+    - `part`: the number of the part, or 0 if photo-eye 1 has not counted the part.
     - `action`, `reason`: words of the protocol.
-    - `gate`: the lane of an additional gate, otherwise 0.
+    - `gate`: the lane number of the additional gate that diverted the part, or 0 if no additional gate did.
     - `counted_s`: the time of the count on the host's monotonic clock, or None if it is unknown.
     - `is_confirmed`: whether the eye in the reject chute has seen the diverted part, or None if the gate has no such eye.
     """
@@ -88,7 +88,8 @@ class PartSorted:
     is_confirmed: bool | None = None
 
 
-# If a person ends a fault with a button of the lane, the FAULT event that reports the end has this value in its field `detail`.
+# The value of the field `detail` in a FAULT event that reports the end of a fault. The value means that a person ended the fault with a
+# button of the lane.
 _ENDED_BY_BUTTON = 1
 
 
@@ -121,8 +122,8 @@ GateEvent = PartCounted | PartSorted | FaultChanged | RunBegan
 
 _CLOCK_WRAP_MS = 2**32
 _MAX_CLOCK_SAMPLES = 16
-# The speed of the board's clock is computed from two clock samples. If they are less than this far apart, the result is too inexact and is
-# not used.
+# The speed of the board's clock is computed from two clock samples. At least this much time must lie between the two samples, because
+# otherwise the result is too inexact.
 _MIN_DRIFT_BASE_S = 20.0
 
 
@@ -152,7 +153,11 @@ class ClockSample:
 
 
 def _difference_ms(board_ms: int, other_ms: int) -> int:
-    """Returns the time from `other_ms` to `board_ms`, which can be negative. The board's clock starts again from 0 after 49.7 days."""
+    """Returns the milliseconds from `other_ms` to `board_ms`. The result is negative if `board_ms` is the earlier time.
+
+    Both are times of the board's clock, which starts again from 0 after 49.7 days. The result is correct even if this happened between
+    them.
+    """
     return (board_ms - other_ms + _CLOCK_WRAP_MS // 2) % _CLOCK_WRAP_MS - _CLOCK_WRAP_MS // 2
 
 
@@ -185,7 +190,10 @@ class BoardClock:
         self._samples.append(ClockSample(sent_s, received_s, ms / 1000 + board_us / 1e6))
 
     def shows_restart(self, board_ms: int, now_s: float) -> bool:
-        """Returns whether the board was reset after the last sample, because its clock has advanced by less than half the time since then.
+        """Returns whether the board was reset after the last clock sample.
+
+        The method compares how far both clocks have advanced since the last sample. If the board's clock has advanced by less than half as
+        much as the host's clock, the board was reset.
 
         `board_ms` is the board's time at `now_s`, a time of the host's monotonic clock.
         """
@@ -197,7 +205,8 @@ class BoardClock:
     def host_s(self, board_ms: int, near_s: float) -> float:
         """Returns the host's monotonic time at which the board's clock showed `board_ms`.
 
-        The board's clock starts again from 0 after 49.7 days. Therefore the time nearest to `near_s` is returned.
+        The board's clock starts again from 0 after 49.7 days, so it shows the same value several times. The method returns the time nearest
+        to `near_s`.
 
         Raises ValueError if no sample was added.
         """
@@ -208,9 +217,10 @@ class BoardClock:
         return best.middle_s + (board_s - best.board_s) * self._host_seconds_per_board_second()
 
     def _unwrap(self, board_ms: int, near_s: float) -> int:
-        """Returns the board's time in milliseconds since its start.
+        """Returns the board's time in milliseconds, which can be more than 49.7 days.
 
-        `board_ms` starts again from 0 after 49.7 days, so several times are possible. The time nearest to `near_s` (seconds) is returned.
+        The board's clock starts again from 0 after 49.7 days, so `board_ms` can mean several times. The method returns the time nearest to
+        `near_s`, which is a time of the host's monotonic clock in seconds.
         """
         last = self._samples[-1]
         near_ms = round((last.board_s + near_s - last.middle_s) * 1000)
@@ -260,9 +270,9 @@ class GateLane:
         self.settings_by_lane = {} if settings is None else {number: settings, **grades}
         self.lane_numbers = {number, *grades}
         self.has_grades = bool(grades)
-        # A function that chooses the run number of the board. The arguments are the board's present run number, and how many parts the lane
-        # has counted in this run. Example: the arguments are 7 and 3, but the sorter already knows part 5 of run 7. The result is 8,
-        # because a second part 5 of run 7 would have the same key.
+        # A function that returns the run number that the board must use. Its arguments are the present run number of the board, and the
+        # number of parts that the lane has counted in this run. Example: the board has counted 3 parts in run 7, but the sorter already
+        # knows part 5 of run 7. The result is 8, because a second part 5 of run 7 would have the same key.
         self.choose_run: Callable[[int, int], int] = lambda run, counted: run
         # A function that the link's thread calls when the board has accepted the settings of the lane and of its additional gates.
         self.on_accepted: Callable[[Mapping[int, LaneSettings]], None] = lambda settings_by_lane: None
@@ -311,8 +321,8 @@ class GateLane:
         `is_configured` is False until the board uses the settings. Any thread can call this method.
         """
         self.settings_by_lane = dict(settings_by_lane)
-        # The empty `committed_run` makes the link send all settings, also those that the board has already. If an earlier attempt failed
-        # halfway, nobody knows which settings the board has.
+        # The empty `committed_run` makes the link send all settings again. If an earlier attempt failed halfway, nobody knows which
+        # settings the board has.
         self.committed_run = {}
         self.next_configuring_s = 0.0
         self.is_configured = False
@@ -324,11 +334,12 @@ class GateLane:
     def send_command(self, name: str, *fields: object, deadline_s: float | None = None) -> Future[BoardResponse]:
         """Sends a command of the protocol to the board. The returned future gets the board's answer or fails with GateError.
 
-        If a person gives the command, pass `deadline_s` (monotonic clock). The command expires at this time, or at a reset of the board.
+        If a person gives the command, pass `deadline_s` (monotonic clock). The command fails if it cannot be sent before this time, or if
+        the board is reset before that.
         """
         is_asked = deadline_s is not None
         texts = tuple(str(field) for field in fields)
-        # A request that names a lane waits until the lane is configured. A person's request names no lane, so it is sent at once.
+        # A request with a `lane` waits until this lane is configured. The command of a person must not wait, so its request has no `lane`.
         run, lane = (self.run or None, None) if is_asked else (None, self.number)
         request = BoardRequest(name, texts, deadline_s, run, lane)
         self._requests.submit(request)
@@ -380,14 +391,17 @@ class GateLane:
     def begin_run(self, run: int, cause: str, has_restarted: bool = False) -> None:
         """Stores the run number from the board's answer to HELLO.
 
-        If the number is new, the remembered events and settings are forgotten, and RunBegan is passed to `on_event`. The same happens if
-        `has_restarted` is True: the board was reset or exchanged, but has the same run number as before.
+        If the number is new, the lane forgets the events and settings of the earlier run, and passes RunBegan to `on_event`.
+
+        `has_restarted` is True if the board was reset or exchanged. The lane then treats the number as new, even if it is the same as
+        before.
         """
         self.problem = ""
         if run == self.run and not has_restarted:
             return
         self.run = run
-        # The board has lost its settings. A COMMIT before the settings are sent would make the board use its default settings.
+        # The board has lost its settings, so all settings must be sent before COMMIT. Otherwise COMMIT would make the board use its default
+        # settings.
         self.committed_run, self.accepted_run = {}, 0
         self._unacknowledged.clear()
         self._announced_parts.clear()

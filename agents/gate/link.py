@@ -58,7 +58,11 @@ _CODES_AFTER_RESET = tuple((str(code_of(name)),) for name in ("not-greeted", "no
 
 @dataclass(frozen=True)
 class LinkSettings:
-    """The serial port of one board. At most `window` commands can be unanswered at the same time. The board can lower this number."""
+    """The serial port of one board.
+
+    `window` is the largest number of commands that wait for an answer at the same time. If the board allows fewer commands, the host uses
+    the number of the board.
+    """
 
     port: str
     baud: int = 115200
@@ -161,7 +165,7 @@ class GateLink:
                 self._begin_again(GateState.AWAY)
                 raise
             for lane in self.lanes:
-                # If the board refuses the settings of this lane, `lane.problem` already contains the reason, which must not be replaced.
+                # `lane.problem` of a refused lane already says why the board refuses the settings. `problem` must not replace this reason.
                 if not lane.state is state is GateState.REFUSED:
                     lane.problem = problem
             self._begin_again(state)
@@ -235,8 +239,8 @@ class BoardSession:
         self._waker = waker
         self._lanes = lanes
         self._requests = requests
-        # The queue from which commands are sent now. While the board is greeted, this is another queue, which contains only the commands
-        # of the greeting. The commands of the sorters wait in `requests` until the greeting is done.
+        # The queue from which commands are sent. During the greeting, this is a separate queue for the commands of the greeting, and the
+        # commands of the sorters wait in `requests`.
         self._window = requests
         self._clock = clock
         self._stopping = stopping
@@ -264,8 +268,8 @@ class BoardSession:
                 self._sync_clock()
             if not self._clock.is_set:
                 raise gate_error("stopping" if self._stopping.is_set() else "link-away", "SYNC")
-            # A board that was reset after its answer to HELLO answers SYNC, but refuses SHOW. So if the board accepts SHOW, the clock
-            # samples and the events so far come from the same run.
+            # The board was perhaps reset after its answer to HELLO. Such a board answers SYNC, but refuses SHOW. So if the board answers
+            # SHOW, the clock samples and the events so far come from the same run.
             self._ask("SHOW", self._lanes[0].number, TABLE[0].key)
             for lane in self._lanes:
                 self._requests.add_missing(lane.read_early_events(time.monotonic(), self._system.now()))
@@ -343,8 +347,8 @@ class BoardSession:
     def _has_restarted(self) -> bool:
         """Returns whether the board has restarted, or was exchanged, since the last samples of its clock.
 
-        Raises GateError if the board answers none of several SYNC commands. The samples are kept, so that the question can
-        be answered at the next greeting.
+        Raises GateError if the board answers none of several SYNC commands. The clock then keeps its samples, so that the next greeting can
+        check again.
         """
         for _ in range(FIRST_SYNCS):
             if (answer := self._try_once("SYNC")) is not None:
@@ -388,8 +392,8 @@ class BoardSession:
             is_busy = error.code == code_of("busy")
             if error.retriable and not is_busy:
                 raise
-            # A busy board has castings on the belt, and sorts them with the settings that it accepted earlier in this run. So the verdicts
-            # on these castings are not held back.
+            # A busy board has castings on the belt. The board sorts these castings with the settings that it accepted earlier in this run.
+            # So the host still sends their verdicts.
             if is_busy and lane.accepted_run == self.run:
                 self._requests.held_lanes.discard(lane.number)
             else:
@@ -431,8 +435,8 @@ class BoardSession:
                     digest,
                     settings.digest,
                 )
-        # Another thread can change the settings while these settings are sent. Then the lane does not count as configured, and the newer
-        # settings are sent in the next cycle.
+        # Another thread can change the settings while the earlier settings are sent. The lane is then not configured yet, and the next
+        # cycle sends the newer settings.
         lane.is_configured, lane.accepted_run = lane.settings_by_lane is settings_by_lane, self.run
         lane.on_accepted(settings_by_lane)
         line = self._ask("STATUS", lane.number, "line")
@@ -536,7 +540,7 @@ class BoardSession:
         if request.response.exception() is not None:
             return
         answer = request.response.result().fields
-        # If SYNC was sent twice, the host does not know which of the two the board has answered. Such an answer must not set the clock.
+        # If SYNC was sent twice, the host does not know which SYNC the board has answered. So this answer gives no clock sample.
         if request.name == "SYNC" and request.tries == 1 and self._window is self._requests:
             self._clock.add_sample(request.sent_s, self._received_s, answer.number("board_ms"), answer.number("board_us"))
         if request.name == "STATUS" and answer.word("page") == "line":

@@ -47,7 +47,7 @@ class Waker:
             return
 
     def clear(self) -> None:
-        """Empties the pipe, so that earlier calls of `wake` do not end the next wait. The woken thread calls this method."""
+        """Empties the pipe. Otherwise earlier calls of `wake` would end the next wait at once. The woken thread calls this method."""
         os.read(self._read_end, 4096)
 
     def close(self) -> None:
@@ -140,7 +140,8 @@ def locked_port(path: str) -> Iterator[bool]:
 
     Yields False if another program, for example a sorter, has locked the port. Otherwise yields True, even if the port does not exist.
 
-    The end of the block closes the port, and DTR falls. When a program opens the port again, DTR rises. This resets a Mega.
+    At the end of the block, the port is closed, and its signal DTR falls. When a program opens the port again, DTR rises, and this resets a
+    Mega.
     """
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
@@ -166,8 +167,7 @@ def _lock(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     except termios.error:
-        # Only a serial port has the flag HUPCL, so this file is another kind of file. The program that later uses the file as a port
-        # reports the error.
+        # The file has no flag HUPCL, so it is not a serial port. The program that later opens the file as a port reports the error.
         return True
     return True
 

@@ -54,8 +54,8 @@ class BoardRequest:
     """A command to a board. The future `response` gets the board's answer, or fails with GateError.
 
     - `deadline_s`: after this time, the command is not sent.
-    - `run`: the number of the board's run, which is the time between two resets. In another run, the board refuses the command. None means
-      any run.
+    - `run`: the run of the board for which the command is meant. A run is the time between two resets. In another run, the command fails.
+      None means any run.
     - `lane`: None for the whole board.
     """
 
@@ -73,7 +73,7 @@ class BoardRequest:
     backoff: Backoff = field(default_factory=lambda: Backoff(FIRST_RESEND_S, LONGEST_RESEND_S))
 
     def __post_init__(self) -> None:
-        # Marks the future as running, so that callers cannot cancel it. A cancelled future cannot take the board's answer.
+        # Marks the future as running, because nobody can cancel a running future. A cancelled future could not store the board's answer.
         self.response.set_running_or_notify_cancel()
 
     @property
@@ -129,9 +129,12 @@ class RequestWindow:
                 self.queued.append(request)
 
     def take_due(self, now_s: float) -> list[Frame]:
-        """Returns the frames to send now: first repetitions, then new commands while fewer than `size` commands wait for answers.
+        """Returns the frames to send now.
 
-        New commands with a deadline go before new commands without one, because a verdict must come before its part reaches the gate.
+        Commands that must be sent again come first. Then come new commands, while fewer than `size` commands wait for answers.
+
+        New commands with a deadline go before new commands without a deadline, because a verdict must reach the board before its part
+        reaches the gate.
 
         Call `drop_expired` first. Raises GateError if a command without a deadline was sent five times without an answer.
         """

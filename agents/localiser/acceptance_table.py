@@ -85,7 +85,10 @@ class AcceptanceRule(BaseModel):
 
 
 class AcceptanceTable(BaseModel):
-    """The acceptance table for the parts of a line. `other_kinds` applies to defects whose kind is in no rule: `accepted` or `rejected`."""
+    """The acceptance table for the parts of a line.
+
+    `other_kinds` is `accepted` or `rejected`: whether a defect is accepted if no rule names its kind.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -96,9 +99,10 @@ class AcceptanceTable(BaseModel):
     def grade(self, boxes: Sequence[Box], has_more_defects: bool) -> Acceptance:
         """Returns whether a part with the defects `boxes` is accepted, and the rules that decided.
 
-        `has_more_defects` says whether the part has more defects than `boxes` contains. Such a part is rejected or not graded.
+        `has_more_defects` says whether the part has more defects than `boxes` contains. Such a part is never accepted: it is rejected if
+        the table rejects it because of `boxes`, and otherwise not graded.
 
-        A part without boxes is accepted. A part is rejected if one rule rejects it, even if another rule could not be applied.
+        A part without defects is accepted. A part is rejected if one rule rejects it, even if another rule could not be applied.
         """
         violations = [sentence for rule in self.rules for sentence in rule.find_violations(boxes)]
         named = {kind for rule in self.rules for kind in rule.kinds}

@@ -73,7 +73,8 @@ _OPEN_AGAIN_S = 60.0
 # On a busy machine, opening a defect locator can take minutes. The watchdog waits this long before it reports a stall.
 _MAX_OPEN_S = 300.0
 _PROGRESS_S = 1.0
-# While other programs keep all processors busy, one heat map is made in this time, so that people do not wait for ever.
+# While other programs keep all processors busy, the localiser waits at most this long before each heat map, so that people do not wait for
+# ever.
 _LONGEST_PAUSE_S = 2.0
 
 
@@ -162,10 +163,11 @@ class Localiser:
         """Creates the localiser.
 
         - `choices`: the chosen models, regions and scales. Outside the regions, a heat map is 0 and has no boxes.
-        - `tables`: the acceptance tables of the lines that have one.
+        - `tables`: the acceptance table of each line that has one.
         - `report_problem`: called with a sentence and the failed service when a problem begins. When the problem ends, the sentence is "".
         - `record_progress`: called during long waits in which a restart of the process would not help.
-        - `are_processors_free`: returns whether other programs leave processor time for heat maps. If not, the next heat map waits.
+        - `are_processors_free`: returns whether other programs leave processor time for heat maps. If it returns False, the next heat map
+          waits.
         """
         self._settings = settings
         self._pictures = pictures
@@ -419,11 +421,11 @@ def _partition_of(received: ReceivedRecord) -> tuple[str, int]:
 def make_finding(verdict: Verdict, found: DefectMap, address: str, found_at: datetime, mm_per_px: float | None = None) -> Finding:
     """Returns the finding for `verdict`. `found` is the defect map of the whole picture, whose heat map is stored at `address`.
 
-    - The score of a box is the highest heat in the box, multiplied by the defect probability of the verdict. So the hot areas of a good
-      part get low scores.
-    - The score of a box for a small defect is not multiplied. The networks do not see small defects, so the defect probability says nothing
-      about them.
-    - If the verdict has no defect probability, no score is multiplied.
+    - The score of a box is the highest heat in the box, multiplied by the defect probability of the verdict. So a part that is probably
+      good gets low scores.
+    - The score of a box for a small defect is only the highest heat. The defect probability comes from the networks, which do not see small
+      defects.
+    - If the verdict has no defect probability, the score of each box is only the highest heat.
 
     If `mm_per_px` is given, each box has the area and the length of its defect in millimetres.
     """

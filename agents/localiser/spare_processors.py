@@ -10,10 +10,10 @@ import psutil
 
 # The use of the processors is measured over at least this many seconds, because Linux counts processor time in steps of 10 ms.
 SAMPLE_S = 0.25
-# If two readings of the processor times are further apart than this many seconds, they do not show how busy the processors are now. The
-# measurement then starts again with the later reading.
+# If more than this many seconds lie between two readings of the processor times, the readings do not show how busy the processors are now.
+# A new measurement then begins with the later reading.
 MAX_SAMPLE_S = 2.0
-# A heat map keeps one processor busy. The localiser waits if other programs leave less than this share of one processor.
+# A heat map keeps one processor busy. The localiser waits if other programs leave less than half of one processor free.
 LEAST_FREE_PROCESSORS = 0.5
 
 
@@ -41,7 +41,9 @@ def read_processor_times() -> ProcessorTimes:
 
 
 def count_free_processors(before: ProcessorTimes, after: ProcessorTimes) -> float:
-    """Returns how many processors other programs left free between two readings. The localiser's own time counts as free."""
+    """Returns how many processors other programs left free between two readings. The time that the localiser itself used counts as free
+    time.
+    """
     free_s = after.idle_s - before.idle_s + after.own_s - before.own_s
     return free_s / max(after.at_s - before.at_s, 1e-6)
 
@@ -57,8 +59,8 @@ class SpareProcessors:
     def are_free(self) -> bool:
         """Returns whether other programs left at least half a processor free since the last measurement.
 
-        Returns False if the last call was more than MAX_SAMPLE_S ago, because the use of the processors is then not known. The
-        next call after SAMPLE_S returns a measured result.
+        Returns False if the last call was more than MAX_SAMPLE_S ago, because the use of the processors is then not known. If the next call
+        comes at least SAMPLE_S later, its result is measured.
         """
         now = self._read()
         elapsed_s = now.at_s - self._before.at_s

@@ -50,9 +50,9 @@ class BoardQuestions:
             ) from error
 
     async def read_page(self, deadline_s: float, number: int, page: str) -> dict[str, int | str]:
-        """Asks the board for the status of the lane `number`, and returns the fields of the answer. `page` names the group of fields.
+        """Asks the board for a status page of the lane `number`, for example the page `edge1`, and returns the fields of the page.
 
-        Raises OldFirmwareError if the firmware of the board does not know this group.
+        Raises OldFirmwareError if the firmware of the board does not know the page.
         """
         try:
             fields = dict(await self.ask(deadline_s, "STATUS", number, page))

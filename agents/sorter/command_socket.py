@@ -37,7 +37,10 @@ def socket_name(line: str) -> str:
 
 @contextmanager
 def _short_address(folder: Path, name: str) -> Iterator[str]:
-    """Yields an address of the socket `name` in `folder`. Linux allows only 107 bytes, so the folder is replaced by a short path."""
+    """Yields an address of the socket `name` in `folder`.
+
+    Linux allows at most 107 bytes for the address of a socket, so the address contains a short path instead of the path of `folder`.
+    """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         yield f"/proc/self/fd/{descriptor}/{name}"
@@ -122,7 +125,8 @@ class CommandSocket:
             await self._listening
 
     async def _accept_clients(self, listener: socket.socket) -> None:
-        # `asyncio.start_unix_server` is not used. In Python 3.11, a client that is accepted just before the server is closed stays open.
+        # `asyncio.start_unix_server` is not used, because it has an error in Python 3.11: if it accepts a client just before the server is
+        # closed, the connection to this client stays open.
         with listener:
             async with asyncio.TaskGroup() as clients:
                 while True:

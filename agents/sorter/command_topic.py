@@ -32,8 +32,8 @@ log = logging.getLogger(__name__)
 
 ROLE = "sorter"
 _POLL_MS = 200
-# The sorter reads no further commands while the total size of its unfinished records is larger than this. For each record, some kB are
-# added to its size.
+# The sorter reads no further commands while its unfinished records take more memory than this. The memory of a record is estimated as the
+# size of the record plus _RECORD_OVERHEAD_BYTES.
 _MAX_OPEN_BYTES = 8 * 2**20
 _RECORD_OVERHEAD_BYTES = 4096
 

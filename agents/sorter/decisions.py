@@ -14,7 +14,7 @@ from firmware.lane_settings import LaneSettings
 from streams.records import Action, Confirmation, Sorting, SortingReason, Verdict
 from streams.settings import GateSettings, GradeSettings
 
-# If a part reaches the gate in less than this time, its verdict is not sent, because sending can take this long.
+# Sending a verdict can take this long. So a verdict is not sent if its part reaches the gate in less time.
 MIN_SENDING_TIME = timedelta(milliseconds=30)
 LATE: SortingReason = "late-verdict"
 _BYPASS = code_of("bypass")
@@ -44,7 +44,8 @@ def lane_settings(gate: GateSettings) -> LaneSettings:
     """
     if gate.board.get("encoder") in (1, "1") and "step_um" not in gate.board:
         raise ValueError("board.encoder is 1, but board.step_um is missing. Set it to the belt travel of one encoder edge in micrometres.")
-    # The board counts belt travel in steps. Without an encoder, it counts a step each millisecond. At 200 mm/s, a step is then 200 um.
+    # The board counts belt travel in steps. Without an encoder, the board counts one step each millisecond, so the length of a step depends
+    # on the speed of the belt. At 200 mm/s, a step is 200 um.
     step_um, step_nm = divmod(_whole("belt_mm_per_s", gate.belt_mm_per_s, 1000, "0.001 mm/s"), 1000)
     own_step = {} if "step_um" in gate.board else {"step_um": step_um, "step_nm": step_nm}
     return LaneSettings(
@@ -59,7 +60,9 @@ def lane_settings(gate: GateSettings) -> LaneSettings:
 
 
 def _whole(name: str, value: float, units: int, unit: str) -> int:
-    """Converts `value` from millimetres to the unit in which the board counts. One millimetre has `units` of this unit.
+    """Converts `value` from millimetres to the unit in which the board counts. One millimetre is `units` of the board's units.
+
+    `unit` names the board's unit in the message of an error.
 
     Raises ValueError if the result is not a whole number.
     """
@@ -114,8 +117,8 @@ def board_verdict(verdict: Verdict, gate: GateSettings) -> BoardVerdict:
 def verdict_deadline(state: PartState, captured_at: datetime, gate: GateSettings, now: datetime, now_s: float) -> float:
     """Returns the latest time of the monotonic clock at which a verdict is allowed to be sent to the board.
 
-    The deadline is counted from the time at which the board counted the part. If the time of the count is unknown, the deadline is counted
-    from `captured_at`, the time of the picture. A `captured_at` in the future counts as `now`.
+    The deadline is counted from the time at which the board counted the part. If this time is unknown, the deadline is counted from
+    `captured_at`, the time of the picture. If `captured_at` is in the future, `now` is used instead.
 
     `now` and `now_s` are the present time on the wall clock and on the monotonic clock.
     """
@@ -148,8 +151,8 @@ class LaneFaults:
 
         1. The bypass, if it is active. The bypass controls the gate even during other faults.
         2. The newest active fault that the sorter knows.
-        3. `oldest_on_board`. After a restart of the sorter, only the board knows older faults.
-        4. The fault that ended last. This fault was still active when the board decided.
+        3. `oldest_on_board`, the oldest fault that the board reports. The sorter does not know faults that began before it was started.
+        4. The fault that ended last, because it was still active when the board decided.
         """
         if _BYPASS in self._active:
             return _BYPASS
@@ -167,7 +170,7 @@ def make_sorting(
     reason = _REASONS[event.reason]
     if state.is_late and reason == "no-verdict":
         reason = LATE
-    # The record contains a verdict in two cases: the board got the verdict, or the verdict came after the decision of the board.
+    # The record names a verdict that the board got. The record also names a verdict that came after the decision of the board.
     has_verdict = state.answered_at is not None or state.is_late or event.reason == "verdict"
     return Sorting(
         line=line,
