@@ -149,7 +149,7 @@ class LaneFaults:
 
         The result is the first fault in this list that exists:
 
-        1. The bypass, if it is active. The bypass controls the gate even during other faults.
+        1. The fault `bypass`, if it is active: a person has turned the bypass key. The key controls the gate even during other faults.
         2. The newest active fault that the sorter knows.
         3. `oldest_on_board`, the oldest fault that the board reports. The sorter does not know faults that began before it was started.
         4. The fault that ended last, because it was still active when the board decided.

@@ -69,7 +69,7 @@ class SortingJournal:
     def __init__(self, folder: Path, line: str, clock: Callable[[], float] = time.monotonic) -> None:
         """Opens or creates the file of `line` in `folder`. A damaged file is set aside, and a new one is created.
 
-        If the disk is full or fails, `fault` says so, and the journal is empty and refuses records. `append` then tries to open the file
+        If the disk is full or fails, the journal is empty and refuses records, and `fault` says why. `append` then tries to open the file
         again, at most once in five seconds.
 
         Raises SettingsError if another process uses the file, or if the folder cannot be used.
@@ -82,7 +82,7 @@ class SortingJournal:
         self._lock_file: IO[str] | None = None
         self._open_again_at_s = 0.0
         self.fault = ""
-        # Until the file is open, the connections lead to empty tables in memory.
+        # Until the file is open, both connections use empty tables in memory.
         self._connection = _connect_to_memory()
         self._remover = _connect_to_memory()
         try:
@@ -97,8 +97,8 @@ class SortingJournal:
             self._lock_file = self._lock_file or lock_queue(self._folder, self._line_name, _SETTING, "sorter")
             connection = self._open()
             try:
-                # The remover deletes records without waiting for the disk. If a power cut undoes a deletion, the sorter sends the record a
-                # second time, which does no harm.
+                # The connection `remover` deletes records without waiting for the disk. A power cut can undo a deletion. The sorter then
+                # sends the record a second time, which does no harm.
                 remover = connect_queue(self._path, _SCHEMA, _LAYOUT_VERSION)
             except sqlite3.Error:
                 connection.close()

@@ -41,7 +41,8 @@ class LineCommands:
     """Executes each command at most once. A command expires at its `valid_until`. All methods are called in the event loop.
 
     - `pause_file`: this file exists while the line is paused. So a restart of the sorter or of the machine does not end the pause.
-    - `older_pause_file`: the same file of a release that kept it in `service.run_dir`. If it exists, the line is paused, too.
+    - `older_pause_file`: the pause file of an older release, which kept this file in `service.run_dir`. If the file exists, the line is
+      paused, too.
     - `describe_start`: returns a sentence about the verdicts that the sorter skipped at its start, or "".
     """
 
@@ -169,7 +170,10 @@ class LineCommands:
         )
 
     def _set_pause(self, command: Command) -> CommandAnswer:
-        """Pauses or resumes the line at once, even if the disk refuses the change. The answer then says what a restart does."""
+        """Pauses or resumes the line at once, even if the pause file cannot be changed.
+
+        If the file cannot be changed, the answer says whether the line is paused after a restart of the sorter.
+        """
         is_pause = command.action == "pause"
         try:
             if not is_pause:

@@ -41,7 +41,7 @@ class LostReports:
         self.run = 0
         self._lowest = self._highest = 0
         self._is_loss_reported = False
-        # The parts of the present run that have a record although the board had not reported them. An earlier sorter process wrote it.
+        # The parts of the present run for which an earlier sorter process wrote a record, although the board had not reported them.
         self._recorded: set[int] = set()
         # The missing parts, each with the time at which a later part was reported.
         self._missing: dict[int, float] = {}
@@ -53,7 +53,7 @@ class LostReports:
 
         The missing parts of the earlier run are lost, because the board forgets its reports when it is reset. `take_ended` returns them.
 
-        If this run has already begun, the object knows its parts, and `recorded` is not used.
+        If `run` is already the present run, its reported parts are known, and `recorded` is not used.
         """
         self._ended.extend((self.run, part) for part in sorted(self._missing))
         self._missing = {}
@@ -62,13 +62,14 @@ class LostReports:
         self.run = run
         self._lowest = self._highest = 0
         self._recorded = recorded.unreported
-        # Perhaps not all records of parts below this number were read. So a gap below it does not mean that a part has no record.
+        # Of parts with numbers below `first`, perhaps not all records were read. So a gap below `first` does not mean that the board has
+        # lost a report.
         newest = max(recorded.reported, default=0)
         first = newest if recorded.complete_from is None else recorded.complete_from
         for part in sorted(part for part in recorded.reported if part >= first):
             self.add_report(part, now_s)
-        # If the board loses reports, it raises a fault once. If parts of this run already have records, an earlier sorter process has
-        # worked in this run, and has perhaps received the fault. This process cannot know that, so it assumes that reports were lost.
+        # The board raises a fault only once when it loses reports. If parts of this run already have records, an earlier sorter process has
+        # worked in this run, and perhaps that process has received the fault. So this process assumes that reports were lost.
         self._is_loss_reported = bool(recorded.reported)
 
     def note_loss(self) -> None:
@@ -76,11 +77,12 @@ class LostReports:
         self._is_loss_reported = True
 
     def add_report(self, part: int, now_s: float) -> None:
-        """Notes that the board has reported `part`. From now on, parts with smaller numbers and without a report are missing, except:
+        """Notes that the board has reported `part`. Parts with smaller numbers are missing from now on if they have no report. The
+        exceptions are:
 
-        - Parts before the first reported part of the run, because the board can have counted them for another host.
-        - Parts that the board has announced, because they can still be on their way to an additional gate. After a call of `note_loss`,
-          these parts are missing, too.
+        - Parts before the first reported part of the run. Perhaps the board counted them while it was connected to another host.
+        - Parts that the board has announced (event PART). They can still be on their way to an additional gate. After a call of
+          `note_loss`, these parts are missing, too.
         """
         if not self._highest:
             self._lowest = self._highest = part
@@ -93,7 +95,8 @@ class LostReports:
             )
         missing = [number for number in range(first, part) if not self._is_known(self.run, number)]
         if self._is_loss_reported:
-            # The part of this report can have a lower number than the lost parts, because an additional gate sorts parts later.
+            # An additional gate sorts parts later than the line's own gate. So the part of this report can have a lower number than the
+            # lost parts.
             newest = max(self._highest, part)
             announced = range(max(self._lowest + 1, newest - _MAX_ANNOUNCED), newest)
             missing += [number for number in announced if self._is_known(self.run, number)]

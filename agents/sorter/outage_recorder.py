@@ -64,7 +64,7 @@ class OutageRecorder:
         self._is_over.set()
         with self._lock:
             self._resources.close()
-        # If the thread of the timer still waits for the lock, it gets the lock now, sees that the `with` block is over, and ends.
+        # The thread of the timer perhaps still waits for the lock. It now gets the lock, sees that the `with` block is over, and ends.
         self._timer.join()
 
     def _wait_and_begin(self) -> None:
@@ -92,7 +92,8 @@ class OutageRecorder:
             self._resources.callback(journal.close)
             reports_parts = self._settings.find_line(line).is_triggered_by_board
             recorders[line] = _LaneRecorder(line, gate, journal, reports_parts, self._system)
-        # A journal can refuse to open. So the journals come first: otherwise the file descriptors of the link would stay open.
+        # The journals are opened before the link is made, because a journal can refuse to open. The file descriptors of a link would then
+        # stay open.
         board = next(iter(self._gates.values()))
         link = GateLink(LinkSettings(board.port, board.baud, self._settings.sorter.window), system=self._system, ports=self._ports)
         for line, recorder in recorders.items():
@@ -121,8 +122,8 @@ class _LaneRecorder:
         self._journal = journal
         self._system = system
         self._faults = LaneFaults()
-        # The keys are the run and the event number of the newest reports in the journal, in the order of writing. The values are always
-        # None: the dictionary serves as a set with an order.
+        # The run and the event number of each of the newest reports in the journal, in the order of writing. The dictionary is used as an
+        # ordered set, so its values are always None.
         self._recorded = {(entry.sorting.run, entry.sorting.event): None for entry in journal.read_newest(_MAX_RECOGNISED)}
 
     def record(self, event: GateEvent) -> None:

@@ -20,7 +20,8 @@ log = logging.getLogger(__name__)
 
 # The largest number of reports that wait for the gateway. At 10 parts a second, 2,048 parts pass in more than three minutes.
 MAX_REPORTS = 2048
-# The largest number of reports that are sent at once. The gateway limits the connections of an address, and all sorters of a PC share one.
+# The largest number of reports that are sent at once. The gateway limits the number of connections from one address, and all sorters of a
+# PC have the same address.
 _MAX_REQUESTS = 8
 # The pause before a report is sent again. The pause is short, so that the picture of the part need not wait long for the report.
 _RETRY_S = 0.2
@@ -32,9 +33,12 @@ _RETRIED_STATUSES = frozenset({408, 429, 502, 503, 504, 507})
 
 
 class PartReports:
-    """Posts each counted part to `<url>/lines/<line>/parts`, until the gateway has answered. All methods are called in the event loop.
+    """Reports each counted part to the gateway, by a POST request to `<url>/lines/<line>/parts`. All methods are called in the event loop.
 
-    `report` does not wait for the gateway. A report counts as failed if the gateway has not accepted it within `in_time_s` seconds.
+    A request is repeated until the gateway accepts or refuses the part.
+
+    `report` does not wait for the gateway. A report is counted as failed if the gateway has not accepted the part within `in_time_s`
+    seconds.
     """
 
     def __init__(
@@ -101,7 +105,7 @@ class PartReports:
                 refusal, is_final = await self._send_once(part)
                 if (refusal and is_final) or (not is_late and time.monotonic() > due_s):
                     self._log_failure(part, refusal or "the gateway accepted the report too late", is_final)
-                    # A report counts as failed only once, even if it is late and the gateway refuses it afterwards.
+                    # A report is counted as failed only once, even if it is late and the gateway refuses it afterwards.
                     if not is_late:
                         metrics.part_reports_failed.labels(self._line).inc()
                     is_late = True

@@ -37,10 +37,11 @@ _MAX_RESTORE_S = 30.0
 _MAX_BOOTSTRAP_MS = 5000
 # The largest run number of a board. A gateway without a board uses larger numbers.
 MAX_RUN = 65535
-# The largest number of resets of a board that a sorter can miss, because its journal could not be written.
+# If the journal could not be written, a verdict can name a newer run than the journal. The sorter believes this run number if it is larger
+# than the newest known number by at most this.
 _MAX_UNSTORED_RUNS = 8
-# A starting sorter reads at most this many verdicts and sorting records of its line from Kafka. Sorting records are more, because a part
-# can have two of them, but only one verdict.
+# A starting sorter reads at most this many verdicts, and at most this many sorting records, of its line from Kafka. The second number is
+# larger, because a part can have two sorting records, but only one verdict.
 _MAX_VERDICTS_READ, _MAX_SORTINGS_READ = MAX_PARTS // 2, 4 * MAX_PARTS
 # The largest number of records that a starting sorter reads from its journal.
 _MAX_UNSENT_READ = 4 * MAX_PARTS
@@ -62,7 +63,8 @@ class PartState:
     answered_at: datetime | None = None
     # True if the verdict came too late for the gate.
     is_late: bool = False
-    # True if only the search for the newest verdicts at the start of the process has found the verdict. Kafka does not deliver it again.
+    # True if the verdict comes from the search for the newest verdicts at the start of this process, and Kafka has not delivered the
+    # verdict since then.
     is_restored: bool = False
     # The newest sorting record of the part.
     sorting: Sorting | None = None
@@ -74,14 +76,15 @@ class PartState:
 
     @property
     def is_of_board(self) -> bool:
-        """True if a board has counted the part. A verdict alone can name a part that no board knows."""
+        """True if a board has counted the part. A verdict is no proof of this, because a verdict can name a part that no board knows."""
         return self.counted_at is not None or (self.sorting is not None and self.sorting.counted_at is not None)
 
     def is_of_other_count(self, counted_at: datetime, counted_s: float | None) -> bool:
-        """Returns whether this state belongs to another part than the part that was counted at `counted_at`, because the times differ.
+        """Returns whether this state belongs to another part than the part that was counted at `counted_at`.
 
-        After an exchange of the board, two parts can have the same number. If both monotonic times are known, they are compared, because
-        nobody can set the monotonic clock. Otherwise the times of the wall clock are compared.
+        After an exchange of the board, two parts can have the same number, but their times differ by more than 60 s. If both monotonic
+        times are known, the method compares them, because nobody can set the monotonic clock. Otherwise it compares times of the wall
+        clock.
         """
         if self.counted_s is not None and counted_s is not None:
             return abs(counted_s - self.counted_s) > _MAX_TIME_DIFFERENCE.total_seconds()
@@ -95,7 +98,8 @@ class RecordedParts:
 
     - `reported`: parts that a board has reported.
     - `unreported`: parts without a report, for which the sorter wrote a record by itself.
-    - `complete_from`: of the parts with this or a larger number, all records are known. None if no such number is known.
+    - `complete_from`: a part number. All records of this part and of the parts with larger numbers are known. Records of smaller numbers
+      are perhaps unknown. None if there is no such number.
     """
 
     reported: set[int] = field(default_factory=set)
@@ -103,12 +107,15 @@ class RecordedParts:
     complete_from: int | None = None
 
     def add(self, sorting: Sorting, known_since: datetime | None) -> None:
-        """Adds a part. All records that were written since `known_since` are known. None means that all records are known."""
+        """Adds the part of `sorting`. All records that were written since `known_since` are known. If `known_since` is None, all records
+        are known.
+        """
         if not sorting.event:
             self.unreported.add(sorting.part)
             return
         self.reported.add(sorting.part)
-        # A part gets its records after it was counted. So all records of parts that were counted since `known_since` are known.
+        # Each record of a part is written after the part was counted. So if a part was counted since `known_since`, all its records are
+        # known.
         if known_since is None:
             self.complete_from = 0
         elif sorting.counted_at is not None and sorting.counted_at >= known_since:
@@ -121,17 +128,20 @@ class PartStates:
     def __init__(self, max_parts: int = MAX_PARTS) -> None:
         self._max_parts = max_parts
         self._states: OrderedDict[PartKey, PartState] = OrderedDict()
-        # The newest records of lost parts that have no state. They are not kept as states, because many lost parts would displace the
-        # states of the parts on the belt.
+        # The newest sorting records of lost parts that have no entry in `_states`. Entries for many lost parts would displace the states of
+        # the parts on the belt.
         self._lost: OrderedDict[PartKey, Sorting] = OrderedDict()
         # The last run of the line's board, or 0 if it is unknown.
         self.last_run = 0
-        # Maps each run to the parts whose sorting records a restarted sorter has read. There can be more of these parts than states.
+        # Maps each run to the parts whose sorting records were read at the start of the sorter. These are perhaps more parts than `_states`
+        # can hold.
         self._restored: dict[int, RecordedParts] = {}
 
     def get(self, run: int, part: int) -> PartState:
-        """Returns the state of a part. If the part has no state yet, one is added. The new state is empty, unless a record says that the
-        part was lost."""
+        """Returns the state of a part. If the part has no state yet, adds one.
+
+        If the part was recorded as lost, the new state contains this sorting record. Otherwise the new state is empty.
+        """
         state = self._states.get((run, part))
         if state is None:
             state = self._states[run, part] = PartState(sorting=self._lost.pop((run, part), None))
@@ -165,9 +175,10 @@ class PartStates:
         return self.last_sorting(run, part) is not None
 
     def set_restored(self, sortings: Sequence[Sorting], known_since: datetime | None) -> None:
-        """Stores which parts have a sorting record.
+        """Stores which parts have a sorting record, as read from Kafka and the journal.
 
-        `sortings` are all records since `known_since`. If `known_since` is None, they are all records of the line.
+        `sortings` contains all records of the line that were written since `known_since`. If `known_since` is None, `sortings` contains all
+        records of the line.
         """
         self._restored = {}
         for sorting in sortings:
@@ -188,9 +199,9 @@ class PartStates:
         self.get(sorting.run, sorting.part).sorting = sorting
 
     def add_lost_sorting(self, sorting: Sorting) -> None:
-        """Stores the sorting record of a part whose report the board has lost. If the part has no state, none is added.
+        """Stores the sorting record of a part whose report the board has lost. Adds no state for the part.
 
-        A verdict that comes later then finds the record, so the part gets no second one with another reason.
+        If a verdict on the part comes later, the sorter finds the stored record, and writes no second record with another reason.
         """
         key = sorting.run, sorting.part
         if self.is_known(*key):
@@ -240,8 +251,8 @@ class PartStates:
         states = list(self._states.items())
         parts = [key for key, state in states if state.is_of_board and key[0] <= MAX_RUN]
         highest = max((self.last_run, *(known_run for known_run, _ in parts)))
-        # If the journal could not be written, only verdicts name the last run. A verdict can be wrong or forged, so only the next few run
-        # numbers are believed.
+        # If the journal could not be written, only verdicts name the newest run. A verdict can be wrong or forged. So a run number is
+        # believed only if it is at most _MAX_UNSTORED_RUNS above the newest known run.
         judged = [
             named_run for (named_run, _), state in states if state.verdict_id is not None and named_run <= highest + _MAX_UNSTORED_RUNS
         ]
@@ -269,10 +280,11 @@ def restore_states(settings: Settings, line: str, journal: SortingJournal, open_
         raise BrokerError(
             f"Cannot read the newest records of {line} from Kafka at {settings.bootstrap}: {error!r}. Check the broker."
         ) from error
-    # The journal loses no record meanwhile, because the sender, which removes records that Kafka has confirmed, starts later.
+    # The journal loses no record meanwhile. Only the sender removes records, after Kafka has confirmed them, and the sender starts later.
     unsent = [entry.sorting for entry in journal.read_newest(_MAX_UNSENT_READ)]
     if len(unsent) == _MAX_UNSENT_READ:
-        # The journal perhaps holds more records than were read. These were written after the records in Kafka, and before the ones read.
+        # The journal perhaps holds more records than were read. The unread records are newer than the records in Kafka, and older than the
+        # records in `unsent`.
         known_since: datetime | None = unsent[0].sorted_at
         states = join_states(verdicts, sortings + unsent, known_since)
     else:
@@ -289,8 +301,8 @@ def restore_states(settings: Settings, line: str, journal: SortingJournal, open_
 def join_states(verdicts: list[Verdict], sortings: list[Sorting], known_since: datetime | None = None) -> PartStates:
     """Returns the states of the parts in `verdicts`, and of the newest parts in `sortings` that have no verdict.
 
-    `sortings` begins with the oldest record. Records that are older than `known_since` perhaps exist, but were not read. So a verdict on an
-    older part is ignored if the part has no record in `sortings`.
+    `sortings` begins with the oldest record. Records that were written before `known_since` perhaps exist, but were not read. So if the
+    picture of a part is older than `known_since`, and `sortings` has no record of the part, the verdict is ignored.
 
     Example: `known_since` is 10:00. A part has a picture from 9:59 and no record in `sortings`. The part was perhaps sorted before 10:00,
     so its verdict is ignored.
@@ -324,9 +336,10 @@ def _read_newest(
     least: int = 0,
     since: datetime | None = None,
 ) -> tuple[list[R], bool]:
-    """Reads the records of a topic that were sent after `since`, but at least the newest `least` and at most the newest `most` records.
+    """Reads the newest records of a topic. Also returns whether these are all records that were ever written to the topic.
 
-    Also returns whether these are all records that were ever written to the topic.
+    Reads the records that were sent after `since`, but at least the newest `least` and at most the newest `most` records. If `since` is
+    None, reads the newest `most` records.
     """
     consumer = open_reader(settings, "recall", bootstrap_timeout_ms=_MAX_BOOTSTRAP_MS, auto_offset_reset="earliest")
     try:

@@ -37,7 +37,8 @@ class EyeEdges:
 
 @dataclass(frozen=True)
 class PassedCasting:
-    """A casting that passed both photo-eyes. Its travel from eye 1 to eye 2 and its length are in ms and in encoder edges.
+    """A casting that passed both photo-eyes. Its travel from photo-eye 1 to photo-eye 2 and its length are given in ms and in encoder
+    edges.
 
     The length is 0 if the trailing edge was not seen at photo-eye 1 before the casting reached photo-eye 2.
     """
@@ -59,12 +60,12 @@ def signed(later: int, earlier: int, wrap: int = _U32) -> int:
 class PassedCastings:
     """Collects castings that pass both photo-eyes one at a time. Call `add` at least every 0.1 s with the newest values of both photo-eyes.
 
-    A casting must reach photo-eye 2 before the next casting reaches photo-eye 1. So both photo-eyes always see the same casting, and the
-    distance between the photo-eyes need not be known.
+    A casting must reach photo-eye 2 before the next casting reaches photo-eye 1. So the casting at photo-eye 2 is always the last casting
+    that passed photo-eye 1, and the distance between the photo-eyes need not be known.
 
-    If a photo-eye is free for less than `part_min_ms` and then blocked again, it still sees the same casting.
+    If a photo-eye is free for less than `part_min_ms` and then blocked again, it is still blocked by the same casting.
 
-    `problem` says why the castings cannot be measured. If they can be measured, it is empty.
+    `problem` says why the castings cannot be measured, or is empty.
     """
 
     def __init__(self, edge1: EyeEdges, edge2: EyeEdges, part_min_ms: float, has_encoder: bool) -> None:
@@ -90,8 +91,8 @@ class PassedCastings:
         if len(eyes) == 2 and signed(edge1.at_ms, edge2.at_ms) > 0:
             eyes.reverse()
             if not self._is_same_object(edge1, self._last[1]):
-                # The newest values of photo-eye 1 already belong to the next casting. The values of the previous call belong to the casting
-                # that is now at photo-eye 2.
+                # The newest values of photo-eye 1 already belong to the next casting. For the casting at photo-eye 2, the values of the
+                # previous call are used.
                 own_edge1 = self._last[1]
         for eye in eyes:
             edge, before = pages[eye], self._last[eye]

@@ -97,7 +97,8 @@ async def _make_group(
     # Each line has a consumer group of its own, because the processes of a shared group would take partitions from each other.
     identity = make_identity(settings, f"{ROLE}-{line}", instance, is_exclusive=True)
     app = make_app(settings, identity, max(64, MAX_OPEN_VERDICTS))
-    # Skip verdicts that are older than the time from photo-eye 1 to photo-eye 2, because their parts have reached the gate already.
+    # Skip verdicts that are older than the travel time of a part from photo-eye 1 to photo-eye 2. The parts of these verdicts have already
+    # reached the gate.
     recent_start = RecentStart(gate.travel_s)
     recent_start.apply_to(app)
     health.set_not_ready("waiting for its partitions")
@@ -126,7 +127,7 @@ async def _make_group(
     pause_file = settings.sorter.journal_dir / f"{line}.paused"
     older_pause_file = settings.service.run_dir / "paused" / line
     commands = LineCommands(line, lane, gate, pause_file, lambda: recent_start.description, older_pause_file)
-    # The socket is opened before the journal, because this call raises an error if another sorter of the line runs.
+    # The socket is opened before the journal. If another sorter of the line runs, opening the socket raises an error that says so.
     await stack.enter_async_context(CommandSocket(settings.service.run_dir, commands))
     journal = SortingJournal(settings.sorter.journal_dir, line)
     stack.callback(journal.close)

@@ -51,11 +51,11 @@ log = logging.getLogger(__name__)
 ROLE = "sorter"
 # The largest number of verdicts that are sent to the board at the same time. Further verdicts stay in Kafka.
 MAX_OPEN_VERDICTS = 64
-# The sorter works on at most this many verdicts. The number is large, because late verdicts can wait for a long time: until the board is
-# connected again and has reported their parts. New verdicts must not wait behind them.
+# The largest number of verdicts that the sorter has accepted and not yet acknowledged. The number is large because of late verdicts. A late
+# verdict can wait until the board is connected again and has reported the part. New verdicts must not wait behind late verdicts.
 _MAX_ACCEPTED_VERDICTS = 1024
-# After the deadline for a verdict, the board usually reports the part within this time. A sorter that stops waits for the report only for
-# this time.
+# The board usually reports a part within this time after the deadline of its verdict. A sorter that must stop does not wait longer for the
+# report.
 _USUAL_REPORT_S = 2.0
 # While a late verdict waits, the sorter checks at this interval whether the board can still report the part.
 _REPORT_CHECK_S = 0.5
@@ -73,7 +73,10 @@ _EVENTS_LOST, _TRIGGER_LOST = code_of("events-lost"), code_of("trigger-lost")
 
 @dataclass(frozen=True)
 class _Refusal:
-    """A verdict that the board did not accept, the error, and the latest time for sending the verdict (monotonic clock)."""
+    """A verdict that the board did not accept, with the error that says why.
+
+    `deadline_s` is the latest time for sending the verdict, on the monotonic clock.
+    """
 
     verdict: Verdict
     error: GateError
@@ -121,8 +124,8 @@ class Sorter:
         self._lost_reports = LostReports(states.is_known, states.has_record)
         lane.choose_run = states.unused_run
         self._verdicts_done = asyncio.Event()
-        # Maps each new run of the board to the parts of other runs that had no sorting record when the run began (event RunBegan). These
-        # parts get a record, because the board does not report them any more.
+        # Maps each new run of the board to the parts of other runs that had no sorting record when the run began (event RunBegan). The
+        # board does not report these parts any more, so the sorter writes their records without a report.
         self._ended_parts: dict[int, list[PartKey]] = {}
 
     def use_gate(self, gate: GateSettings) -> None:
@@ -195,7 +198,7 @@ class Sorter:
             response = await asyncio.wrap_future(self._lane.send_verdict(verdict.run, verdict.part, sent.word, deadline_s, sent.gate))
         except GateError as error:
             return _Refusal(verdict, error, deadline_s)
-        # The state of the part is read again, because `set_counted` can have replaced it during the wait.
+        # `set_counted` can have replaced the state of the part while the board's answer was awaited. So the state is looked up again.
         state = self._states.get(verdict.run, verdict.part)
         state.answered_at = state.answered_at or response.answered_at
         metrics.verdict_tell_seconds.labels(self._line).observe(max(0.0, (response.answered_at - verdict.decided_at).total_seconds()))
@@ -224,8 +227,8 @@ class Sorter:
     async def _record_refusal(self, refusal: _Refusal) -> bool:
         """Writes a sorting record for a verdict that the board refused.
 
-        Writes none if the board already has another verdict on the part. If the verdict was not late, also writes none if the part has a
-        record already, or if the board has reported the part.
+        Writes no record if the board already has another verdict on the part. If the verdict came too late, see `_record_late_verdict`. In
+        all other cases, writes no record if the part already has a record or if the board has reported the part.
 
         Returns False if the sorter stops too early. Kafka then delivers the verdict again.
         """
@@ -242,16 +245,18 @@ class Sorter:
         reason: SortingReason = "unmatched" if error.code == _UNKNOWN_PART else "board-restarted"
         if error.code not in (_UNKNOWN_PART, _UNKNOWN_RUN, _LATE, _DEADLINE):
             log.error("part %s: the verdict was not sent to the board: %s", part, error, extra={"part": part})
-        # If the board has reported the part already, the record is made from this report.
+        # If the board has already reported the part, `record_events` writes the record.
         key = verdict.run, verdict.part
         if self._states.last_sorting(*key) is None and key not in self._reported:
             await self._record(self._untracked_sorting(*key, reason, error.code))
         return True
 
     async def _record_late_verdict(self, refusal: _Refusal) -> bool:
-        """Writes a sorting record that says that the verdict came too late. Writes none if the record of the part already names a verdict.
+        """Writes a sorting record that says that the verdict came too late. Writes no such record if the part's record already names a
+        verdict.
 
-        First waits until the board has reported the part. Returns False if the sorter must stop before that.
+        Before that, waits until the board has reported the part or can no longer report it. Returns False if the sorter must stop during
+        this wait.
         """
         if not await self._wait_for_report(refusal):
             return False
@@ -292,17 +297,17 @@ class Sorter:
                     break
                 if self._is_draining and now_s > refusal.deadline_s + _USUAL_REPORT_S:
                     return False
-                # `asyncio.timeout` is used, because `asyncio.wait_for` sometimes ignores the cancellation of this task.
+                # `asyncio.wait_for` is not used, because it sometimes ignores the cancellation of this task.
                 with suppress(TimeoutError):
                     async with asyncio.timeout(min(left_s, _REPORT_CHECK_S)):
                         await self._sorting_added.wait()
         return True
 
     def _is_recording(self, key: PartKey) -> bool:
-        """Returns whether the report of a part, or of an earlier part in the same run, is not recorded yet.
+        """Returns whether the report of a part, or of an earlier part in the same run, still waits to be recorded.
 
-        The board repeats only its oldest unacknowledged reports. If reports cannot be recorded, because Kafka does not answer and the disk
-        is full, the board does not repeat the report of a later part.
+        The board repeats only its oldest unacknowledged reports. While the sorter cannot record the report of an earlier part, for example
+        because the disk is full and Kafka does not answer, the board does not repeat the report of a later part.
         """
         return any(run == key[0] and part <= key[1] for run, part in self._reported)
 
@@ -344,8 +349,8 @@ class Sorter:
             sortings += self._lost_sortings(self._lost_reports.take_lost(time.monotonic()), "fault", _EVENTS_LOST)
             counted = [CountedPart(event.run, event.part, event.counted_at) for event in events if isinstance(event, PartCounted)]
             runs = [event.run for event in events if isinstance(event, RunBegan)]
-            # The journal has a list of the parts that the gateway does not know yet. `_store` first adds the parts in `counted`, and then
-            # removes the parts in `reported`. So a part can be in both.
+            # The journal has a list of the parts that the gateway does not know yet. `_store` adds the parts in `counted` to this list, and
+            # then removes the parts in `reported`. So the same part can be in `counted` and in `reported`.
             reported = self._reports.take_finished() if self._reports is not None else []
             is_on_disk = await self._store(sortings, counted, runs[-1] if runs else None, reported)
             if self._reports is not None and not is_on_disk:
@@ -357,10 +362,10 @@ class Sorter:
                     self._lane.acknowledge_event(event.event, event.run)
 
     async def _name_obeyed_verdicts(self) -> None:
-        """Writes a second sorting record for each part whose gate followed a verdict that the first record does not name.
+        """Writes a second sorting record for parts whose gate followed a verdict, but whose first record does not name this verdict.
 
-        The outage recorder wrote the first records while Kafka did not answer, and could not read the verdicts. The second records are
-        written at the start, because Kafka perhaps does not deliver these verdicts again.
+        While Kafka did not answer, the outage recorder wrote the first records, but could not read the verdicts. The second records are
+        written at the start of the sorter, because Kafka perhaps does not deliver these verdicts again.
         """
         states = self._states.unnamed_verdicts()
         completed = [make_obeyed_sorting(state.sorting, state, self._now()) for state in states if state.sorting is not None]
@@ -405,8 +410,8 @@ class Sorter:
                 extra={"part": part},
             )
         if state.is_restored and event.reason == "no-verdict" and not self._lane.is_paused:
-            # The process before this one did not handle this late verdict. This process begins with newer verdicts, so Kafka does not
-            # deliver the late verdict again.
+            # This process knows the verdict only from the search at its start, and the board has sorted the part without a verdict. So the
+            # verdict was late. Kafka does not deliver the verdict again, because this process begins with newer verdicts.
             state.is_late, state.is_restored = True, False
             metrics.verdicts_late.labels(self._line).inc()
         fault = self._faults.explain_safe_action(self._lane.oldest_fault)
@@ -448,8 +453,8 @@ class Sorter:
         return sortings
 
     async def _record(self, sorting: Sorting) -> None:
-        # The record is remembered before it is written to the disk, because writing is slow. If the board repeats its event during the
-        # write, the repetition gets no second record.
+        # The record is remembered before it is written to the disk, because writing is slow. If the board repeats its event in the
+        # meantime, the sorter writes no second record.
         self._states.add_sorting(sorting)
         await self._store([sorting])
 
@@ -471,8 +476,8 @@ class Sorter:
     async def drain(self) -> None:
         """Accepts no more verdicts. Returns when all accepted verdicts were handled and acknowledged to Kafka.
 
-        If the board is not connected, it can still report a part with a late verdict. This verdict and all later verdicts are not
-        acknowledged, so Kafka delivers them to the next process.
+        A late verdict waits for the board's report about its part. If the report has not come 2 s after the deadline of the verdict, this
+        verdict and all later verdicts stay unacknowledged. Kafka delivers them to the next process.
 
         If Kafka does not confirm a sorting record within 2 s, the record stays in the journal.
         """

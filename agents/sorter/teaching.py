@@ -30,7 +30,7 @@ from streams.settings import GateSettings
 
 log = logging.getLogger(__name__)
 
-# If no command comes for this time, the session ends, because the person's program must have stopped.
+# If no command comes for this time, the session ends, because the person's program has probably stopped.
 MAX_SILENCE_S = 15.0
 _POLL_S = 0.05
 _ANSWER_S = 2.0
@@ -238,7 +238,9 @@ class Teaching:
         return EyeEdges.from_page(pages[0]), EyeEdges.from_page(pages[1])
 
     async def _measure(self, deadline_s: float) -> CommandAnswer:
-        """Returns the length of each casting that has passed since the first call, and how far it moved from photo-eye 1 to photo-eye 2."""
+        """Returns the castings that have passed since the first call: the length of each casting, and its travel from photo-eye 1 to
+        photo-eye 2.
+        """
         if self._castings is None:
             used = lane_settings(self._gate)
             part_min_ms = used.number("part_min_mm") / self._gate.belt_mm_per_s * 1000
@@ -268,9 +270,9 @@ class Teaching:
         return make_answer("done", "")
 
     async def _measure_swing(self, pulse_us: int, deadline_s: float) -> CommandAnswer:
-        """Moves the gate to its other end, and returns the time until the end switch says that the gate has arrived.
+        """Moves the gate to its other end. Returns how long the gate needed until the end switch reported its arrival.
 
-        The time is up to 30 ms too long, because the servo's pulse begins within 20 ms, and each question to the board takes some time.
+        The result is up to 30 ms too long: the servo's pulse begins up to 20 ms after the command, and each status request takes some time.
         """
         if not (await self._is_gate_at_end(deadline_s)):
             raise self._swing_error("does not stand at an end")
