@@ -217,10 +217,10 @@ class BoardClock:
         return best.middle_s + (board_s - best.board_s) * self._host_seconds_per_board_second()
 
     def _unwrap(self, board_ms: int, near_s: float) -> int:
-        """Returns the board's time in milliseconds, which can be more than 49.7 days.
+        """Returns the time in milliseconds that the board's clock would show if it did not start again from 0 after 49.7 days.
 
-        The board's clock starts again from 0 after 49.7 days, so `board_ms` can mean several times. The method returns the time nearest to
-        `near_s`, which is a time of the host's monotonic clock in seconds.
+        The time `board_ms` on the board's clock can mean several times. The method returns the time nearest to `near_s`, which is in
+        seconds of the host's monotonic clock.
         """
         last = self._samples[-1]
         near_ms = round((last.board_s + near_s - last.middle_s) * 1000)

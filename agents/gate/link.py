@@ -70,7 +70,9 @@ class LinkSettings:
 
 
 class GateLink:
-    """Keeps a connection to one board. Call `add_lane` for each line, then `start`. After that, any thread can use the returned lanes.
+    """Keeps a connection to one board.
+
+    Call `add_lane` for each line, then `start`. After that, any thread can use the lanes that `add_lane` returned.
 
     `acknowledges_unserved`: whether the host also acknowledges the events of lanes that were not added. The board deletes acknowledged
     events. So pass False if another process must still record the events of these lanes.
@@ -428,8 +430,8 @@ class BoardSession:
             lane.committed_run[number] = self.run
             if digest != settings.digest:
                 log.warning(
-                    "%s: the board's settings of lane %d have the digest %s and not %s, because its firmware knows other settings "
-                    "than this program",
+                    "%s: for the settings of lane %d, the board returned the digest %s instead of %s. Its firmware and this program do not "
+                    "know the same settings.",
                     lane.line,
                     number,
                     digest,
@@ -528,7 +530,7 @@ class BoardSession:
             self._handle_answer(request)
 
     def _shows_reset(self, code: tuple[str, ...]) -> bool:
-        """Returns whether the board, which refused a command with the error `code`, was reset during or after the greeting."""
+        """Returns whether the board was reset during or after the greeting. `code` is the error with which the board refused a command."""
         return code in _CODES_AFTER_RESET if self._window is self._requests else self.is_greeted and code == _CODES_AFTER_RESET[0]
 
     def _handle_answer(self, request: BoardRequest) -> None:

@@ -2,8 +2,8 @@
 
     accept -> queue -> picture from Kafka -> decoder -> heat map -> object store -> findings topic -> acknowledgement to Kafka
 
-The localiser is a process of its own with a low priority, so that no verdict waits for a heat map. While other programs keep all
-processors of the machine busy, the localiser makes one heat map in two seconds.
+The localiser is a separate process with a low priority, so that no verdict waits for a heat map. While other programs keep all processors
+of the machine busy, the localiser begins a heat map only every two seconds.
 
 - A heat map is made for each part that is not `ok`.
 - In the lines of the setting `inspector.explain_lines`, a person waits for the heat maps. Every part of these lines gets a heat map,
@@ -165,7 +165,7 @@ class Localiser:
         - `choices`: the chosen models, regions and scales. Outside the regions, a heat map is 0 and has no boxes.
         - `tables`: the acceptance table of each line that has one.
         - `report_problem`: called with a sentence and the failed service when a problem begins. When the problem ends, the sentence is "".
-        - `record_progress`: called during long waits in which a restart of the process would not help.
+        - `record_progress`: called during long waits that are no fault of the process, so that the watchdog reports no stall.
         - `are_processors_free`: returns whether other programs leave processor time for heat maps. If it returns False, the next heat map
           waits.
         """

@@ -41,8 +41,9 @@ def read_processor_times() -> ProcessorTimes:
 
 
 def count_free_processors(before: ProcessorTimes, after: ProcessorTimes) -> float:
-    """Returns how many processors other programs left free between two readings. The time that the localiser itself used counts as free
-    time.
+    """Returns how many processors other programs left free between two readings.
+
+    The time that the localiser itself used counts as free time.
     """
     free_s = after.idle_s - before.idle_s + after.own_s - before.own_s
     return free_s / max(after.at_s - before.at_s, 1e-6)

@@ -1,4 +1,4 @@
-"""The sorter's journal of one line: a queue on disk between the board and Kafka, an SQLite file.
+"""The sorter's journal of one line: an SQLite file that holds sorting records until Kafka has confirmed them.
 
 The board can forget a report as soon as the journal holds its record. Therefore a Kafka outage does not fill the board's memory.
 """

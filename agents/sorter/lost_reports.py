@@ -77,8 +77,9 @@ class LostReports:
         self._is_loss_reported = True
 
     def add_report(self, part: int, now_s: float) -> None:
-        """Notes that the board has reported `part`. Parts with smaller numbers are missing from now on if they have no report. The
-        exceptions are:
+        """Notes that the board has reported `part`.
+
+        From now on, parts with smaller numbers are missing if they have no report, except:
 
         - Parts before the first reported part of the run. Perhaps the board counted them while it was connected to another host.
         - Parts that the board has announced (event PART). They can still be on their way to an additional gate. After a call of

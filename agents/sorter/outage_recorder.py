@@ -39,7 +39,7 @@ _MAX_RECOGNISED = 4096
 
 
 class OutageRecorder:
-    """Records the reports of the board of `lines` in a `with` block. The recorder opens the port after three seconds in the block.
+    """Records the reports of the board of `lines` in a `with` block. The recorder opens the port three seconds after the block begins.
 
     The recorder sends no settings and no verdicts. So a board that was reset stays in its safe state. A board that was not reset continues
     to move its gates, and treats each part as a part without verdict.

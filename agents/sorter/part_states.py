@@ -37,8 +37,8 @@ _MAX_RESTORE_S = 30.0
 _MAX_BOOTSTRAP_MS = 5000
 # The largest run number of a board. A gateway without a board uses larger numbers.
 MAX_RUN = 65535
-# If the journal could not be written, a verdict can name a newer run than the journal. The sorter believes this run number if it is larger
-# than the newest known number by at most this.
+# If the journal could not be written, a verdict can name a newer run than the journal. The sorter believes the run number if it is at most
+# this much above the newest known run number.
 _MAX_UNSTORED_RUNS = 8
 # A starting sorter reads at most this many verdicts, and at most this many sorting records, of its line from Kafka. The second number is
 # larger, because a part can have two sorting records, but only one verdict.
@@ -98,8 +98,8 @@ class RecordedParts:
 
     - `reported`: parts that a board has reported.
     - `unreported`: parts without a report, for which the sorter wrote a record by itself.
-    - `complete_from`: a part number. All records of this part and of the parts with larger numbers are known. Records of smaller numbers
-      are perhaps unknown. None if there is no such number.
+    - `complete_from`: all records are known of the part with this number and of the parts with larger numbers. None if no such number is
+      known.
     """
 
     reported: set[int] = field(default_factory=set)
@@ -107,8 +107,9 @@ class RecordedParts:
     complete_from: int | None = None
 
     def add(self, sorting: Sorting, known_since: datetime | None) -> None:
-        """Adds the part of `sorting`. All records that were written since `known_since` are known. If `known_since` is None, all records
-        are known.
+        """Adds the part of `sorting`.
+
+        All records that were written since `known_since` are known. If `known_since` is None, all records are known.
         """
         if not sorting.event:
             self.unreported.add(sorting.part)

@@ -37,8 +37,10 @@ class EyeEdges:
 
 @dataclass(frozen=True)
 class PassedCasting:
-    """A casting that passed both photo-eyes. Its travel from photo-eye 1 to photo-eye 2 and its length are given in ms and in encoder
-    edges.
+    """A casting that passed both photo-eyes.
+
+    `travel_ms` and `travel_steps` are the travel from photo-eye 1 to photo-eye 2, in ms and in encoder edges. The length is given in the
+    same units.
 
     The length is 0 if the trailing edge was not seen at photo-eye 1 before the casting reached photo-eye 2.
     """

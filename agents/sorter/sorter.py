@@ -252,8 +252,9 @@ class Sorter:
         return True
 
     async def _record_late_verdict(self, refusal: _Refusal) -> bool:
-        """Writes a sorting record that says that the verdict came too late. Writes no such record if the part's record already names a
-        verdict.
+        """Writes a sorting record that says that the verdict came too late.
+
+        Writes no such record if the part's record already names a verdict.
 
         Before that, waits until the board has reported the part or can no longer report it. Returns False if the sorter must stop during
         this wait.

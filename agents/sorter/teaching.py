@@ -238,8 +238,9 @@ class Teaching:
         return EyeEdges.from_page(pages[0]), EyeEdges.from_page(pages[1])
 
     async def _measure(self, deadline_s: float) -> CommandAnswer:
-        """Returns the castings that have passed since the first call: the length of each casting, and its travel from photo-eye 1 to
-        photo-eye 2.
+        """Returns the castings that have passed since the first call.
+
+        The answer contains the length of each casting, and its travel from photo-eye 1 to photo-eye 2.
         """
         if self._castings is None:
             used = lane_settings(self._gate)
