@@ -3,7 +3,7 @@
     accept -> queue -> picture from Kafka -> decoder -> heat map -> object store -> findings topic -> acknowledgement to Kafka
 
 The localiser is a separate process with a low priority, so that no verdict waits for a heat map. While other programs keep all processors
-of the machine busy, the localiser begins a heat map only every two seconds.
+of the machine busy, the localiser waits two seconds before each heat map.
 
 - A heat map is made for each part that is not `ok`.
 - In the lines of the setting `inspector.explain_lines`, a person waits for the heat maps. Every part of these lines gets a heat map,
