@@ -23,7 +23,10 @@ View = TypeVar("View", bound=Callable[..., object])
 
 
 def download(view: View) -> View:
-    """Marks a view that sends a large file. An account can have two such requests at the same time. Must be the outermost decorator."""
+    """Marks a view that sends a large file. An account can download two such files at the same time.
+
+    If a view has several decorators, `download` must be the outermost decorator.
+    """
     view.is_download = True  # type: ignore[attr-defined]
     return view
 
@@ -33,7 +36,7 @@ class AccountCounter:
 
     def __init__(self) -> None:
         self._counts: Counter[object] = Counter()
-        # The lock is reentrant, because the garbage collector can call `end` while the same thread is in `begin`.
+        # The lock must be reentrant. While a thread is in `begin`, the garbage collector can interrupt this thread and call `end` in it.
         self._lock = threading.RLock()
 
     def begin(self, owner: object, limit: int) -> bool:
@@ -51,7 +54,10 @@ class AccountCounter:
 
     @contextmanager
     def counted(self, owner: object, limit: int) -> Iterator[bool]:
-        """Adds 1 to the count of `owner` until the `with` block ends. If the count has reached `limit`, yields False."""
+        """Adds 1 to the count of `owner` until the `with` block ends, and yields True.
+
+        If the count has reached `limit`, counts nothing and yields False.
+        """
         is_granted = self.begin(owner, limit)
         try:
             yield is_granted
@@ -61,10 +67,12 @@ class AccountCounter:
 
 
 class AccountLimitMiddleware:
-    """Limits how many requests of one account run at the same time. Requests from all sessions and IP addresses of the account count.
+    """Limits how many requests of one account run at the same time, in all its sessions and from all IP addresses together.
 
-    A file that is made while it is sent counts until its last byte is sent. A live page does not count while it is open, because it has
-    limits of its own. Shows an error page if a log-in was refused because too many other log-ins wait for their password check.
+    A download counts as a running request until its last byte is sent. An open live page does not count, because `station.live` limits
+    the number of live pages.
+
+    Also answers with an error page if the password hasher is too busy to check a password.
     """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
@@ -85,7 +93,7 @@ class AccountLimitMiddleware:
             return response
 
     def process_view(self, request: Any, view: Callable[..., object], _args: object, _kwargs: object) -> HttpResponse | None:
-        """Answers 503 if the account has too many downloads. Called after `__call__` and before the view."""
+        """Answers 503 if the account has too many downloads. Django calls this method after `__call__` has begun, and before the view."""
         counts: ExitStack | None = getattr(request, "account_counts", None)
         if counts is None or not getattr(view, "is_download", False):
             return None
@@ -99,7 +107,10 @@ class AccountLimitMiddleware:
 
 
 def _call_at_end(response: HttpResponseBase, end: Callable[[], None]) -> None:
-    """Calls `end` once, when the response is closed, or when it is deleted because the client left before the response began."""
+    """Calls `end` once, when Django closes the response. If Django never closes it, calls `end` when the response object is deleted.
+
+    Django does not close the response if the client has left before the response begins.
+    """
     finalizer = weakref.finalize(response, end)
     finalizer.atexit = False
     response._resource_closers.append(finalizer)  # type: ignore[attr-defined]  # Django calls these functions in `close`.

@@ -19,7 +19,8 @@ from streams.settings import Settings, StationSettings
 _HERE = Path(__file__).parent
 MAX_FORM_BYTES = 2**20
 MIN_KEY_CHARACTERS = 50
-# The Content-Security-Policy of a picture: a browser that opens the picture alone runs nothing, and no page shows it in a frame.
+# The Content-Security-Policy of a picture. A browser that opens the address of the picture runs no script in it, and no page can show the
+# picture in a frame.
 PICTURE_POLICY = "default-src 'none'; base-uri 'none'; frame-ancestors 'none'; sandbox"
 _YEAR_S = 365 * 24 * 3600
 
@@ -76,7 +77,8 @@ def make_django_settings(settings: Settings) -> dict[str, Any]:
             "django.contrib.messages.middleware.MessageMiddleware",
             "django.middleware.clickjacking.XFrameOptionsMiddleware",
             "django_htmx.middleware.HtmxMiddleware",
-            # These middlewares are synchronous, so they come last. At another place, they would slow down all asynchronous requests.
+            # These middlewares are synchronous, so they must be the last ones. Otherwise Django would have to change several times between
+            # synchronous and asynchronous code in each request.
             "station.accounts.log_in.ClientAddressMiddleware",
             "station.accounts.log_in.SessionRenewalMiddleware",
             "station.account_limits.AccountLimitMiddleware",
@@ -179,8 +181,9 @@ def _log_in_settings() -> dict[str, Any]:
             {"NAME": "station.accounts.plant_words.PlantWordValidator"},
         ],
         "OTP_TOTP_ISSUER": "Castline",
-        # 0 means that a wrong recovery code of an earlier release causes no delay. None is needed, because these codes have 40 random bits.
-        # A delay would do harm: a wrong code of the app also counts as a wrong recovery code, so the delay would block the right ones, too.
+        # 0 means that a wrong recovery code causes no delay. The setting concerns only the recovery codes of earlier releases, which nobody
+        # can guess, because they have 40 random bits. A delay would even do harm: django-otp also tries each wrong code of the app as a
+        # recovery code, so wrong codes of the app would block the right recovery codes.
         "OTP_STATIC_THROTTLE_FACTOR": 0,
     }
 
@@ -189,7 +192,8 @@ def make_database_settings(station: StationSettings) -> dict[str, Any]:
     """Returns Django's settings for the database `station.database`. Raises SettingsError if the password file cannot be read."""
     if "://" not in station.database:
         file = Path(station.database).resolve()
-        # Other users may read this folder, because it usually contains files for Prometheus, too. They may not read the database.
+        # Other users of the machine must be able to read this folder, because it usually also contains files for Prometheus. They still
+        # cannot read the database file.
         make_public_folder(file.parent)
         return {
             "ENGINE": "django.db.backends.sqlite3",

@@ -14,8 +14,9 @@ from streams.server_limits import HEADER_TIME_S, Connection, ConnectionLimits
 
 # Time without a request after which uvicorn closes a connection.
 KEEP_ALIVE_S = 20
-# While a client reads an answer, the station waits for the client for this time in all, plus one second for each 16 KiB that the client has
-# read. A single pause is at most this long, too. A small answer fits into the buffers of the connection, so its time is not limited.
+# How long the station waits for a client that reads an answer slowly. The time runs only while the send buffer is full. Each 16 KiB that
+# the client reads adds one second to the time that is left, up to this value. If no time is left, the station closes the connection. A
+# small answer never fills the buffer, so its time is not limited.
 _READ_PAUSE_S = 30.0
 _READ_BYTES_PER_S = 2**14
 
@@ -37,9 +38,9 @@ class LimitedProtocol(H11Protocol):
         self._header_time_s = header_time_s
         self._read_pause_s = read_pause_s
         self._read_bytes_per_s = read_bytes_per_s
-        # For how long the station still waits for the client.
+        # The time that is left for waiting until the client reads more of the answer.
         self._wait_left_s = read_pause_s
-        # The time and the number of unread bytes when the present pause began.
+        # The time at which the present wait began, and the number of unread bytes at that time.
         self._paused_at_s = 0.0
         self._unread_bytes = 0
         self._place: Connection | None = None

@@ -12,6 +12,6 @@ class _HostCookieStorage(CookieStorage):
 
 
 class HostMessageStorage(FallbackStorage):
-    """Django's usual storage: a cookie, and the session for what does not fit into the cookie. Other hosts cannot set the cookie."""
+    """Stores the messages in a cookie that other hosts cannot set. Messages that do not fit into the cookie are stored in the session."""
 
     storage_classes = (_HostCookieStorage, SessionStorage)

@@ -43,8 +43,7 @@ _LOG_IN_PATH = "/log-in/"
 _MAX_CLIENT_LOG_INS = 2
 _BUSY = "The station is busy: too many requests at once. Try again in a moment."
 _RETRY_SOON = (b"retry-after", b"5")
-# Limits of the memory for request bodies, for one client and for all clients. With the value 1, there is room for one upload of the largest
-# allowed size.
+# Limits of the memory for request bodies, for one client and for all clients. The unit is the largest allowed size of an upload.
 _MAX_CLIENT_BODIES = 2
 _MAX_BODIES = 8
 
@@ -75,9 +74,10 @@ def find_client(scope: AsgiScope, proxies: int, trusted_proxies: Sequence[str]) 
 class RequestQueueMiddleware:
     """Limits how many requests run at the same time, and how many more wait in a queue. Each client has limits, too.
 
-    If a queue is full, or a request waits longer than `max_wait_s`, the answer is status 503 with the header Retry-After. A request with a
-    body counts as running only when its body is complete, so that a slow upload does not delay other requests. GET and HEAD count at once.
-    An event stream counts until its response begins.
+    If a queue is full, or a request waits longer than `max_wait_s`, the answer is status 503 with the header Retry-After.
+
+    A request with a body is counted when the whole body has arrived, so that a slow upload does not delay other requests. A GET or HEAD
+    request is counted at once. An event stream is counted only until its response begins.
     """
 
     def __init__(
@@ -212,7 +212,8 @@ class _QueuedRequest:
 
 
 def _has_body(scope: AsgiScope) -> bool:
-    # The body of a GET request means nothing. Without this check, a GET request with a header Content-Length would bypass the queue.
+    # Ignore the body of a GET or HEAD request. Otherwise such a request could announce a body in the header Content-Length, and would not
+    # wait in the queue.
     if scope.get("method") in ("GET", "HEAD"):
         return False
     return any(name == b"transfer-encoding" or (name == b"content-length" and value != b"0") for name, value in scope["headers"])

@@ -83,7 +83,7 @@ def assign_role(user: User, role: Role) -> None:
 def create_or_update_account(name: str, role: str, password: str) -> str:
     """Creates the account `name`, or changes its role and password if it exists. Returns "made" or "changed".
 
-    If the account gets another password, its API tokens end, because somebody may have made them with the old one.
+    If the account gets another password, all its API tokens are revoked, because a person who knew the old password may have made them.
     Raises SettingsError if the role does not exist, or if the name or the password is not allowed.
     """
     known_role: Role | None = next((known for known in RIGHTS if known == role), None)

@@ -37,7 +37,7 @@ _SEND_TIMEOUT_S = 10.0
 class ChainReport:
     """The result of a verification: the number of entries, the hash of the newest entry, and a sentence for each fault.
 
-    After a fault, the verification goes on with the stored hash of the entry, so one changed entry gives only one fault.
+    After a fault, the check of the next entry uses the stored hash of the faulty entry. So one changed entry gives only one fault.
     """
 
     entries: int
@@ -67,16 +67,19 @@ def verify_chain(known_head: str = "") -> ChainReport:
 
 
 def list_records(after: int = 0) -> Iterator[dict[str, Any]]:
-    """Yields the entries with a number above `after` as they are sent to a log server, in the order of their numbers."""
+    """Yields the entries whose number is greater than `after`, in the order of their numbers.
+
+    Each entry has the form in which it is sent to a log server.
+    """
     for entry in AuditEntry.objects.filter(pk__gt=after).order_by("id").iterator(_CHUNK):
         yield {"number": entry.pk, **entry.as_record(), "sha256": entry.sha256}
 
 
 class SyslogSender:
-    """Sends text to a syslog server. `address` is a value of the setting `station.audit_syslog` that is not empty.
+    """Sends text to a syslog server. `address` has the form of the setting `station.audit_syslog`, and must not be empty.
 
-    Raises OSError if the server cannot be reached, or takes no text for `timeout_s`. A server that listens on UDP never answers, so lost
-    datagrams go unnoticed.
+    Raises OSError if the server cannot be reached, or if the server accepts no text for `timeout_s`. A server never confirms text that
+    was sent by UDP, so the sender does not notice lost datagrams.
     """
 
     def __init__(self, address: str, timeout_s: float = _SEND_TIMEOUT_S) -> None:
@@ -114,7 +117,7 @@ class _RaisingSyslogHandler(logging.handlers.SysLogHandler):
         self._limit_time()
 
     def _connect_unixsocket(self, address: str) -> None:
-        # After an error, the base class calls this method to connect to the socket again. Without a limit, it could then wait for ever.
+        # After an error, the base class calls this method to connect again. Without a time limit, the next send could wait for ever.
         super()._connect_unixsocket(address)  # type: ignore[misc]
         self._limit_time()
 
@@ -132,7 +135,7 @@ class _RaisingSyslogHandler(logging.handlers.SysLogHandler):
         return bool(readiness.poll(0)) and not connected.recv(4096)
 
     def handleError(self, record: logging.LogRecord) -> None:
-        raise  # logging calls this method while it handles an error, so `raise` raises this error again
+        raise  # logging calls this method in an `except` block, so `raise` without a name raises the caught error again
 
 
 def ship_new_entries(sender: SyslogSender) -> int:
@@ -160,14 +163,17 @@ def _send_record(sender: SyslogSender, record: dict[str, Any]) -> None:
     except OSError as error:
         if error.errno != errno.EMSGSIZE:
             raise
-        # This record is too large for the log server. If no shorter record took its place, no newer entry would ever be sent.
+        # This record is too large for the log server. Send a shorter record, because the newer entries can be sent only after this entry.
         detail = json.dumps(record["detail"], sort_keys=True, separators=(",", ":")).encode()
         short = {"omitted_bytes": len(detail), "omitted_sha256": hashlib.sha256(detail).hexdigest()}
         sender.send(json.dumps({**record, "detail": short}, sort_keys=True))
 
 
 def keep_shipping() -> None:
-    """Sends new entries to the log server of the setting `station.audit_syslog` until the process ends. Returns at once if it is empty."""
+    """Sends new entries to the log server in the setting `station.audit_syslog`, until the process ends.
+
+    Returns at once if the setting is empty.
+    """
     address = current_settings().station.audit_syslog
     if not address:
         return

@@ -2,9 +2,9 @@
 
 Nobody is locked out, because each delay ends, and because an attempt during a delay does not make the delay longer.
 
-Wrong passwords are counted in three ways: for the account together with the network of the client, for the network, and for the account.
-An attacker can therefore not try many passwords for one account quickly, and not many accounts from one network. Attempts from a browser
-with which the account has logged in before are counted separately, so that the guesses of a stranger do not delay the owner of the account.
+Wrong passwords have three counters: one for the account, one for the network of the client, and one for the account in this network. So
+an attacker cannot quickly try many passwords for one account, or many accounts from one network. A browser with which the account has
+logged in before has a separate counter. So the guesses of a stranger do not delay the owner of the account.
 """
 
 from __future__ import annotations
@@ -32,25 +32,26 @@ _DEVICE_SALT = "station.accounts.delays.device"
 _DEVICE_AGE = timedelta(days=180)
 _MAX_ACCOUNTS_OF_DEVICE = 16
 
-# Failures are forgotten after a day without another failure.
+# The failures of a counter are forgotten if there was no new failure for a day.
 _FORGET_AFTER = timedelta(days=1)
 # Each attempt with a password deletes at most this many old rows from the table of failures. It adds at most three rows.
 _MAX_FORGOTTEN = 100
 # All people behind one network address share the delay of the network. So this delay begins only after many failures, and stays short.
 _NETWORK_FAILURES_FACTOR = 4
 _LONGEST_NETWORK_DELAY_S = 60.0
-# A stranger with many addresses can cause the delay of an account, so this delay stays very short. Even so, the stranger can guess
-# only 8,640 passwords a day.
+# A stranger with many addresses can cause the delay of an account, so this delay is at most 10 s. With a delay of 10 s, the stranger can
+# try only 8,640 passwords a day.
 _LONGEST_ACCOUNT_DELAY_S = 10.0
 
 
 @dataclass(frozen=True)
 class DelayRule:
-    """The rule that delays attempts for one key, such as an account.
+    """The rule of one counter of failures. `key` identifies the counter, for example the counter of an account.
 
-    After `free_failures` failures, the delay is 1 s. It doubles with each further failure, up to `longest_s`.
+    After `free_failures` failures, the delay is 1 s. The delay doubles with each further failure, up to `longest_s`.
 
-    `is_own` is true if only the person who logs in can cause the failures. A successful log-in then sets their number to 0.
+    If `is_own` is true, a successful log-in sets the counter to 0. Other counters also contain the failures of other people, so a
+    successful log-in does not set them to 0.
     """
 
     key: str
@@ -82,7 +83,10 @@ def make_log_in_rules(station: StationSettings, name: str, address: str, device:
 
 
 def make_password_rules(station: StationSettings, account: int) -> list[DelayRule]:
-    """Returns the rules that delay a logged-in user who enters a wrong old password, from any address."""
+    """Returns the rule for a logged-in user who must enter the present password again, for example to change the password.
+
+    The rule has one counter for the account. The network of the client makes no difference.
+    """
     return [DelayRule(_make_key("old password", str(account)), station.log_in_failures, station.log_in_lock_minutes * 60, is_own=True)]
 
 
@@ -125,18 +129,18 @@ def begin_attempt(rules: Sequence[DelayRule], now: datetime) -> float:
 
 
 def end_attempt(rules: Sequence[DelayRule]) -> None:
-    """Call this function after a right password. Takes back the failure that `begin_attempt` counted, and forgets earlier failures of the
-    account from this network or browser.
+    """Ends an attempt whose password was right. Subtracts the failure that `begin_attempt` has counted.
 
-    The failures of the account from other networks, and those of the whole network, stay counted. Otherwise an attacker could guess the
-    passwords of other accounts, and remove the delay from time to time by logging in to an account of their own.
+    Also forgets the earlier failures of this account from this network or browser. Keeps the failures of the whole network, and those of
+    the account from other networks. Otherwise an attacker could guess passwords of other accounts, and remove each delay by a log-in to
+    their own account.
     """
     _take_back(rules, {rule.key for rule in rules if rule.is_own})
 
 
 @contextmanager
 def cancelled_if_busy(rules: Sequence[DelayRule]) -> Iterator[None]:
-    """Takes back one attempt that `begin_attempt` counted, if the password hasher is too busy to check the password."""
+    """Subtracts the failure that `begin_attempt` has counted, if the password hasher is too busy in the `with` block."""
     try:
         yield
     except PasswordHasherBusyError:
@@ -166,7 +170,7 @@ def _forget_others(now: datetime) -> None:
 
 
 def find_device(request: HttpRequest, account: int | None) -> str:
-    """Returns the id of the browser, if the account with the key `account` has logged in with this browser, else ""."""
+    """Returns the id of the browser if `account` has logged in with this browser before, else "". `account` is a primary key."""
     device, accounts = _read_device(request)
     return device if account is not None and account in accounts else ""
 

@@ -89,7 +89,8 @@ class LogInView(LoginView):
     def form_valid(self, form: AuthenticationForm) -> HttpResponse:
         end_attempt(self._rules)
         user = form.get_user()
-        # If the person began to log in by an OpenID Connect provider before, the session ends after some minutes. This limit is removed.
+        # If the person began a log-in by an OpenID Connect provider and did not finish this log-in, the session would end 15 minutes later.
+        # Give the session the usual lifetime again.
         self.request.session.set_expiry(None)
         response = super().form_valid(form)
         remember_device(self.request, response, user.pk)
@@ -158,7 +159,7 @@ class ClientAddressMiddleware:
 def has_session_ended(session: SessionBase) -> bool:
     """Returns whether the log-in of `session` is longer ago than the setting `station.session_days` allows.
 
-    The time of a session that began before release 0.2.0 counts from its next request.
+    A session that began before release 0.2.0 does not contain the time of its log-in. The time of its next renewal is used instead.
     """
     return bool(time.time() - session.get(_BEGAN_AT, time.time()) > current_settings().station.session_days * _DAY_S)
 
@@ -166,7 +167,8 @@ def has_session_ended(session: SessionBase) -> bool:
 class SessionRenewalMiddleware:
     """Extends a log-in session while its user is active. An idle session expires, and so does a session whose log-in is too long ago.
 
-    Writes to the database at most every ten minutes. In the setting MIDDLEWARE, this class must follow Django's session middleware.
+    Writes each session to the database at most every ten minutes. In the setting MIDDLEWARE, this class must follow Django's session
+    middleware.
     """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:

@@ -1,6 +1,6 @@
 """The tables that Castline adds to Django's accounts.
 
-They hold API tokens, recovery codes, identities at a provider, the audit log, and delays of the log-in.
+They hold API tokens, recovery codes, identities at a provider, the audit log, and failed log-ins.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from django.utils import timezone
 
 from streams.printable import make_printable
 
-# The network address of the client whose request is being answered, or "" for a command.
+# The network address of the client whose request is being answered. "" if no request is being answered, for example in a command.
 client_address_of_request: ContextVar[str] = ContextVar("client_address_of_request", default="")
 
 TokenScope = Literal["inspect", "read"]
@@ -87,7 +87,7 @@ class ApiToken(models.Model):
 
     @classmethod
     def revoke_all(cls, user: User) -> int:
-        """Revokes all tokens of `user`, because the account has a new password. Returns how many tokens were valid."""
+        """Revokes all tokens of `user`, for example because the password has changed. Returns how many of them had not expired."""
         tokens = cls.objects.filter(user=user)
         valid = sum(not token.is_expired for token in tokens)
         tokens.delete()
@@ -108,7 +108,10 @@ class RecoveryCode(models.Model):
 
     @classmethod
     def issue_all(cls, user: User) -> list[str]:
-        """Makes the recovery codes of `user` anew, and returns their texts. The caller must show the texts now."""
+        """Replaces all recovery codes of `user` by new codes, and returns the texts of the new codes.
+
+        The caller must show the texts now, because only their hashes are stored.
+        """
         texts = ["".join(secrets.choice(_CODE_LETTERS) for _ in range(_CODE_LENGTH)) for _ in range(_RECOVERY_CODES)]
         with transaction.atomic():
             cls.objects.filter(user=user).delete()

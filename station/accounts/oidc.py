@@ -1,7 +1,7 @@
 """The log-in by an OpenID Connect provider, with the library Authlib: authorization code flow with PKCE, state and nonce.
 
-The first log-in of a person makes an account. The account belongs to the issuer and the subject in the token of the provider. A log-in by
-the provider never opens an account that was made at this station, even if the names are equal.
+The first log-in of a person makes an account. The next log-ins find this account by two claims in the provider's token: issuer and
+subject. A log-in by the provider never opens an account that was made at this station, even if the names are equal.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 _BACKEND = "django.contrib.auth.backends.ModelBackend"
 _NEXT = "oidc_next"
-# Authlib's name of the provider. The session keeps each log-in that has begun under the key `_state_<name>_<state>`.
+# The name by which Authlib knows the provider. Authlib stores each unfinished log-in in the session, under the key `_state_<name>_<state>`.
 _CLIENT = "castline"
 _STATE_PREFIX = f"_state_{_CLIENT}_"
 # Largest number of unfinished log-ins of one session, such as one in each tab of a browser.
@@ -54,7 +54,7 @@ _MAX_NAME = 150
 
 
 class LogInRefusedError(Exception):
-    """A log-in by the provider is refused. `reason` is for the audit log, and the message is for the person."""
+    """Raised if a log-in by the provider is refused. `reason` is for the audit log, and the message is for the person."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -80,7 +80,8 @@ def begin(request: HttpRequest) -> HttpResponse:
     settings = _get_settings()
     if request.user.is_authenticated:
         return redirect("wall")
-    # A stranger can begin many log-ins, each with a session. These sessions expire soon, and expired sessions are deleted here.
+    # A stranger can begin many log-ins, and each log-in adds a session to the database. So these sessions expire soon, and each new log-in
+    # deletes the expired sessions.
     request.session.clear_expired()
     request.session.set_expiry(_LOG_IN_TIME_S)
     try:
@@ -90,8 +91,8 @@ def begin(request: HttpRequest) -> HttpResponse:
         sentence = f"The provider of {settings.title} does not answer. Try again later, or log in with a password."
         return render_error_page(request, 503, "No log-in", sentence)
     _forget_oldest_log_ins(request)
-    # Strangers can send this form. `next` is the page that a person sees after the log-in. Only a short address of this station is stored
-    # in the session, so that strangers cannot fill the database.
+    # The field `next` is the address of the page that the person sees after the log-in. A stranger can send any text in this field, so the
+    # session stores only a short address of this station. Long texts could fill the database.
     address = request.POST.get("next", "")
     request.session[_NEXT] = address if len(address) <= _MAX_NEXT and _is_safe(request, address) else ""
     return response
@@ -145,7 +146,7 @@ def _get_settings() -> OidcSettings:
 
 
 def _get_client(settings: OidcSettings) -> Any:
-    """Returns the client of the provider. The provider's description of itself is read again after an hour."""
+    """Returns Authlib's client for the provider. The client reads the provider's metadata again after an hour."""
     client = _make_client(settings.issuer, settings.client_id, settings.read_client_secret(), int(time.monotonic() / _READ_AGAIN_AFTER_S))
     metadata = client.load_server_metadata()
     if metadata.get("issuer") != settings.issuer:
@@ -213,7 +214,7 @@ def find_or_make_user(settings: OidcSettings, claims: Mapping[str, Any]) -> User
     try:
         return _find_or_make_user_once(settings, claims)
     except IntegrityError:
-        # Another log-in has made an account with this person or this name in the meantime. The second attempt finds this account.
+        # Another log-in has just made an account for the same person or with the same name. A second call finds this account.
         return _find_or_make_user_once(settings, claims)
 
 

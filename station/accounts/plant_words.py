@@ -8,13 +8,16 @@ from django.core.exceptions import ValidationError
 from station.accounts.access import ROLES
 from station.configuration import current_settings
 
-# A password without its words of the plant must still have this many characters.
+# If all words of the plant are removed from a password, at least this many characters must be left.
 MIN_OTHER_CHARACTERS = 8
 _SHORTEST_WORD = 3
 
 
 def list_plant_words() -> list[str]:
-    """Returns the words in lower case: Castline, station, the site, the machine, the lines and the roles, the longest word first."""
+    """Returns the words of the plant in lower case, the longest word first.
+
+    The words are Castline, station, and the names of the site, of the machine, of the lines and of the roles.
+    """
     settings = current_settings()
     names = ("castline", "station", settings.service.site, settings.service.machine, *(line.name for line in settings.lines), *ROLES)
     return sorted({name.casefold() for name in names if len(name) >= _SHORTEST_WORD}, key=lambda word: (-len(word), word))

@@ -88,7 +88,8 @@ def _migrate(apply: bool) -> list[str]:
 @contextmanager
 def _migration_lock(apply: bool) -> Iterator[None]:
     if connection.vendor == "postgresql":
-        # The lock belongs to the database session, because it must cover all migrations, and each migration is a transaction of its own.
+        # Use a lock that lasts until it is released. A lock of a transaction would end after the first migration, because each migration
+        # is a transaction of its own.
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_lock(%s)", [_MIGRATION_LOCK])
         try:
@@ -99,8 +100,8 @@ def _migration_lock(apply: bool) -> Iterator[None]:
         return
     file = Path(f"{connection.settings_dict['NAME']}.lock")
     if not apply and not file.exists():
-        # No process has ever applied migrations. If root called this function and made the lock file, the file would belong to root, and
-        # the station could not lock it.
+        # Do not make the lock file here, because the caller only checks the tables and may be root. The file would then belong to root,
+        # and the station could not open it. Without the file, no process has applied migrations yet, so no lock is needed.
         yield
         return
     with file.open("w" if apply else "r") as lock:

@@ -34,7 +34,7 @@ else:
 # The reasons in a sorting record that mean: the gate had no verdict in time, and acted as the line's settings say.
 REASONS_WITHOUT_VERDICT = frozenset({"no-verdict", "late-verdict", "board-restarted"})
 
-# Each index of the history ends with these three columns. A query that filters by one of the columns then reads only the index.
+# Each index of the history ends with these three columns. So a query that filters by one of them reads only the index, not the table.
 _FILTERED = ("model", "defect_probability", "action")
 
 
@@ -88,7 +88,8 @@ class Part(models.Model):
     finding_boxes = models.JSONField(default=list, blank=True)
     heat_map = models.CharField(max_length=255, blank=True, default="")
     found_at = RecordTimeField(null=True)
-    # Whether the defects stay within the foundry's limits (acceptance table): the fields of `Acceptance`. Empty without such a table.
+    # The result of the acceptance table, which holds the foundry's limits for defects. The keys are the fields of the class `Acceptance`.
+    # Empty if the line has no acceptance table.
     acceptance = models.JSONField(default=dict, blank=True)
 
     review_label = models.CharField(max_length=8, blank=True, default="")
@@ -117,7 +118,8 @@ class Part(models.Model):
             models.Index(fields=["seen_at", "picture_bytes"], name="part_picture_kept", condition=~models.Q(picture="")),
             models.Index(fields=["picture"], name="part_picture", condition=~models.Q(picture="")),
             models.Index(fields=["heat_map"], name="part_heat_map", condition=~models.Q(heat_map="")),
-            # The database uses a partial index only for queries that repeat its condition. `index_condition` returns this condition.
+            # The database uses a partial index only if the query contains the condition of the index. The function `index_condition`
+            # returns this condition.
             models.Index(
                 fields=["kind", "seen_at", "id", "line", "label", *_FILTERED], name="part_kind_seen", condition=~models.Q(kind="")
             ),
@@ -145,8 +147,8 @@ class Part(models.Model):
 class RetentionState(models.Model):
     """What retention must still know after a restart of the archivist. The table has at most one row, with the key 1.
 
-    `clock_right_at` is the time at which the clock was last right. Retention compares the clock with this time before it deletes old parts
-    and old pictures.
+    `clock_right_at` is the newest time at which the clock was known to be right. Retention compares the clock with this time before it
+    deletes old parts and old pictures.
     """
 
     clock_right_at = models.DateTimeField()

@@ -59,7 +59,8 @@ class PartWriter:
     def write(self, records: Sequence[ArchivedRecord]) -> int:
         """Merges `records` into the rows of their parts. Returns the number of rows that were added or changed.
 
-        If one record cannot be written, writes none and raises ArchiveError. The error is `retriable` unless a record is the reason.
+        If one record cannot be written, writes none and raises ArchiveError. The error is `retriable` if the database has failed, and not
+        `retriable` if a record does not fit the table.
         """
         try:
             with transaction.atomic():
@@ -69,7 +70,7 @@ class PartWriter:
             connection.close()
             raise ArchiveError(f"a record does not fit the table of parts: {_first_line(error)}", retriable=False) from error
         except (DatabaseError, InterfaceError) as error:
-            # The database is the reason: for example, it can only be read, or its file is damaged. The records are perhaps valid.
+            # The database has failed: for example, it is read-only, or its file is damaged. The records may be valid.
             connection.close()
             raise ArchiveError(f"cannot write {len(records)} records into the database: {_first_line(error)}") from error
 
@@ -109,7 +110,8 @@ def _load_rows(parts: Iterable[PartId]) -> dict[PartId, Part]:
 
 
 def _values(row: Part) -> list[object]:
-    # These values show later whether a merged record has changed the row. They are not copied, because a merge replaces lists and dicts.
+    # The caller compares these values with the values after the merge. The lists and dicts among them need no copy, because a merge puts
+    # a new list or dict into the row and never changes the old one.
     return [getattr(row, name) for name in _FIELDS]
 
 

@@ -31,11 +31,12 @@ log = logging.getLogger(__name__)
 
 _ARCHIVED_PER_STEP = 32
 _DELETED_PER_STEP = 500
-# The store has one folder for each first byte of a checksum. Each sweep searches one folder for pictures that belong to no part.
+# The store sorts the pictures into 256 folders by the first byte of their checksum. Each sweep searches one folder for pictures that belong
+# to no part.
 _FOLDERS = 256
 _MAX_TRIES = 5
 _MOST_PUT_OFF = 256
-# After this many failures within one step, the step ends, because Kafka or the store probably does not answer.
+# After this many failures, a call of `archive_pictures` returns early, because Kafka or the store probably does not answer.
 _MOST_FAILURES = 3
 _IDLE_S = 0.5
 _LONGEST_WAIT_S = 30.0
@@ -43,9 +44,9 @@ _LONGEST_WAIT_S = 30.0
 
 @dataclass
 class _Tries:
-    """How often the picture of a part could not be read.
+    """Counts how often the picture of a part could not be read.
 
-    `archived_before` is how many pictures had been archived when the last try was counted.
+    `archived_before` is the number of all pictures that were archived before the last counted try.
     """
 
     archived_before: int
@@ -115,14 +116,14 @@ class PictureArchiver:
 
         Stops early if `go_on` returns False. Returns the number of pictures that were copied or no longer exist.
 
-        If a picture cannot be read, the pictures of other parts are copied, and the error is raised afterwards. A picture counts as lost
-        after five failed tries, if other pictures could be read in the meantime.
+        If a picture cannot be read, copies the pictures of other parts first and raises the error afterwards. After five failed tries, the
+        archiver gives the picture up. A try counts only if another picture was archived since the try before.
         """
         done: list[Part] = []
         failures: list[Exception] = []
         try:
             for part in self._find_waiting():
-                # Each failure can take seconds. The next step begins with other parts, so the failures of some parts do not stop others.
+                # Each failure can take seconds, so stop after a few failures. The next call begins with other parts.
                 if not go_on() or len(failures) >= _MOST_FAILURES:
                     break
                 try:
@@ -156,7 +157,8 @@ class PictureArchiver:
     def _gives_up(self, part: Part) -> bool:
         """Notes that the picture of `part` could not be read. Returns True after the last attempt.
 
-        If no picture at all can be read, Kafka or the store does not answer. Such attempts do not count.
+        An attempt does not count if no picture was archived since the attempt before, because Kafka or the store then probably does not
+        answer.
         """
         # The part moves to the end of the dictionary, behind all parts whose last failure is longer ago.
         tries = self._tries.pop(part.pk) if part.pk in self._tries else _Tries(self._archived_count)
@@ -217,8 +219,8 @@ class PictureArchiver:
         uploads, castings = with_picture.filter(line=self._upload_line), with_picture.exclude(line=self._upload_line)
         limit = int(self._limits.keep_bytes * self._limits.upload_share) if self._upload_line else 0
         upload_bytes = self._delete_oldest(uploads, _sum_distinct_bytes(uploads), limit)
-        # The sum over all pictures, and the pictures that parts share, can be read from indexes. The sum of the castings alone would read
-        # each row of the table.
+        # Do not sum the pictures of the castings directly, because the database would then read each row of the table. The database can
+        # read the sum of all pictures, and the addresses of the shared pictures, from indexes.
         casting_bytes = _sum_bytes(with_picture) - _sum_bytes(uploads) - _sum_repeated_bytes(castings)
         casting_bytes = self._delete_oldest(castings, casting_bytes, self._limits.keep_bytes - limit)
         metrics.archive_kept_bytes.set(upload_bytes + casting_bytes)
@@ -277,7 +279,10 @@ def _sum_distinct_bytes(parts: QuerySet[Part]) -> int:
 
 
 def _sum_repeated_bytes(parts: QuerySet[Part]) -> int:
-    """Returns how many bytes too many `_sum_bytes(parts)` counts, because it counts a picture once for each of the parts that share it."""
+    """Returns the bytes that must be subtracted from `_sum_bytes(parts)`, so that each picture counts once.
+
+    `_sum_bytes` counts a picture several times if several parts share the picture.
+    """
     counts = Part.objects.exclude(picture="").order_by().values("picture").annotate(parts=Count("picture"))
     shared = list(counts.filter(parts__gt=1).values_list("picture", flat=True))
     repeated = 0
@@ -293,7 +298,7 @@ def _sum_repeated_bytes(parts: QuerySet[Part]) -> int:
 def _find_oldest_pictures(parts: QuerySet[Part], excess_bytes: int) -> dict[str, int]:
     """Returns the addresses and sizes of the oldest pictures that together have `excess_bytes` or more, at most 500 pictures.
 
-    A picture that several of the parts share is as old as the newest of these parts, because only then its deletion frees its bytes.
+    If several of the parts share a picture, the picture is as old as the newest of these parts, because this part needs it longest.
     """
     oldest: dict[str, int] = {}
     newest: dict[str, datetime] = {}
@@ -323,7 +328,7 @@ def _used_addresses(column: str, addresses: set[str]) -> set[str]:
 
 
 def confirm_clock(now: datetime) -> None:
-    """Stores that the clock of this machine is right. Retention then deletes old parts and old pictures again."""
+    """Stores that the clock of this machine is right. If retention has stopped because of the clock, it continues."""
     RetentionState.objects.update_or_create(pk=1, defaults={"clock_right_at": now})
 
 
@@ -335,8 +340,8 @@ def _read_clock_right_s() -> float | None:
 class RetentionWorker:
     """A thread that archives pictures continuously and calls `PictureArchiver.sweep` every `sweep_s` seconds.
 
-    `report_fault` gets a sentence after each failure, and "" after each success. A test can pass a `clock_trust` that uses the clocks of
-    the test.
+    `report_fault` is called with a sentence after each failure, and with "" after each success. `clock_trust` decides whether the clock can
+    be trusted. A test can pass a `clock_trust` with simulated clocks.
     """
 
     def __init__(
@@ -360,11 +365,11 @@ class RetentionWorker:
         self._thread.join(within_s)
 
     def find_doubt(self) -> str:
-        """Returns a sentence that says why nothing is deleted for being too old, or "" if the clock is trusted."""
+        """Returns a sentence that says why the clock is not trusted and why old parts are kept, or "" if the clock is trusted."""
         return self._doubt
 
     def sweep_once(self, now: datetime) -> None:
-        """Deletes what must not be kept. Deletes nothing for being too old while the clock is not trusted."""
+        """Calls `PictureArchiver.sweep` once. While the clock is not trusted, no part and no picture is deleted because of its age."""
         self._archiver.sweep(now, self._check_clock(now))
 
     def _check_clock(self, now: datetime) -> bool:

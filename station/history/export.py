@@ -180,7 +180,7 @@ class StreamBuffer(io.RawIOBase):
 def stream_file(request: HttpRequest, pieces: Iterator[bytes], content_type: str, file_name: str) -> StreamingHttpResponse:
     """Returns a response that sends `pieces` as a download while they are produced. Works under ASGI and WSGI.
 
-    `file_name` is written into a header without a check, so it must not come from a user. The answer to a HEAD request has no pieces.
+    `file_name` is written into a header without a check, so it must not come from a user. The answer to a HEAD request has no body.
     """
     pieces = iter(()) if request.method == "HEAD" else pieces
     content = _iterate_in_thread(pieces) if isinstance(request, ASGIRequest) else pieces

@@ -27,7 +27,7 @@ class NearestPictures:
 def find_nearest_pictures(part: Part, manifest: Manifest | None, account: int | None = None) -> NearestPictures:
     """Compares the picture of `part` with the training pictures of the version that judged the part. Raises no exception.
 
-    `manifest` describes this version. It is None if the version cannot be read. `account` is the number of the account that asks.
+    `manifest` describes this version, or is None if the version cannot be read. `account` is the primary key of the user's account.
     """
     if manifest is None:
         return NearestPictures([f"The version {part.model or '(unknown)'} cannot be read, so its training pictures are unknown."], [])

@@ -174,7 +174,7 @@ def _find_bound(filters: PartFilters, key: HistoryKey | None, older: bool, searc
 
 
 def _indexed_condition(filters: PartFilters) -> Q:
-    """Returns a query condition for that filter which has an index and probably finds the fewest parts.
+    """Returns a query condition for one filter: of the filters that have an index, the filter that probably finds the fewest parts.
 
     If no filter has an index, returns an empty condition.
     """

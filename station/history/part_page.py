@@ -19,7 +19,8 @@ from streams.identity import format_time
 from streams.records import ANOMALY, SCORERS, Box, select_network_votes
 
 _SIDE_PX_IF_UNKNOWN = 300
-# A scorer is a model that was trained on good parts only. In a verdict, a score of 0.5 is the cut-off of the scorer.
+# A scorer is a model that was trained on good parts only. A score above the scorer's cut-off means that the part differs from good parts.
+# In verdicts, the scores are scaled so that the cut-off is always 0.5.
 _SCALED_CUT_OFF = 0.5
 # Verdicts hold rounded thresholds. Thresholds that differ by less than this value count as equal.
 _SAME_THRESHOLD = 0.0005

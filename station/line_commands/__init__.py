@@ -1,1 +1,1 @@
-"""The addresses by which pages send commands to the sorter of a line, and read the sorter's answers."""
+"""The URLs to which pages send commands for the sorter of a line, and from which pages read the sorter's answers."""

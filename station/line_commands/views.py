@@ -41,9 +41,11 @@ _MAX_PROBLEM_CHARACTERS = 400
 @require_POST
 @right_required("look")
 def send_command(request: HttpRequest, line: str) -> HttpResponse:
-    """Sends a command to the sorter of `line`. The form has the field `action`, and `code`, `what` or `lane` where the action needs them.
+    """Sends a command to the sorter of `line`.
 
-    Returns status 202 and the address of the answer. The audit log gets an entry before the command is sent.
+    The form field `action` names the command. Some actions also need one of the fields `code`, `what` and `lane`.
+
+    Returns status 202 and the URL of the answer. The audit log gets an entry before the command is sent.
     """
     if _has_no_gate(line):
         return _problem(404, f"The line {line} has no gate, so there is no sorter that takes commands.")

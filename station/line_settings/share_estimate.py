@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from models.inference.defect_share import DefectShareEstimate
 
 NEWEST_PARTS = 100_000
-# A share of defects can be set from MIN_SHARE to 1 - MIN_SHARE.
+# The share of defects in the settings of a line must be between MIN_SHARE and 1 - MIN_SHARE.
 MIN_SHARE = 0.00001
 
 

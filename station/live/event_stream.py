@@ -119,8 +119,8 @@ class OpenStream:
 class OpenStreams:
     """The open event streams, oldest first, and the limits of their number. All methods are called in the event loop.
 
-    At the limit for all people, a new stream displaces the newest stream of the account with the most streams, if its own account has at
-    least two streams fewer.
+    If the limit for all people is reached, a new stream can displace the newest stream of the account that has the most streams. The
+    account of the new stream must have at least two streams fewer than this account.
     """
 
     def __init__(self) -> None:

@@ -214,8 +214,8 @@ class LineState:
         latency_s = (max(arrived_at, verdict.decided_at) - verdict.captured_at).total_seconds()
         self._latencies.append((arrived_at, max(0.0, latency_s)))
         if len(self._trend) > _MAX_TREND_MINUTES:
-            # `_trend` keeps the counts of one hour, up to the time of the new picture. If this time is later than `arrived_at`, the
-            # camera's clock is fast, so `arrived_at` is used. Otherwise a camera that is a day fast would delete all counts.
+            # Delete the counts that are more than an hour older than the new picture. If the picture's time is later than `arrived_at`, the
+            # camera's clock is fast, so use `arrived_at` instead. Otherwise a camera clock that is a day fast would delete all counts.
             newest = min(verdict.captured_at, arrived_at)
             self._trend = {minute: counts for minute, counts in self._trend.items() if newest - minute <= _HOUR}
 

@@ -46,10 +46,10 @@ _RECONNECT_WAIT_S = 1.0
 # The consumer starts with the sorting records of the last ten minutes and the dead letters of the last hour.
 _SORTINGS_BACK = timedelta(minutes=10)
 _DEAD_LETTERS_BACK = timedelta(hours=1)
-# Number of uploaded pictures that the consumer remembers. It is larger than RECENT_PARTS, the number for each production
-# line, because a person can upload many pictures at once and then waits for all their verdicts.
+# Number of uploaded pictures that the consumer remembers. For each production line, the consumer remembers only RECENT_PARTS parts. A
+# person can upload many pictures at once, and then waits for the verdicts of all these pictures.
 _RECENT_UPLOADS = 2000
-# The archive perhaps does not have the parts of the last minutes yet, so these parts are counted from Kafka.
+# The archive may not have the parts of the last five minutes yet, so the consumer counts these parts from Kafka.
 _NOT_YET_ARCHIVED = timedelta(minutes=5)
 _ARCHIVE_DELAY = timedelta(minutes=1)
 _TREND = timedelta(hours=1)
@@ -97,7 +97,7 @@ CountParts = Callable[[str, datetime, datetime], ArchivedCounts]
 class LiveConsumer:
     """Reads the topics of all lines in a thread, and keeps the records of each line in `lines`. Acquire `lock` to use them.
 
-    Ask `watch` for the state of a line, such as `running`.
+    Use the attribute `watch` to get the plant state of a line, such as `running`.
 
     If Kafka does not answer, `connection_fault` is a sentence that the page shows. Otherwise, it is "".
     """
@@ -139,7 +139,8 @@ class LiveConsumer:
     def add_record(self, record: Any) -> None:
         """Adds a record that kafka-python has read to the state of its line. Counts and skips a record that is not valid.
 
-        Only the archivist writes dead letters for these topics. Otherwise each station would write the same dead letters at each start.
+        Does not write a dead letter for an invalid record, because only the archivist writes dead letters for these topics. Otherwise each
+        station would write the same dead letter at each start.
         """
         try:
             self._add_record(record)

@@ -38,11 +38,12 @@ _KAFKA_READERS = 4
 _MAX_WAIT_S = 10.0
 _CACHE_BYTES = 48 * 2**20
 _CONVERSION_LOCKS = 64
-# Pictures that are being read or wait for their conversion take at most this many times `pictures.max_bytes`: all pictures together, and
-# those of one account. One account can then use three of the four Kafka readers.
+# Limits of the memory for pictures that are being read or wait for their conversion, for all accounts and for one account. The unit is
+# `pictures.max_bytes`, the size of the largest allowed picture. With the limit 3, one account can use three of the four Kafka readers.
 _MAX_LARGEST_PICTURES = 8
 _MAX_LARGEST_OF_ACCOUNT = 3
-# A picture that the decoder has refused is not converted again for this time. With other settings, a later try can succeed.
+# If the decoder has refused a picture, the station does not try to convert the picture again for this time. A later try can succeed if the
+# settings have changed.
 _REFUSED_S = 600.0
 _MAX_REFUSALS = 1000
 # A segment of an address cannot begin with a dot, because an address with ".." would point to a file outside the store.
@@ -50,7 +51,8 @@ _SEGMENT = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}"
 _ADDRESS = re.compile(rf"{_SEGMENT}(/{_SEGMENT}){{0,9}}")
 
 Converted = TypeVar("Converted", EncodedPicture, GreyPixels)
-# Names a picture and its conversion. The first element is the part id, or "". Without this element, the key names a refused conversion.
+# Identifies a picture and its conversion. The first element is the part id, or "" for a heat map. The other elements alone are the key of a
+# refused conversion, because the decoder refuses the same bytes for every part.
 _Key = tuple[object, ...]
 
 
@@ -121,7 +123,7 @@ class PictureBudget:
             reserve(0)
 
     def _has_room(self, account: int | None) -> bool:
-        """Returns whether the next picture of `account` may be read now. The account with the fewest bytes comes first."""
+        """Returns whether the next picture of `account` may be read now. The account whose pictures use the fewest bytes comes first."""
         if self._used[account] > min(self._used[waiting] for waiting in self._waiting):
             return False
         room_bytes = (_MAX_LARGEST_PICTURES - 1) * self._largest_bytes - self.used_bytes
@@ -131,10 +133,11 @@ class PictureBudget:
 class PartPictureReader:
     """Reads pictures, converts them for browsers, and caches up to 48 MiB of converted pictures. Thread-safe.
 
-    A separate process with limited memory and time converts the pictures, because a stranger's picture can be harmful. A conversion that
-    the decoder refused is not repeated for ten minutes. Methods with the parameter `account` read several pictures of this account at the
-    same time, but convert only one at a time. So an account with many pictures does not make other accounts wait until all of them are
-    converted. `account` is None if the account is unknown.
+    A separate process with limited memory and time converts the pictures, because a picture from a stranger can be harmful. If this process
+    refuses a picture, the picture is not converted again for ten minutes.
+
+    Several pictures of one account can be read at the same time, but only one of them is converted at a time. So an account with many
+    pictures does not block the other accounts. The parameter `account` is a primary key, or None if the account is unknown.
     """
 
     def __init__(self, settings: Settings) -> None:
