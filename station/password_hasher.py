@@ -17,7 +17,7 @@ class PasswordHasherBusyError(CastlineError):
 
 
 class QueuedPasswordHasher(PBKDF2PasswordHasher):
-    """Django's password hasher, which computes one hash at a time. At most 16 more wait. Thread-safe.
+    """Django's password hasher, which computes one hash at a time. At most 16 other passwords wait for their hash. Thread-safe.
 
     The stored hashes are the same as Django's, so passwords of older databases stay valid.
     """

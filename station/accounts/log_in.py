@@ -39,7 +39,7 @@ def client_address(request: HttpRequest) -> str:
 
 
 class LogInForm(AuthenticationForm):
-    """The form of the log-in page. An account with a second factor also needs the code that its app shows now."""
+    """The form of the log-in page. If an account has a second factor, the log-in also needs the present code of the person's app."""
 
     code = forms.CharField(
         required=False,

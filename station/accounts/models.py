@@ -95,7 +95,7 @@ class ApiToken(models.Model):
 
 
 class RecoveryCode(models.Model):
-    """A text that works once in place of the code of the app, for example after the phone was lost.
+    """A text that the person can enter once instead of a code of the app, for example after the person has lost the phone.
 
     The text is shown once. The table holds only its SHA-256.
     """
@@ -128,7 +128,7 @@ class RecoveryCode(models.Model):
 
 
 class OidcIdentity(models.Model):
-    """The person at an OpenID Connect provider to whom an account belongs."""
+    """Connects an account of the station to a person at an OpenID Connect provider."""
 
     user = models.OneToOneField(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="oidc_identity")
     issuer = models.CharField(max_length=255)

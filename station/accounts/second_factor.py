@@ -149,7 +149,7 @@ def renew_recovery_codes(request: HttpRequest) -> HttpResponse:
 
 
 def _refuse_wrong_proof(request: HttpRequest, user: User, page: str, what_stays: str) -> HttpResponse | None:
-    """Returns the answer to a form whose password or code is wrong or comes too early, or None if both are right."""
+    """Checks the password and the code in the form. Returns None if both are right, else the answer that refuses the form."""
     rules = make_password_rules(current_settings().station, user.pk)
     if wait_s := begin_attempt(rules, timezone.now()):
         return refuse_early_attempt(request, wait_s)

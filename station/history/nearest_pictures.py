@@ -49,7 +49,10 @@ def find_nearest_pictures(part: Part, manifest: Manifest | None, account: int | 
 
 
 def describe_nearest(manifest: Manifest, pictures: list[TrainingPicture], is_unusual: bool) -> list[str]:
-    """Returns sentences about the classes of the nearest training pictures. If `is_unusual`, none of them looks like the part."""
+    """Returns sentences about the classes of the nearest training pictures.
+
+    `is_unusual` is true if even the most similar picture does not look like the part.
+    """
     counts = Counter(picture.class_name for picture in pictures).most_common()
     classes = " and ".join(f"{count} of class {name}" for name, count in counts)
     many = manifest.training_index.pictures if manifest.training_index else 0

@@ -41,7 +41,7 @@ def change_settings(request: HttpRequest, line: str) -> HttpResponse:
 
     Stores nothing if another person has changed the settings since the page was opened.
     """
-    # Pictures that people upload belong to a line of their own. This page does not exist for that line, because it would show an engineer
+    # Pictures that people upload belong to a separate line. This page does not exist for that line, because the page would show an engineer
     # the uploads of other people.
     if line not in get_live_consumer().wall_lines:
         raise Http404

@@ -29,7 +29,8 @@ _STATUS_TICKS = 4
 _PERMISSION_TICKS = 30 * _STATUS_TICKS
 _RENDER_INTERVAL_S = 2.0
 _BUSY_RENDER_INTERVAL_S = 10.0
-# Load average per processor above which the machine counts as busy. A fully used inspector gives 0.96 on two processors.
+# The machine is busy if its load average per processor is above this value. An inspector that works without pauses on two processors gives
+# a load average of 0.96 per processor.
 _BUSY_LOAD = 0.75
 _MAX_CARD_AGE_S = 5
 PARTS_ON_WALL, PARTS_ON_PAGE = 5, 18
@@ -51,7 +52,11 @@ def is_machine_busy() -> bool:
 
 
 class CardRenderer:
-    """Renders the cards of all lines, and caches each card until the state of its line changes. Thread-safe."""
+    """Renders the cards of all lines, and caches them. Thread-safe.
+
+    Renders a card again if the state of its line has changed, or after at most five seconds. Renders no card more often than every two
+    seconds, or every ten seconds while the machine is busy.
+    """
 
     def __init__(self, consumer: LiveConsumer, is_busy: Callable[[], bool] = is_machine_busy) -> None:
         self.consumer = consumer

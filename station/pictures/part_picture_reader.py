@@ -256,7 +256,7 @@ class PartPictureReader:
                 return cast(Converted, found)
 
     def _find_account_lock(self, account: int | None) -> AbstractContextManager[object]:
-        """Returns the lock of the account. It is taken before all other locks."""
+        """Returns the lock of the account. A thread must acquire this lock before it acquires a conversion lock."""
         return nullcontext() if account is None else self._account_locks.setdefault(account, threading.Lock())
 
     def _find_result(self, key: _Key | None) -> Any | None:
