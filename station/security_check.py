@@ -1,4 +1,4 @@
-"""Looks for what somebody could misuse in the station: Django's deployment check, accounts, tokens and the audit log."""
+"""Looks for security problems of the station: in the settings of Django, the accounts, the API tokens and the audit log."""
 
 from __future__ import annotations
 
@@ -14,12 +14,17 @@ from station.accounts.second_factor import list_old_codes
 from station.configuration import current_settings
 from streams.security_finding import SecurityFinding
 
-# The ids of Django's warnings that TLS is missing. On the loopback interface, where nobody can listen in, these warnings are not serious.
+# The ids of Django's warnings that TLS is missing. On the loopback interface, nobody can read the traffic, so these warnings are not
+# serious.
 _WITHOUT_TLS = frozenset({"security.W004", "security.W008", "security.W012", "security.W016"})
 
 
 def check_deployment(is_loopback: bool) -> Iterator[SecurityFinding]:
-    """Yields the warnings of Django's deployment check. If `is_loopback`, missing TLS gets the weight `low`."""
+    """Yields a finding for each warning of Django's deployment check.
+
+    If the station can be reached only from its own machine (`is_loopback`), missing TLS has the weight `low`. Everything else has the
+    weight `high`.
+    """
     for message in run_checks(include_deployment_checks=True):
         if message.level >= WARNING:
             is_allowed = is_loopback and message.id in _WITHOUT_TLS
@@ -29,7 +34,7 @@ def check_deployment(is_loopback: bool) -> Iterator[SecurityFinding]:
 
 
 def check_accounts() -> Iterator[SecurityFinding]:
-    """Yields findings about accounts, API tokens and the audit log. The tables must be up to date."""
+    """Yields findings about accounts, API tokens and the audit log. All database migrations must have been applied."""
     report = verify_chain()
     for fault in report.faults:
         yield SecurityFinding(

@@ -38,7 +38,7 @@ from streams.supervision import SupervisedThread
 
 log = logging.getLogger(__name__)
 
-# Most connections are idle, so this limit can be high. RequestQueueMiddleware limits the running requests.
+# Most connections are idle, so this limit can be high. RequestQueueMiddleware limits how many requests run at the same time.
 _MAX_CONNECTIONS = 4000
 _OTHER_OPEN_FILES = 1000
 _FORM_OVERHEAD_BYTES = 2**18
@@ -47,7 +47,7 @@ _QUEUE_METRICS_S = 15.0
 
 
 def make_application() -> AsgiApplication:
-    """Returns the whole station as an ASGI application. `station.configuration.configure` must have been called."""
+    """Returns the whole station as an ASGI application. Call `station.configuration.configure` before this function."""
     station = current_settings().station
     return BodyLimitMiddleware(
         RequestQueueMiddleware(SignedUrlMiddleware(get_asgi_application()), station.proxies, station.trusted_proxies),
@@ -68,7 +68,7 @@ def open_socket() -> socket.socket:
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((station.host, station.port))
-        # Call listen() here, so that an error stops the start. uvicorn calls listen() again later.
+        # uvicorn calls listen() too, but only later. Call it here already, so that an error stops the start of the station.
         listening.listen()
     except OSError as error:
         listening.close()
@@ -81,9 +81,9 @@ def open_socket() -> socket.socket:
 
 
 class _HealthReportingServer(uvicorn.Server):
-    """A uvicorn server that reports to `health` that the station is ready, and later that it is stopping.
+    """A uvicorn server that tells `health` when the station is ready and when the station stops.
 
-    Stops at once if `stop_requested` is set, which means that SIGTERM came before uvicorn handled signals.
+    `stop_requested` is set if SIGTERM comes before uvicorn handles signals. The server then stops directly after its start.
     """
 
     def __init__(self, config: uvicorn.Config, health: ProcessHealth, stop_requested: threading.Event) -> None:
@@ -112,7 +112,7 @@ def serve_pages(listening: socket.socket, health: ProcessHealth, stop_requested:
     _raise_open_file_limit(_MAX_CONNECTIONS)
     # Load all pages now, so that an error in their code stops the start and not the first request.
     _ = get_resolver().url_patterns
-    # Django warns that it reads each static file whole into memory. The warning is ignored, because these files are small.
+    # Django warns that it reads a whole static file into memory. Ignore this warning, because the station's static files are small.
     warnings.filterwarnings("ignore", message="StreamingHttpResponse must consume synchronous iterators")
     config = uvicorn.Config(
         make_application(),
@@ -134,7 +134,8 @@ def serve_pages(listening: socket.socket, health: ProcessHealth, stop_requested:
 
 
 def _make_protocol_class(station: StationSettings) -> type[LimitedProtocol]:
-    # All connections of a station behind a proxy come from the proxy's address, so only the proxy can limit the connections of a client.
+    # Behind a proxy, all connections come from the proxy's address. So the station cannot limit the connections of each client, but the
+    # proxy can.
     per_address = _MAX_CONNECTIONS if station.proxies else station.connections_per_address
     limits = ConnectionLimits(per_address, _MAX_CONNECTIONS)
 

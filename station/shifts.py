@@ -1,4 +1,4 @@
-"""Computes the shifts and days of the plant, in the plant's time zone. Counts and reports refer to these periods."""
+"""Computes the shifts and days of the plant, in the plant's time zone. The wall and the reports count parts for these periods."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 class ShiftPeriod:
     """A shift or a day: the time from `since` (included) to `to` (excluded), both in UTC.
 
-    `day` and `shift` are the date and time of its beginning in the plant's time zone. `shift` is None for a whole day.
+    The period begins on the date `day` at the time of day `shift`, both in the plant's time zone. For a whole day, `shift` is None.
     """
 
     day: date
@@ -30,7 +30,7 @@ class ShiftPeriod:
 
 
 def day_period(day: date, shifts: Sequence[time], zone: ZoneInfo) -> ShiftPeriod:
-    """Returns the whole day `day`, which begins with the first shift, or at midnight if the plant has no shifts.
+    """Returns the period of the whole day `day`. A day begins with its first shift, or at midnight if the plant has no shifts.
 
     A day has 23 hours when summer time begins and 25 hours when it ends.
     """
@@ -61,7 +61,7 @@ def period_at(at: datetime, shifts: Sequence[time], zone: ZoneInfo) -> ShiftPeri
 
 
 def adjacent_period(period: ShiftPeriod, step: int, shifts: Sequence[time], zone: ZoneInfo) -> ShiftPeriod:
-    """Returns the shift or day before `period` (`step` -1) or after `period` (`step` 1)."""
+    """Returns the previous shift or day if `step` is -1, and the next shift or day if `step` is 1."""
     if period.shift is None:
         return day_period(period.day + timedelta(days=step), shifts, zone)
     index = list(shifts).index(period.shift) + step

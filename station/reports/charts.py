@@ -17,9 +17,10 @@ _MAX_BAR_PX = 64
 
 @dataclass(frozen=True)
 class ChartBar:
-    """A rectangle with a caption below and a number above.
+    """A bar of a chart. `caption` is the text below the bar, and `number` is the text above the bar.
 
-    `kind` decides the colour: `ok`, `review`, `defect`, `none` or "". A bar of the kind `hour` has only a caption.
+    `kind` decides the colour: `ok`, `review`, `defect`, or `none` for parts without a verdict. In the chart of defects, `kind` is empty.
+    For a bar of the kind `hour`, the page shows only the caption.
     """
 
     x: float
@@ -42,7 +43,10 @@ class ChartBar:
 
 @dataclass(frozen=True)
 class BarChart:
-    """A bar chart. `points` describes a line over the bars, as text for an SVG polyline. Without such a line, `points` is empty."""
+    """A bar chart. If `points` is not empty, the chart also has a line over the bars.
+
+    `points` holds the points of this line as an SVG polyline needs them, for example "68.0,100.0 124.0,14.0".
+    """
 
     bars: list[ChartBar]
     points: str = ""
@@ -52,9 +56,9 @@ class BarChart:
 
 
 def make_pareto_chart(rows: Sequence[tuple[str, int, float]]) -> BarChart:
-    """Returns a chart with a bar for each row, and a line that shows the cumulative shares.
+    """Returns a Pareto chart: a bar for each defect type, and a line for the cumulative share of all defects.
 
-    A row is a defect type, its number of parts, and the share (0..1) of all defects up to this row.
+    Each of `rows` holds a defect type, its number of parts, and the cumulative share (0..1). The most frequent type comes first.
     """
     if not rows:
         return BarChart([])
@@ -72,7 +76,7 @@ def make_pareto_chart(rows: Sequence[tuple[str, int, float]]) -> BarChart:
 
 
 def make_hourly_chart(hours: Sequence[tuple[datetime, PartCounters]], zone: tzinfo) -> BarChart:
-    """Returns a chart with a stack of bars for each hour: ok at the bottom, then review, defect and parts without a verdict."""
+    """Returns a chart with a stack of bars for each hour. From the bottom, the bars show ok, review, defect and parts without verdict."""
     most = max((counters.parts for _, counters in hours), default=0)
     if not most:
         return BarChart([])

@@ -23,7 +23,7 @@ _GROUPED_BY = ("line", "label", "action", "sorted_reason", "late", "kind", "revi
 
 @dataclass(frozen=True)
 class PartGroup:
-    """A group of `count` parts that have the same line, the same label, the same gate action and so on."""
+    """All parts that are equal in line, label, gate action and the other fields. `count` is the number of these parts."""
 
     line: str
     label: str
@@ -37,9 +37,9 @@ class PartGroup:
 
 @dataclass
 class PartCounters:
-    """Numbers of parts by label, gate action, defect type and review.
+    """The number of parts in total, for each label, for each gate action, for each defect type, and for each result of a review.
 
-    A key of `reviews` is a pair of labels: the model's label, then the reviewer's label.
+    Each key of `reviews` is a pair: the label that the model gave, and the label that the reviewer gave.
     """
 
     parts: int = 0
@@ -76,19 +76,19 @@ class PartCounters:
 
     @property
     def good(self) -> int:
-        """Number of good parts. If a part was reviewed, the reviewer's label counts, otherwise the model's label."""
+        """Number of good parts among the judged parts. The reviewer's label decides, or the model's label if nobody reviewed the part."""
         turned_good = sum(count for (label, review), count in self.reviews.items() if label in ("defect", "review") and review == "ok")
         turned_bad = sum(count for (label, review), count in self.reviews.items() if label == "ok" and review == "defect")
         return self.labels["ok"] + turned_good - turned_bad
 
     @property
     def good_percent(self) -> float | None:
-        """Share of good parts among the judged parts in per cent, or None if no part was judged."""
+        """The good parts as a percentage of the judged parts, or None if no part was judged."""
         return 100 * self.good / self.judged if self.judged else None
 
     @property
     def defect_share(self) -> float | None:
-        """Share (0..1) of the judged parts that the model labelled as defects, or None if no part was judged."""
+        """Share (0..1) of the judged parts to which the model gave the label `defect`, or None if no part was judged."""
         return self.labels["defect"] / self.judged if self.judged else None
 
     @property
@@ -135,7 +135,7 @@ class PartReport:
 def count_period(period: ShiftPeriod, line: str, excluded_line: str) -> PartReport:
     """Counts the parts of `line` in `period`. If `line` is empty, counts the parts of all lines except `excluded_line`.
 
-    Uses a query for each hour, because the database then uses its index of times.
+    Sends a separate query for each hour, because the database uses its index of times for such a short period.
     """
     condition = Q(line=line) if line else ~Q(line=excluded_line)
     hours: list[tuple[datetime, PartCounters]] = []

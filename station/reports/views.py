@@ -22,7 +22,7 @@ from station.shifts import ShiftPeriod, adjacent_period, day_period, period_at, 
 @require_safe
 @right_required("look")
 def report(request: HttpRequest) -> HttpResponse:
-    """Shows the report of the day, shift and line in the query. Without a query, shows the report of the current shift."""
+    """Shows the report of the day, shift and line that the URL names. If the URL names no day and no shift, shows the current shift."""
     station = current_settings().station
     shifts, zone = station.shifts, station.zone
     lines = [line.name for line in current_settings().lines if line.name != station.upload_line]
@@ -57,7 +57,10 @@ def report(request: HttpRequest) -> HttpResponse:
 
 
 def _read_period(request: HttpRequest, shifts: tuple[time, ...]) -> ShiftPeriod:
-    """Returns the shift or day in the query. If it does not exist, raises ValueError with a message for the page."""
+    """Returns the shift or day that the URL names, or the current shift if the URL names none.
+
+    If the shift or day does not exist, raises ValueError with a message for the page.
+    """
     zone = current_settings().station.zone
     day_text, shift_text = request.GET.get("date", ""), request.GET.get("shift", "")
     current = period_at(timezone.now(), shifts, zone)

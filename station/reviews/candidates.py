@@ -1,4 +1,4 @@
-"""Selects the parts that a person should review. Each reason for a review has a score, and the score of a part is their sum.
+"""Selects the parts that a person should review. Each reason for a review has a score. The score of a part is the sum over its reasons.
 
 For example, the doubt of the model adds at most 1 to the score, and the verdict `review` adds 0.3.
 """
@@ -23,7 +23,7 @@ _SCORE_OF_RANDOM_CHECK = 0.05
 
 @dataclass(frozen=True)
 class ReviewPriority:
-    """How useful it is that a person reviews a part. `score` is 0 if there is no reason for a review.
+    """The priority of a part in the review queue. `score` is 0 if there is no reason for a review.
 
     `why` gives the reasons in words. `audit` is true if the random check picked the part.
     """
@@ -57,7 +57,8 @@ def rate_part(part: Part, review: ReviewSettings) -> ReviewPriority:
 def compute_doubt(defect_probability: float | None, threshold: float | None) -> float | None:
     """Returns the doubt about a part, 0..0.5, or None if the part was not judged.
 
-    The doubt is 0.5 if the defect probability equals the threshold. It falls linearly to 0 at the probabilities 0 and 1.
+    The doubt is 0.5 if the defect probability equals the threshold, and 0 if the defect probability is 0 or 1. Between these values, the
+    doubt changes linearly.
     """
     if defect_probability is None or threshold is None:
         return None
@@ -66,22 +67,22 @@ def compute_doubt(defect_probability: float | None, threshold: float | None) -> 
 
 
 def is_picked_at_random(part: Part, share: float, seed: int) -> bool:
-    """Returns whether the random check picks `part`. For example, `share` 0.01 picks one part in a hundred on average.
+    """Returns whether the random check picks `part`. If `share` is 0.01, the check picks one part in a hundred on average.
 
-    The answer depends only on the part and `seed`, so it is the same on every machine.
+    The result depends only on the part id, `share` and `seed`, so every machine picks the same parts.
     """
     digest = hashlib.sha256(f"{seed}|{part}".encode()).digest()
     return int.from_bytes(digest[:8]) < share * 2**64
 
 
 class CandidateQueue:
-    """The review queue as the archivist uses it: selects parts for review and adds them to the table."""
+    """Selects parts for a review and adds them to the review queue. The archivist uses this class."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
 
     def select(self, parts: Iterable[Part]) -> list[tuple[Part, ReviewPriority]]:
-        """Returns the parts that a person should review, with their priorities. Leaves out uploaded pictures and reviewed parts."""
+        """Returns the parts that a person should review, each with its priority. Leaves out uploads and parts with a review."""
         selected = []
         for part in parts:
             if part.line == self._settings.station.upload_line or part.review_label:
@@ -92,17 +93,17 @@ class CandidateQueue:
         return selected
 
     def add(self, selected: Iterable[tuple[Part, ReviewPriority]]) -> None:
-        """Adds parts to the review queue. If a part is already in the queue, updates its score and keeps its state."""
+        """Adds parts to the review queue. For a part that is already in the queue, updates only the priority."""
         rows = [
             Candidate(part=part, score=priority.score, why=priority.why[:400], audit=priority.audit, since=part.seen_at)
             for part, priority in selected
         ]
-        # If a part is in the queue already, update its score and its reasons for a review. A late verdict, for example, changes them.
+        # The priority of a part that is already in the queue can change, for example when a late verdict arrives.
         Candidate.objects.bulk_create(rows, update_conflicts=True, unique_fields=["part"], update_fields=["score", "why", "audit"])
 
 
 def get_or_add_candidate(part: Part, at: datetime) -> Candidate:
-    """Returns the review queue's entry for `part`. Adds an entry if a person opens a part that is not in the queue."""
+    """Returns the entry of `part` in the review queue. If there is no entry, adds one."""
     defaults = {"score": 0.0, "why": "a person opened the part", "since": at, "state": "settled"}
     candidate, _ = Candidate.objects.get_or_create(part=part, defaults=defaults)
     return candidate

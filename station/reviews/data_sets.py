@@ -50,9 +50,9 @@ _FIELD_LABELS = {"line": "Line", "since": "Seen from", "to": "To"}
 
 
 class DataSetRefusedError(ValueError):
-    """Raised if a data set is not made: it would be empty, it exists already, another one is being made, or the disk is nearly full.
+    """Raised if no data set can be made, for example because the data set would be empty or the disk is nearly full.
 
-    The error message can be shown on a page.
+    The station shows the error message on the page of data sets.
     """
 
 
@@ -60,7 +60,7 @@ class DataSetRefusedError(ValueError):
 class DataSetSelection:
     """Selects the reviewed parts for a data set: parts of `line` that were seen from `since` (included) to `to` (excluded).
 
-    A field that is empty does not restrict the selection.
+    An empty field does not restrict the selection.
     """
 
     line: str = ""
@@ -68,7 +68,7 @@ class DataSetSelection:
     to: datetime | None = None
 
     def as_json(self) -> dict[str, str]:
-        """Returns the fields that are not empty, as data-set.json and the table of data sets store them."""
+        """Returns the texts of the fields that are not empty. The file data-set.json and the database store the selection in this form."""
         fields = {"line": self.line, "since": format_time(self.since) if self.since else "", "to": format_time(self.to) if self.to else ""}
         return {name: text for name, text in fields.items() if text}
 
@@ -97,14 +97,15 @@ def parse_selection(form: Mapping[str, Any]) -> DataSetSelection:
 
 
 def make_data_set(selection: DataSetSelection, settings: Settings, made_by: str, now: datetime, fetch: FetchPicture) -> DataSet:
-    """Writes a data set with the next free number into the folder `review.data_sets` and returns its row.
+    """Writes a data set with the next free number into the folder of the setting `review.data_sets`. Returns its database row.
 
-    Only one data set is made at a time. Raises DataSetRefusedError if none is made, and OSError if the folder cannot be written.
+    Raises DataSetRefusedError if the data set cannot be made, for example because another one is being made at the same time. Raises
+    OSError if the folder cannot be written.
     """
     root = settings.review.data_sets
     root.mkdir(parents=True, exist_ok=True)
     with _locked(root):
-        # An interrupted process leaves its folder behind. Nobody else writes now, because of the lock.
+        # Delete the unfinished folders of interrupted processes. No other process is writing a data set now, because of the lock.
         for left_over in root.glob(".reviews-*.partial"):
             shutil.rmtree(left_over, ignore_errors=True)
         number = _next_number(root)
@@ -136,7 +137,7 @@ def make_data_set(selection: DataSetSelection, settings: Settings, made_by: str,
 
 @contextmanager
 def _locked(root: Path) -> Iterator[None]:
-    """Holds the lock of the folder. Raises DataSetRefusedError if another thread or process holds the lock."""
+    """Locks the folder until the `with` block ends. Raises DataSetRefusedError if another thread or process has locked the folder."""
     with (root / ".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -146,15 +147,15 @@ def _locked(root: Path) -> Iterator[None]:
 
 
 def _check_new(row: DataSet, root: Path, folder: Path) -> None:
-    """Raises DataSetRefusedError if the data set in `folder` is empty, or equal to an earlier one."""
+    """Raises DataSetRefusedError if the data set in `folder` is empty, or if an earlier data set has the same selection and content."""
     if not row.counts:
         reasons = ", ".join(f"{count} {reason}" for reason, count in row.left_out.items())
         raise DataSetRefusedError(
-            f"There is nothing to put into a data set: {reasons or 'none of the selected parts was reviewed'}. Select other parts."
+            f"The data set would be empty: {reasons or 'none of the selected parts was reviewed'}. Select other parts."
         )
     for earlier in DataSet.objects.filter(fingerprint=row.fingerprint):
         manifest = root / earlier.name / "manifest.csv"
-        # The manifest also holds the types and boxes of the defects. The fingerprint holds only pictures and classes.
+        # Compare the manifests too, because the fingerprint does not depend on the types and boxes of the defects.
         if earlier.selection == row.selection and manifest.is_file() and filecmp.cmp(manifest, folder / "manifest.csv", shallow=False):
             raise DataSetRefusedError(f"The data set {earlier.name} has the same parts with the same reviews. Use that data set.")
 
@@ -169,7 +170,7 @@ def _check_free_space(folder: Path, keep_free_bytes: int) -> None:
 
 
 def stream_zip(folder: Path) -> Iterator[bytes]:
-    """Yields the folder as a zip file in pieces. The files in it are not compressed, because pictures are compressed already."""
+    """Yields the pieces of a zip file of `folder`. The zip file is not compressed, because the pictures are compressed already."""
     sink = StreamBuffer()
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED) as archive:
         for file in sorted(path for path in folder.rglob("*") if path.is_file()):
@@ -194,7 +195,7 @@ class _WrittenPictures:
 
 def _next_number(root: Path) -> int:
     number = (DataSet.objects.aggregate(last=Max("number"))["last"] or 0) + 1
-    # Skip a number whose folder exists. If an older copy of the database was restored, the table does not know all data sets.
+    # After the restore of an older backup, the table does not contain all data sets. So skip each number that a folder has already.
     while any(root.glob(f"reviews-{number:04d}-*")):
         number += 1
     return number
@@ -223,7 +224,7 @@ def _write_pictures(folder: Path, selection: DataSetSelection, settings: Setting
 
 
 def _fetch_picture(part: Part, fetch: FetchPicture) -> tuple[bytes, str]:
-    """Returns the picture of `part` and an empty text. Without a picture, returns b"" and the reason."""
+    """Returns the picture of `part` and an empty text. If there is no usable picture, returns b"" and the reason."""
     try:
         picture = fetch(part)
         if picture is None:
@@ -238,7 +239,7 @@ def _fetch_picture(part: Part, fetch: FetchPicture) -> tuple[bytes, str]:
 def _make_manifest_row(part: Part, review: ReviewSettings, suffix: str, checksum: str) -> list[str]:
     class_name = review.ok_class if part.review_label == "ok" else review.defect_class
     return [
-        # All parts of this path are safe in a file name: run and part are numbers, and the settings check the names of lines.
+        # This path cannot lead out of the folder: run and part are numbers, and the settings check the names of lines.
         f"{class_name}/{part.line}_{part.run}_{part.part}{suffix}",
         class_name,
         str(part),

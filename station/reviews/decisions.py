@@ -1,6 +1,7 @@
 """Checks, sends and stores the decisions of people about parts.
 
-A decision is stored only after Kafka has confirmed it. Otherwise other programs might never see the decision.
+A decision is stored in the database only after Kafka has confirmed it. Otherwise the database could contain a decision that no other
+program ever sees.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from streams.records import Box, Review
 from streams.settings import Settings
 from streams.topics import TopicNames
 
-# `open`, `second` and `third` mean that the part needs a first, second or third opinion. A `settled` part needs no more.
+# In the state `open`, `second` or `third`, a first, second or third person has to decide about the part. In the state `settled`, nobody
+# has to decide.
 CandidateState = Literal["open", "second", "third", "settled"]
 SKIP = "skip"
 MAX_BOXES = 50
@@ -32,11 +34,11 @@ SendRecord = Callable[[str, str, bytes | None], tuple[int, int]]
 
 
 class InvalidBoxesError(ValueError):
-    """Raised if the boxes that a person drew are not valid, or if there are too many. The error message can be shown on a page."""
+    """Raised if the boxes that a person drew are not valid, or if there are too many. The review page shows the error message."""
 
 
 class DecisionRefusedError(ValueError):
-    """Raised if a person's decision about a part cannot be accepted. The error message can be shown on a page."""
+    """Raised if a person's decision about a part cannot be accepted. The review page shows the error message."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,8 @@ def make_annotation(label: str, kinds: Sequence[str], boxes: tuple[Box, ...], kn
 def parse_boxes(text: str, width_px: int | None, height_px: int | None, known_kinds: Sequence[str]) -> tuple[Box, ...]:
     """Parses the JSON list of boxes that the review page sends.
 
-    Raises InvalidBoxesError if the JSON is wrong, a box reaches beyond the picture, or a type of defect is unknown.
+    Raises InvalidBoxesError if the JSON is wrong, a box reaches beyond the picture, a type of defect is unknown, or there are too many
+    boxes.
     """
     boxes = []
     for number, values in enumerate(_parse_list(text), 1):
@@ -101,7 +104,7 @@ def _parse_list(text: str) -> list[dict[str, Any]]:
 
 
 def next_state(model_label: str, labels: Sequence[str], ask_second_person: bool = True) -> CandidateState:
-    """Returns which opinion a part needs next. `labels` are the labels of the decisions so far, oldest first.
+    """Returns the next state of a part in the review queue. `labels` are the labels of the decisions so far, oldest first.
 
     If the first person contradicts the model, a second person is asked. If these two people differ, a third person is asked.
     """
@@ -159,15 +162,15 @@ def decide(part: Part, user: User, annotation: Annotation, settings: Settings, n
             )
             _update_candidate(part, settings, now)
     except IntegrityError:
-        raise DecisionRefusedError("You have just decided about this part in another window. That decision stays in force.") from None
+        raise DecisionRefusedError("You have just decided about this part in another window. The other decision counts.") from None
     return decision
 
 
 def undo_last_decision(user: User, settings: Settings, now: datetime, send: SendRecord) -> Decision | None:
-    """Undoes the last decision of `user` and returns it, or None if there is nothing to undo.
+    """Undoes the last decision of `user` and returns it, or None if the user has no decision to undo.
 
-    Sends the decision that now counts for the part to Kafka. If Kafka does not confirm it, undoes nothing and raises
-    KafkaUnavailableError.
+    Sends a record to Kafka that says which earlier decision about the part counts again, or that none counts. If Kafka does not confirm
+    the record, undoes nothing and raises KafkaUnavailableError.
     """
     last = Decision.objects.filter(reviewer=user, undone_at=None).select_related("part").order_by("-at", "-pk").first()
     if last is None:
@@ -187,10 +190,10 @@ def undo_last_decision(user: User, settings: Settings, now: datetime, send: Send
 def make_review(part: Part, reviewer: str, annotation: Annotation, at: datetime) -> Review:
     """Returns the record of a decision for the topic `castings.reviews`.
 
-    Raises DecisionRefusedError if the decision is a skip, because a skip is not sent to Kafka.
+    Raises DecisionRefusedError for a skip, because skips are not sent to Kafka.
     """
     if annotation.label not in ("ok", "defect"):
-        raise DecisionRefusedError("Your decision skip cannot be sent, because it does not review the part. Choose ok or defect.")
+        raise DecisionRefusedError("A skip says nothing about the part, so it cannot be sent to Kafka. Choose ok or defect.")
     return Review(
         line=part.line,
         run=part.run,
@@ -218,7 +221,7 @@ def _find_effective_decision(decisions: Sequence[Decision]) -> Decision | None:
 def _update_candidate(part: Part, settings: Settings, now: datetime) -> None:
     decisions = list_decisions(part)
     model_label = decisions[0].model_label if decisions else part.label
-    # Nobody is asked for a second opinion about an upload, because only its sender and administrators may see it.
+    # No second person is asked about an upload, because only the sender and administrators are allowed to see an upload.
     asks_second_person = settings.review.second_opinion and part.line != settings.station.upload_line
     state = next_state(model_label, [decision.label for decision in decisions], asks_second_person)
     since = {"since": now} if state in ("second", "third") else {}

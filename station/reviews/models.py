@@ -52,7 +52,7 @@ class Decision(models.Model):
 
     class Meta:
         constraints: ClassVar = [
-            # A double click must not store a decision twice.
+            # If a person clicks twice, the decision is still stored only once.
             models.UniqueConstraint(fields=["part", "reviewer"], condition=models.Q(undone_at=None), name="decision_once"),
         ]
         indexes: ClassVar = [

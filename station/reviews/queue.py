@@ -20,9 +20,10 @@ MAX_COUNTED = 10_000
 
 
 def claim_candidates(user: User, settings: Settings, now: datetime, count: int = 2) -> list[Candidate]:
-    """Reserves up to `count` parts for `user` and returns them, the most useful part first.
+    """Reserves parts for `user` until the user has `count` parts, or until no part is free. Returns the reserved parts.
 
-    The default is two parts, so that the browser can load the picture of the next part in advance.
+    Takes parts that need a third opinion first, then parts that need a second opinion, then the parts with the highest score. The default
+    is two parts, so that the browser can load the picture of the next part in advance.
     """
     until = now + timedelta(minutes=settings.review.lease_minutes)
     claimed = find_claimed(user, settings, now, count)
@@ -39,7 +40,7 @@ def claim_candidates(user: User, settings: Settings, now: datetime, count: int =
 
 
 def find_claimed(user: User, settings: Settings, now: datetime, count: int = 2) -> list[Candidate]:
-    """Returns up to `count` parts that are already reserved for `user`, the most useful part first."""
+    """Returns up to `count` parts that are already reserved for `user`. The part whose reservation ends first comes first."""
     own = _waiting_for(user, settings, now).filter(leased_by=user.username, leased_until__gt=now)
     return list(own.order_by("leased_until", "-score", "-id")[:count])
 
@@ -74,7 +75,7 @@ def _waiting_for(user: User, settings: Settings, now: datetime) -> QuerySet[Cand
 def waiting_candidates(settings: Settings, now: datetime) -> QuerySet[Candidate]:
     """Returns the parts that need a review and still have a picture in the object store or on the image topic.
 
-    Leaves out uploads, because only their senders and administrators may see them.
+    Leaves out uploads, because only the sender and administrators are allowed to see an upload.
     """
     expired_at = now - timedelta(hours=settings.topics.image_hours)
     has_picture = ~Q(part__picture="") | Q(part__seen_at__gt=expired_at)
@@ -89,7 +90,7 @@ def count_waiting(settings: Settings, now: datetime) -> dict[str, int]:
 
 
 def find_oldest(settings: Settings, now: datetime) -> datetime | None:
-    """Returns the time since which the oldest part of the queue has waited, or None if the queue is empty."""
+    """Returns the time at which the longest wait in the review queue began, or None if no part waits."""
     since: datetime | None = waiting_candidates(settings, now).aggregate(since=Min("since"))["since"]
     return since
 

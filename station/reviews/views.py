@@ -58,9 +58,9 @@ _DATA_SET_NAME = r"reviews-\d{4,}-\d{4}-\d\d-\d\d"
 @require_http_methods(["GET", "HEAD", "POST"])
 @right_required("review")
 def next_part(request: HttpRequest) -> HttpResponse:
-    """Shows the part that is reserved for the person. A POST request reserves the waiting part that is most useful to review.
+    """Shows the part that is reserved for the person. A POST request first reserves the waiting part with the highest priority.
 
-    Without a reserved part, a GET request answers with a form that reserves one, because a GET request changes nothing.
+    If no part is reserved, a GET request shows a button that reserves one. The GET request itself must not change anything.
     """
     if request.method == "POST":
         return _show_next(request, None, "")
@@ -70,9 +70,10 @@ def next_part(request: HttpRequest) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 @right_required("review")
 def review_part(request: HttpRequest, line: str, run: int, part: int) -> HttpResponse:
-    """Shows the part in the URL if it is reserved for the person, else a form that reserves it.
+    """Shows the part in the URL if this part is reserved for the person. Otherwise shows a button that reserves the part.
 
-    A POST request with the field `reserve` reserves the part. Any other POST request stores a decision about it and shows the next part.
+    A POST request with the field `reserve` reserves the part. Any other POST request stores the person's decision about the part and shows
+    the next part.
     """
     found = get_visible_part(request, line, run, part)
     user, now = _get_user(request), timezone.now()
@@ -94,7 +95,7 @@ def review_part(request: HttpRequest, line: str, run: int, part: int) -> HttpRes
 @require_POST
 @right_required("review")
 def undo(request: HttpRequest) -> HttpResponse:
-    """Undoes the person's last decision and shows its part again."""
+    """Undoes the person's last decision, and shows the part of this decision again."""
     now = timezone.now()
     user, settings = _get_user(request), current_settings()
     try:
@@ -180,7 +181,7 @@ def _render_review(
 
 def _describe_candidate(candidate: Candidate, following: Candidate | None) -> dict[str, Any]:
     part = candidate.part
-    # People tend to agree with a verdict that they see. So the verdict is hidden for random checks, and for second and third opinions.
+    # People tend to agree with a verdict that they see. So hide the verdict in random checks, and from the second and the third person.
     is_blind = candidate.audit or candidate.state in ("second", "third")
     width_px, height_px = picture_size_px(part)
     return {

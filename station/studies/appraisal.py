@@ -15,7 +15,7 @@ LABELS = ("ok", "defect")
 
 
 class AnswerRefusedError(ValueError):
-    """Raised if an answer in a study cannot be accepted. The error message can be shown on a page."""
+    """Raised if an answer in a study cannot be accepted. The pages of studies show the error message."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class Task:
 
 
 def order_numbers(seed: int, person: int, rounds: int, parts: int) -> list[tuple[int, int]]:
-    """Returns the order in which one person labels all parts, as pairs (round, part). Rounds count from 1 and parts from 0.
+    """Returns the order in which one person labels the parts: pairs of a round (from 1) and the number of a part (from 0).
 
-    The order is random in each round. A part never comes twice in a row, because the person would recognise it.
+    The order is random in each round. The same part never comes twice in succession, because the person would recognise the part.
     """
     order: list[tuple[int, int]] = []
     for number in range(1, rounds + 1):
@@ -52,7 +52,7 @@ def find_task(study: Study, person: User) -> Task | None:
 
 
 def store_answer(study: Study, person: User, number: int, in_round: int, label: str, at: datetime) -> None:
-    """Stores the label that `person` gave the part `number` in the round `in_round`.
+    """Stores the label that `person` gave to the part with this `number` in the round `in_round`.
 
     Raises AnswerRefusedError if the study is closed, if the label does not exist, or if the person must label another part next.
     """
@@ -65,10 +65,10 @@ def store_answer(study: Study, person: User, number: int, in_round: int, label: 
                 raise AnswerRefusedError("This study is closed and takes no more answers.")
             task = find_task(study, person)
             if task is None or (task.part.number, task.round) != (number, in_round):
-                raise AnswerRefusedError("You have answered this already, perhaps in another window. Continue with the part below.")
+                raise AnswerRefusedError("You have already labelled this part, perhaps in another window. Continue with the part below.")
             StudyAnswer.objects.create(part=task.part, person=person, round=in_round, label=label, at=at)
     except IntegrityError:
-        raise AnswerRefusedError("You have answered this already, perhaps in another window. Continue with the part below.") from None
+        raise AnswerRefusedError("You have already labelled this part, perhaps in another window. Continue with the part below.") from None
 
 
 def take_back_answer(study: Study, person: User) -> None:

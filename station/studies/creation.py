@@ -28,7 +28,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
 class StudyRefusedError(CastlineError):
-    """Raised if a study cannot be made or closed. The error message can be shown on a page."""
+    """Raised if a study cannot be made or closed. The pages of studies show the error message."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,9 @@ class StudyPlan:
 
 
 def make_study(plan: StudyPlan, made_by: User | None, at: datetime) -> Study:
-    """Makes the study of `plan` and copies the pictures of its parts. `made_by` is None if the study is made on the command line.
+    """Makes the study that `plan` describes, and copies the pictures of its parts.
 
-    If the plan is not possible, raises StudyRefusedError and makes no study.
+    `made_by` is None if a command makes the study. Raises StudyRefusedError if the study is not possible.
     """
     people = _find_people(plan)
     rows = _find_parts(plan)
@@ -87,7 +87,7 @@ def make_study(plan: StudyPlan, made_by: User | None, at: datetime) -> Study:
 
 
 def close_study(study: Study, closed_by: User | None, at: datetime) -> None:
-    """Closes `study`, so that it takes no more answers and shows its results. Raises StudyRefusedError if it is closed already."""
+    """Closes `study`, so that it takes no more answers and shows its results. Raises StudyRefusedError if `study` is closed already."""
     with transaction.atomic():
         if not Study.objects.filter(pk=study.pk, closed_at=None).update(closed_at=at):
             raise StudyRefusedError(f"The study {study.name} is closed already.")
@@ -95,9 +95,9 @@ def close_study(study: Study, closed_by: User | None, at: datetime) -> None:
 
 
 def _find_people(plan: StudyPlan) -> list[User]:
-    """Checks the name of the study and its number of rounds. Returns the accounts of its people.
+    """Returns the accounts of the people in the plan. Also checks the name of the study and its number of rounds.
 
-    Raises StudyRefusedError if the study is not possible.
+    Raises StudyRefusedError if the name, the number of rounds or a person is not allowed.
     """
     if not _NAME.fullmatch(plan.name):
         raise StudyRefusedError(
@@ -107,12 +107,12 @@ def _find_people(plan: StudyPlan) -> list[User]:
         raise StudyRefusedError(f"{plan.rounds} rounds are not possible. Choose {MIN_ROUNDS} to {MAX_ROUNDS}.")
     names = sorted(set(plan.people))
     if not 1 <= len(names) <= MAX_PEOPLE:
-        raise StudyRefusedError(f"A study needs 1 to {MAX_PEOPLE} people, and {len(names)} were named.")
+        raise StudyRefusedError(f"A study needs 1 to {MAX_PEOPLE} people, but {len(names)} were named.")
     people = {user.username: user for user in User.objects.filter(username__in=names, is_active=True)}
     for name in names:
         if name not in people or "review" not in get_rights(people[name]):
             raise StudyRefusedError(
-                f"{name[:150]} has no account that is allowed to review parts. Choose other people, or change the role."
+                f"{name[:150]} has no account that is allowed to review parts. Choose another person, or change the role of the account."
             )
     return [people[name] for name in names]
 
@@ -123,7 +123,7 @@ def _find_parts(plan: StudyPlan) -> list[Part]:
     rows = _find_named_parts(plan) if plan.parts else _choose_parts(plan)
     if not MIN_PARTS <= len(rows) <= MAX_PARTS:
         raise StudyRefusedError(
-            f"A study needs {MIN_PARTS} to {MAX_PARTS} parts with a kept picture. {plan.line} has {len(rows)} such parts. "
+            f"A study needs {MIN_PARTS} to {MAX_PARTS} parts with a stored picture. {plan.line} has {len(rows)} such parts. "
             "Choose another line, or review some parts first: the archive keeps the pictures of reviewed parts."
         )
     return rows
@@ -138,7 +138,7 @@ def _find_named_parts(plan: StudyPlan) -> list[Part]:
             raise StudyRefusedError(str(error)) from None
         row = Part.objects.filter(line=part.line, run=part.run, part=part.part).first() if part.line == plan.line else None
         if row is None:
-            raise StudyRefusedError(f"The archive has no part {text[:80]} of {plan.line}. Leave it out, or correct its id.")
+            raise StudyRefusedError(f"The archive has no part {text[:80]} of {plan.line}. Leave this part out, or correct its id.")
         rows.append(row)
     return rows
 

@@ -46,7 +46,7 @@ class StudyPart(models.Model):
     model = models.CharField(max_length=64, blank=True, default="")
     model_label = models.CharField(max_length=8, blank=True, default="")
 
-    # The picture is in the object store, so it has no topic, partition and offset in Kafka.
+    # These fields are empty, because the picture is in the object store and not in Kafka.
     image_topic = ""
     image_partition = None
     image_offset = None
@@ -74,7 +74,7 @@ class StudyAnswer(models.Model):
     at = models.DateTimeField()
 
     class Meta:
-        # A double click must not store an answer twice.
+        # If a person clicks twice, the answer is still stored only once.
         constraints: ClassVar = [models.UniqueConstraint(fields=["part", "person", "round"], name="study_answer_once")]
 
     def __str__(self) -> str:

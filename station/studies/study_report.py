@@ -46,7 +46,7 @@ def is_complete(study: Study) -> bool:
 
 
 def is_open_for_results(study: Study) -> bool:
-    """Returns whether the results are shown. During a study, the results stay hidden, because they would influence the answers."""
+    """Returns whether people are allowed to see the results. Before the end of the study, the results would influence the answers."""
     return study.closed_at is not None or is_complete(study)
 
 
@@ -72,14 +72,17 @@ def compute_report(study: Study) -> StudyReport:
 
 
 def _compare_rounds(labels: Labels) -> Kappa:
-    """Compares all rounds of one person with each other. `labels` has shape (parts, rounds)."""
+    """Compares the labels that one person gave in different rounds. `labels` has shape (parts, rounds)."""
     pairs = list(combinations(range(labels.shape[1]), 2))
     first, second = ([pair[side] for pair in pairs] for side in (0, 1))
     return compute_cohen(labels[:, first], labels[:, second])
 
 
 def _read_labels(study: Study, parts: int) -> Mapping[str, Labels]:
-    """Returns the labels of each person, by account name: an array with a row for each part and a column for each round of the study."""
+    """Returns the labels of each person. The keys are the names of the accounts.
+
+    Each value is an array with a row for each part and a column for each round of the study.
+    """
     labels = {person.username: np.full((parts, study.rounds), MISSING, np.int8) for person in study.people.all()}
     rows = StudyAnswer.objects.filter(part__study=study).values_list("person__username", "part__number", "round", "label")
     for name, number, in_round, label in rows:

@@ -33,7 +33,7 @@ from streams.errors import CastlineError, PictureError
 @require_http_methods(["GET", "HEAD", "POST"])
 @right_required("review")
 def show_studies(request: HttpRequest) -> HttpResponse:
-    """Lists the studies. A POST request makes a new study and needs the right "make studies"."""
+    """Lists the studies. A POST request makes a new study, which only an account with the right "make studies" is allowed to do."""
     if request.method == "POST":
         return _make_study(request)
     return _render_list(request)
@@ -99,7 +99,7 @@ def show_study(request: HttpRequest, name: str) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 @right_required("review")
 def answer(request: HttpRequest, name: str) -> HttpResponse:
-    """Shows the part that the person labels next. A POST request stores the answer and shows the following part."""
+    """Shows the part that the person has to label. A POST request stores the answer and shows the next part."""
     study, user = _find_study(name), _get_user(request)
     _check_member(study, user)
     if request.method == "POST":
@@ -121,7 +121,7 @@ def answer(request: HttpRequest, name: str) -> HttpResponse:
 @require_safe
 @right_required("review")
 def send_picture(request: HttpRequest, name: str) -> HttpResponse:
-    """Sends the picture of the part that the person labels next. The URL has no part id, so nobody can recognise the part by its URL."""
+    """Sends the picture of the part that the person has to label. The URL has no part id, so that nobody recognises the part by its id."""
     study, user = _find_study(name), _get_user(request)
     _check_member(study, user)
     task = find_task(study, user)

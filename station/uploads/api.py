@@ -33,7 +33,7 @@ _POLL_EVERY_S = 0.05
 # Longest wait for the finding (boxes and heat map) after the verdict. The finding usually follows within two seconds.
 _FINDING_TIMEOUT_S = 2.0
 _FORM_OVERHEAD_BYTES = 2**16
-# Largest number of requests of one account that wait for a verdict. The station can run only a limited number of requests at a time.
+# At most this many requests of an account wait for a verdict at the same time. All requests of the station together are limited, too.
 _MAX_ACCOUNT_WAITS = 16
 _waiting_requests = AccountCounter()
 
@@ -52,7 +52,7 @@ class SuspiciousRegions(Schema):
         "Two names are joined with `+`."
     )
     boxes: list[Box] = Field(
-        description="The suspicious regions, most suspicious first, in pixels of the picture after the rotation that EXIF gives."
+        description="The suspicious regions, the most suspicious first. All numbers are pixels of the picture after its EXIF rotation."
     )
     heat_map: str | None = Field(description="Address of the heat map, which is a PNG file. A logged-in person can open it in a browser.")
 
@@ -71,22 +71,23 @@ class Inspection(Schema):
     defect_probability: float | None = Field(
         None, description="Calibrated probability of a defect, 0..1, or null if the picture could not be judged."
     )
-    votes: dict[str, float] = Field({}, description="For each network of the ensemble, the defect probability that it gave, 0..1.")
+    votes: dict[str, float] = Field({}, description="The defect probability (0..1) that each network of the ensemble gave.")
     threshold: float | None = Field(
-        None, description="Lowest defect_probability that counts as a defect. For probabilities near it, the label may be `review`."
+        None, description="Lowest defect_probability that counts as a defect. Close to the threshold, the label can be `review`."
     )
     model: str | None = Field(None, description="Version of the model that judged the picture.")
-    reason: str = Field("", description="Reason for the label `review`, such as `doubt`. Empty if there is no reason.")
+    reason: str = Field("", description="Reason for the label `review`, such as `doubt`. Empty for the labels `ok` and `defect`.")
     decided_at: datetime | None = Field(None, description="Time of the verdict.")
     finding: SuspiciousRegions | None = Field(
-        None, description="The regions that look defective. They follow shortly after a verdict `defect` or `review`."
+        None, description="The regions that look defective. They come a few seconds after a verdict `defect` or `review`, until then null."
     )
 
 
 class TokenAuthentication(HttpBearer):
     """Finds the account to which the API token of a request belongs.
 
-    Raises UploadRefusedError (403) if the account has no right to upload pictures, or if the token may only read verdicts.
+    Raises UploadRefusedError (403) if the account is not allowed to upload pictures, or if a token for reading verdicts is used to send a
+    picture.
     """
 
     async def authenticate(self, request: HttpRequest, token: str) -> User | None:
@@ -181,7 +182,7 @@ async def inspection(request: HttpRequest, part: str, wait: Wait = 0) -> tuple[i
 async def _wait_for_verdict(request: HttpRequest, upload: Upload, deadline: float) -> tuple[int, dict[str, Any]]:
     """Waits for the verdict until `deadline`. Returns the HTTP status and the body of the answer.
 
-    If too many requests of the account wait already, does not wait.
+    If too many other requests of the account are waiting, answers without waiting.
     """
     part = upload.part_id
     consumer = await sync_to_async(get_live_consumer)()

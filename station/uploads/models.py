@@ -16,9 +16,9 @@ from streams.topics import TopicNames
 
 
 class UploadRun(models.Model):
-    """The run number of all uploads. It is a part of their part ids. This database table has exactly one row.
+    """The run number in the part ids of all uploads. This database table has exactly one row.
 
-    The run number is the time when the table was made. Two databases therefore never give the same part id to different uploads.
+    The run number is the time at which the table was made, so the uploads of two databases never have the same part id.
     """
 
     number = models.BigIntegerField()
@@ -28,7 +28,7 @@ class UploadRun(models.Model):
 
 
 class Upload(models.Model):
-    """An uploaded picture that Kafka has accepted. The primary key is the part number within the run."""
+    """An uploaded picture that Kafka has accepted. The primary key is also the part number in the part id."""
 
     owner = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="uploads")
     run = models.BigIntegerField()
@@ -55,7 +55,7 @@ class Upload(models.Model):
 
     @property
     def line(self) -> str:
-        """The name of the line to which all uploaded pictures belong. It is not a production line."""
+        """The name of the line to which all uploaded pictures belong. This line is not a production line."""
         return current_settings().station.upload_line
 
     @property
@@ -70,7 +70,7 @@ class Upload(models.Model):
 
     @property
     def part_id(self) -> PartId:
-        """The part id that the uploaded picture has in Kafka records: line of uploads, run, and primary key of the upload."""
+        """The part id of the uploaded picture in Kafka records. It consists of the line of uploads, the run, and the primary key."""
         return PartId(self.line, self.run, self.pk)
 
 
@@ -90,5 +90,5 @@ def may_see_part(user: AbstractBaseUser | AnonymousUser, line: str, run: int, pa
         return True
     try:
         return uploads_visible_to(user).filter(pk=part, run=run).exists()
-    except OverflowError:  # A number in the URL has more than 64 bits, so there is no such part.
+    except OverflowError:  # The database stores no number of more than 64 bits, so there is no part with this number.
         return False

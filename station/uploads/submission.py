@@ -40,7 +40,7 @@ _STATUS_BY_REASON = {"too-large": 413, "too-many-pixels": 413, "not-an-image": 4
 class UploadRefusedError(CastlineError):
     """Raised if an uploaded picture is not accepted. `status` is the HTTP status of the answer.
 
-    `retry_after_s` says when the sender can try again, in seconds. It is 0 if another try would fail too.
+    The sender can try again after `retry_after_s` seconds. If another try would fail too, `retry_after_s` is 0.
     """
 
     def __init__(self, status: int, message: str, retry_after_s: float = 0) -> None:
@@ -50,9 +50,9 @@ class UploadRefusedError(CastlineError):
 
 
 class RateLimiter:
-    """Limits each account to `limit` pictures, pixels or bytes in `period_s` seconds, by the token bucket algorithm. Thread-safe.
+    """Limits how much each account can send: `limit` pictures, pixels or bytes in `period_s` seconds. Thread-safe.
 
-    `clock` returns the time in seconds and must never go back.
+    Uses the token bucket algorithm. `clock` returns the time in seconds and must never go back.
     """
 
     def __init__(self, limit: int, clock: Callable[[], float] = time.monotonic, period_s: float = _MINUTE_S) -> None:
@@ -64,9 +64,9 @@ class RateLimiter:
         self._lock = threading.Lock()
 
     def acquire(self, account: int, count: int = 1) -> float:
-        """Returns 0 if the account is allowed to send `count` pictures, pixels or bytes now, and counts them against its limit.
+        """Subtracts `count` pictures, pixels or bytes from what the account can still send, and returns 0.
 
-        Otherwise returns the number of seconds until the account can try again.
+        If the account can send less than `count` now, subtracts nothing and returns the number of seconds after which it can try again.
         """
         now = self._clock()
         with self._lock:
@@ -81,7 +81,7 @@ class RateLimiter:
             return 0.0
 
     def give_back(self, account: int, count: int) -> None:
-        """Undoes an `acquire` of `count` pictures, pixels or bytes."""
+        """Undoes a call of `acquire`: the account can send `count` more pictures, pixels or bytes."""
         with self._lock:
             if account in self._buckets:
                 tokens, filled_at = self._buckets[account]
@@ -105,7 +105,7 @@ def _get_pixel_limiter() -> RateLimiter:
 
 @cache
 def get_byte_limiters() -> tuple[tuple[RateLimiter, str], tuple[RateLimiter, str]]:
-    """Returns the rate limiters of the bytes in a minute and in a day, each with its limit as text."""
+    """Returns two rate limiters, each with its limit as text: for the bytes in a minute, and for the bytes in a day."""
     settings = current_settings()
     per_minute, per_day = settings.station.upload_megabytes_per_minute, settings.station.upload_megabytes_per_day
     largest = settings.pictures.max_bytes
@@ -193,8 +193,8 @@ def submit(user: User, name: str, picture: bytes, by_api: bool = False) -> Uploa
         by_api=by_api,
         sent_at=datetime.now(UTC),
     )
-    # If Kafka does not confirm the picture, the row is deleted. The database never gives the row's number to another row, so no part id is
-    # used twice.
+    # If Kafka does not confirm the picture, the row is deleted. No part id is used twice, because the database never reuses the number of a
+    # deleted row.
     try:
         upload.image_partition, upload.image_offset = _send_to_kafka(upload, picture)
         upload.save(update_fields=["image_partition", "image_offset"])
@@ -210,14 +210,14 @@ def submit(user: User, name: str, picture: bytes, by_api: bool = False) -> Uploa
 
 def _check_picture(user: User, picture: bytes, settings: PictureSettings) -> PictureHeader:
     """Counts the picture against the limits of the account, and reads its header. Raises UploadRefusedError if it is not accepted."""
-    # The bytes are counted before the picture is read, because reading a refused picture takes time, too.
+    # Count the bytes before the picture is read, because to read a picture takes time even if the picture is then refused.
     _check_bytes(user, len(picture))
     try:
         header = read_picture_header(picture, PictureLimits.from_settings(settings.for_uploads()))
         _check_pixels(user, header.width_px * header.height_px)
     except (PictureError, UploadRefusedError) as error:
-        # The limit of a day keeps an account from filling the disks, and a refused picture is never stored. The limit of a minute keeps an
-        # account from taking the time of the station, so there the bytes stay counted.
+        # The limit of a day protects the disks. A refused picture is not stored, so this limit does not count its bytes. The limit of a
+        # minute protects the computing time of the station, so this limit counts the bytes of a refused picture, too.
         _, (per_day, _) = get_byte_limiters()
         per_day.give_back(user.pk, len(picture))
         if isinstance(error, UploadRefusedError):

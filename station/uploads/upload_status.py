@@ -21,10 +21,10 @@ from streams.records import Box
 
 UploadState = Literal["waiting", "judged", "explained"]
 
-# A picture that waits longer for its verdict counts as slow. An inspector usually needs less than one second.
+# If the verdict needs longer than this time, the page says that no inspector has answered. Usually a verdict needs less than a second.
 SLOW_AFTER = timedelta(seconds=10)
 _STOP_ASKING_AFTER = timedelta(minutes=30)
-# Time after the verdict during which the page asks for the finding (boxes and heat map).
+# After the verdict, the page asks for the finding (boxes and heat map) during this time.
 _FINDING_TIMEOUT = timedelta(seconds=20)
 
 
@@ -48,7 +48,7 @@ class UploadVerdict:
 
     @property
     def reason_text(self) -> str:
-        """A phrase that says why the picture is for review. Empty if the verdict has no reason."""
+        """Words that say why a person should review the picture. Empty if the verdict has no reason."""
         return describe_reason(self.reason) if self.reason else ""
 
 

@@ -113,7 +113,7 @@ def upload(request: HttpRequest, number: int) -> HttpResponse:
 def _find_status(request: HttpRequest, number: int) -> UploadStatus:
     try:
         found = uploads_visible_to(request.user).filter(pk=number).first()
-    except OverflowError:  # `number` has more than 64 bits, so there is no such upload.
+    except OverflowError:  # The database stores no number of more than 64 bits, so there is no upload with this number.
         found = None
     if found is None:
         raise Http404

@@ -31,7 +31,7 @@ NO_SHADOW = "none"
 
 @dataclass(frozen=True)
 class ModelChoiceRequest:
-    """A person's request to change the model of a line. The line "*" means all lines.
+    """A person's request to change the model of a line. "*" means all lines for which no model was chosen by name.
 
     `version` is empty for a roll-back. If `force` is true, the version is allowed to have other classes than the present version.
     """
@@ -76,7 +76,8 @@ def check_request(
 ) -> CheckedModelChoice:
     """Checks `request` and the files of its version. Returns the request with the record to be sent.
 
-    Raises DifferentClassesError if the classes differ and `request.force` is False. Raises ModelError if another check fails.
+    Raises DifferentClassesError if the version has other classes than the version in force, unless `request.force` is True. Raises
+    ModelError if another check fails.
     """
     registry, before = open_plant_registry(settings, reuse_checksums=True), current.find(request.line)
     if request.line != ALL_LINES and request.line not in {line.name for line in settings.lines}:
@@ -137,9 +138,9 @@ def publish_choice(choice: CheckedModelChoice, user: User) -> None:
 
 
 def _find_changed_lines(settings: Settings, current: ModelChoices, key: str) -> list[str]:
-    """Returns the names of the lines that get their model from a choice for `key`.
+    """Returns the names of the lines that a model choice for `key` changes.
 
-    `key` is the name of one line. "*" means all lines for which no model was chosen by name.
+    `key` is the name of a line, or "*". "*" means all lines for which no model was chosen by name.
     """
     return [key] if key != ALL_LINES else [line.name for line in settings.lines if line.name not in current.by_key]
 

@@ -73,7 +73,8 @@ class LineModel:
 class VersionSummary:
     """A model version in the registry, and the lines that it judges. A version with a `problem` cannot be chosen.
 
-    `is_verified` is True if the checksums of all files are right. In a remote registry they are checked only when the version is chosen.
+    `is_verified` is True if the checksums of all files are correct. The checksums of a version in a remote registry are checked only when
+    the version is chosen, so `is_verified` is False there.
     """
 
     name: str

@@ -82,7 +82,7 @@ def test_a_person_continues_where_the_answers_end_and_can_take_one_back(study: S
     assert first is not None
     assert find_task(Study.objects.get(), anna) == first
     store_answer(study, anna, first.part.number, 1, "ok", NOW)
-    with pytest.raises(AnswerRefusedError, match="You have answered this already"):
+    with pytest.raises(AnswerRefusedError, match="You have already labelled this part"):
         store_answer(study, anna, first.part.number, 1, "defect", NOW)
     second = find_task(study, anna)
     assert second is not None
@@ -167,7 +167,7 @@ def test_a_study_keeps_its_pictures_when_the_archive_deletes_them(study: Study, 
         ({"rounds": 1}, "1 rounds are not possible. Choose 2 to 5."),
         ({"people": ("anna", "nobody")}, "nobody has no account that is allowed to review parts."),
         ({"line": "line-9"}, "There is no line 'line-9'."),
-        ({"line": "line-2"}, "A study needs 5 to 500 parts with a kept picture. line-2 has 0 such parts."),
+        ({"line": "line-2"}, "A study needs 5 to 500 parts with a stored picture. line-2 has 0 such parts."),
         ({"parts": ("line-1:7",)}, "expected a part id"),
         ({"parts": ("line-1:7:999",)}, "The archive has no part line-1:7:999 of line-1."),
     ],
