@@ -98,7 +98,7 @@ class AgreementReport:
 
 
 def compute_agreement(since: datetime, to: datetime, line: str = "", excluded_line: str = "") -> AgreementReport:
-    """Computes the agreement in the decisions that were made from `since` (included) to `to` (excluded).
+    """Computes the agreement from the decisions that people made between `since` (included) and `to` (excluded).
 
     Uses the parts of `line`. If `line` is empty, uses the parts of all lines except `excluded_line`.
     """

@@ -1,4 +1,4 @@
-"""Selects the parts that a person should review. Each reason for a review has a score. The score of a part is the sum over its reasons.
+"""Selects the parts that a person should review. Each reason for a review has a score, and the scores of a part are added.
 
 For example, the doubt of the model adds at most 1 to the score, and the verdict `review` adds 0.3.
 """

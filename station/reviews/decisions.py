@@ -169,8 +169,8 @@ def decide(part: Part, user: User, annotation: Annotation, settings: Settings, n
 def undo_last_decision(user: User, settings: Settings, now: datetime, send: SendRecord) -> Decision | None:
     """Undoes the last decision of `user` and returns it, or None if the user has no decision to undo.
 
-    Sends a record to Kafka that says which earlier decision about the part counts again, or that none counts. If Kafka does not confirm
-    the record, undoes nothing and raises KafkaUnavailableError.
+    If the undone decision counted for the part, sends the decision that counts now to Kafka, or an empty record if no decision is left.
+    If Kafka does not confirm the record, undoes nothing and raises KafkaUnavailableError.
     """
     last = Decision.objects.filter(reviewer=user, undone_at=None).select_related("part").order_by("-at", "-pk").first()
     if last is None:
@@ -193,7 +193,7 @@ def make_review(part: Part, reviewer: str, annotation: Annotation, at: datetime)
     Raises DecisionRefusedError for a skip, because skips are not sent to Kafka.
     """
     if annotation.label not in ("ok", "defect"):
-        raise DecisionRefusedError("A skip says nothing about the part, so it cannot be sent to Kafka. Choose ok or defect.")
+        raise DecisionRefusedError("A skip says nothing about the part, so a skip cannot be sent to Kafka. Choose ok or defect.")
     return Review(
         line=part.line,
         run=part.run,

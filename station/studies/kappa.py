@@ -1,9 +1,9 @@
 """Computes kappa, which says how well people agree beyond chance, and the 95 % interval of kappa.
 
-To find the interval, this module gives the parts random weights and computes kappa, many times (Rubin, The Bayesian bootstrap, Annals of
-Statistics 9(1), 1981). If people agree about all parts of a study, the interval would be 1 to 1, although the people could disagree about
-other parts. So this module adds imaginary parts. The prior weight is 0.5 for each of three outcomes: all people say ok, all people say
-defect, and the people do not agree (Jeffreys' prior).
+To find the interval, this module computes kappa many times, each time with other random weights of the parts (Rubin, The Bayesian
+bootstrap, Annals of Statistics 9(1), 1981). If people agree about all parts of a study, this method alone gives the interval 1 to 1. But
+the same people could disagree about other parts. So this module adds imaginary parts, with a weight of 0.5 for each of three outcomes:
+all people say ok, all people say defect, and the people do not agree (Jeffreys' prior).
 
 The intervals were checked in simulated studies, in which two people made errors in 1 % or 2.5 % of the parts. The table shows how many of
 the intervals contained the true kappa:

@@ -79,7 +79,9 @@ class Inspection(Schema):
     reason: str = Field("", description="Reason for the label `review`, such as `doubt`. Empty for the labels `ok` and `defect`.")
     decided_at: datetime | None = Field(None, description="Time of the verdict.")
     finding: SuspiciousRegions | None = Field(
-        None, description="The regions that look defective. They come a few seconds after a verdict `defect` or `review`, until then null."
+        None,
+        description="The regions that look defective. They come a few seconds after a verdict `defect` or `review`. Until then, this field "
+        "is null.",
     )
 
 

@@ -216,8 +216,8 @@ def _check_picture(user: User, picture: bytes, settings: PictureSettings) -> Pic
         header = read_picture_header(picture, PictureLimits.from_settings(settings.for_uploads()))
         _check_pixels(user, header.width_px * header.height_px)
     except (PictureError, UploadRefusedError) as error:
-        # The limit of a day protects the disks. A refused picture is not stored, so this limit does not count its bytes. The limit of a
-        # minute protects the computing time of the station, so this limit counts the bytes of a refused picture, too.
+        # The limit for a day protects the disks. A refused picture is not stored, so its bytes do not count for this limit. The limit for a
+        # minute protects the computing time of the station, so the bytes of a refused picture count for this limit.
         _, (per_day, _) = get_byte_limiters()
         per_day.give_back(user.pk, len(picture))
         if isinstance(error, UploadRefusedError):
