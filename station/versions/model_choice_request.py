@@ -44,7 +44,7 @@ class ModelChoiceRequest:
 
 @dataclass(frozen=True)
 class CheckedModelChoice:
-    """A request that passed all checks, and the record that will be sent to Kafka. `changed_lines` are the lines whose model changes.
+    """A request that passed all checks, and the record that will be sent to Kafka. `changed_lines` are the lines that the change affects.
 
     `before` is the version before the change, and `before_shadow` is the shadow before the change.
     """
