@@ -143,7 +143,10 @@ def decide(part: Part, user: User, annotation: Annotation, settings: Settings, n
         text = f"{candidate.leased_by} is reviewing this part. You can decide about it if {candidate.leased_by} leaves it."
         raise DecisionRefusedError(text)
     offset = None
-    if annotation.label != SKIP:
+    if annotation.label == SKIP:
+        before = list_decisions(part)
+        _send_change(part, before, [decision for decision in before if decision.reviewer_id != user.pk], settings, send)
+    else:
         review = make_review(part, user.username, annotation, now)
         _, offset = send(TopicNames(settings.topics.prefix).reviews, str(part), review.encode())
     try:
@@ -162,6 +165,9 @@ def decide(part: Part, user: User, annotation: Annotation, settings: Settings, n
             )
             _update_candidate(part, settings, now)
     except IntegrityError:
+        # Kafka already has the refused decision. The decision of the other window is sent once more, so that it is the newest there, too.
+        if counting := _find_effective_decision(list_decisions(part)):
+            send(TopicNames(settings.topics.prefix).reviews, str(part), _make_review_again(counting).encode())
         raise DecisionRefusedError("You have just decided about this part in another window. The other decision counts.") from None
     return decision
 
@@ -176,15 +182,21 @@ def undo_last_decision(user: User, settings: Settings, now: datetime, send: Send
     if last is None:
         return None
     before = list_decisions(last.part)
-    after = [decision for decision in before if decision.pk != last.pk]
-    effective_before, effective_after = _find_effective_decision(before), _find_effective_decision(after)
-    if effective_before is not None and effective_before.pk == last.pk:
-        value = _make_review_again(effective_after).encode() if effective_after else None
-        send(TopicNames(settings.topics.prefix).reviews, str(last.part), value)
+    _send_change(last.part, before, [decision for decision in before if decision.pk != last.pk], settings, send)
     with transaction.atomic():
         Decision.objects.filter(pk=last.pk).update(undone_at=now)
         _update_candidate(last.part, settings, now)
     return last
+
+
+def _send_change(part: Part, before: Sequence[Decision], after: Sequence[Decision], settings: Settings, send: SendRecord) -> None:
+    """Sends the decision that counts in `after`, or an empty record if none counts.
+
+    Sends nothing if the same decision already counts in `before`.
+    """
+    counted, counting = _find_effective_decision(before), _find_effective_decision(after)
+    if counted != counting:
+        send(TopicNames(settings.topics.prefix).reviews, str(part), _make_review_again(counting).encode() if counting else None)
 
 
 def make_review(part: Part, reviewer: str, annotation: Annotation, at: datetime) -> Review:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.contrib.auth.models import User
+from django.db.models.signals import pre_save
 
 from station.kafka_producer import KafkaUnavailableError
 from station.reviews.candidates import get_or_add_candidate
@@ -143,6 +144,50 @@ def test_a_skipped_part_sends_no_record_and_goes_to_another_person(
     assert topic.records == []
     assert claim_candidates(anna, SETTINGS, NOW) == []
     assert len(claim_candidates(bert, SETTINGS, NOW)) == 1
+
+
+@pytest.mark.parametrize(
+    ("first", "labels"), [("anna", [("anna", "defect"), None]), ("bert", [("bert", "ok"), ("anna", "defect"), ("bert", "ok")])]
+)
+def test_a_skip_takes_an_earlier_decision_of_the_same_person_from_the_topic(
+    first: str, labels: list[tuple[str, str] | None], part: MakePart, account: MakeAccount, topic: ReviewTopic
+) -> None:
+    anna, bert, _ = make_people(account)
+    row = part(label="ok")
+    get_or_add_candidate(row, NOW)
+    if first == "bert":
+        decide(row, bert, Annotation("ok"), SETTINGS, NOW, topic.send)
+    decide(row, anna, Annotation("defect"), SETTINGS, NOW + timedelta(seconds=1), topic.send)
+    decide(row, anna, Annotation("skip"), SETTINGS, NOW + timedelta(seconds=2), topic.send)
+    assert topic.labels == labels
+
+
+def test_a_skip_without_kafka_keeps_the_earlier_decision(waiting: MakeWaitingPart, account: MakeAccount, topic: ReviewTopic) -> None:
+    row, anna = waiting(), account("anna", "reviewer")
+    decide(row, anna, Annotation("ok"), SETTINGS, NOW, topic.send)
+    topic.is_away = True
+    with pytest.raises(KafkaUnavailableError):
+        decide(row, anna, Annotation("skip"), SETTINGS, NOW + timedelta(seconds=1), topic.send)
+    assert [decision.label for decision in Decision.objects.filter(undone_at=None)] == ["ok"]
+
+
+def test_the_decision_that_another_window_stored_first_is_also_the_newest_on_the_topic(
+    waiting: MakeWaitingPart, account: MakeAccount, topic: ReviewTopic
+) -> None:
+    row, anna = waiting(), account("anna", "reviewer")
+    decide(row, anna, Annotation("defect"), SETTINGS, NOW, topic.send)
+
+    def store_first(sender: type[Decision], **_: object) -> None:
+        # Another window stores a decision after this one has replaced the old decision, and before this one is stored.
+        sender.objects.bulk_create([Decision(part=row, reviewer=anna, label="defect", at=NOW)])
+
+    pre_save.connect(store_first, sender=Decision)
+    try:
+        with pytest.raises(DecisionRefusedError, match="another window"):
+            decide(row, anna, Annotation("ok"), SETTINGS, NOW + timedelta(seconds=1), topic.send)
+    finally:
+        pre_save.disconnect(store_first, sender=Decision)
+    assert topic.labels == [("anna", "defect"), ("anna", "ok"), ("anna", "defect")]
 
 
 def test_undoing_the_only_decision_deletes_the_review_from_the_topic(
