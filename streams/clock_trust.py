@@ -1,6 +1,6 @@
 """Decides whether the clock of this machine is probably right.
 
-With a clock that is far ahead, new pictures and new records would be deleted for being too old.
+If the clock were far ahead, new pictures and new records would be deleted for being too old.
 """
 
 from __future__ import annotations
@@ -12,19 +12,22 @@ from datetime import UTC, datetime
 
 from streams.clock_steps import ClockSteps
 
-# After the start of a machine, its clock can be wrong until NTP has corrected it. A person needs some time to notice a wrong clock, too.
+# For this many seconds after the start of the process, and after somebody has set the clock, the clock is not trusted. In this time, NTP
+# can correct the clock, and a person can notice a wrong clock.
 SETTLING_S = 2 * 3600.0
-# A clock that was set by less than this is no reason to wait.
+# If somebody sets the clock by fewer seconds than this, the clock stays trusted.
 _LEAST_STEP_S = 3600.0
-# A plant can stand still during its holidays. If the clock says that more time has passed, the clock is probably wrong.
+# If the clock is more than this many seconds ahead of the time at which it was last right, it is probably wrong. The limit is long, because
+# a plant can stand still during its holidays.
 LONGEST_PAUSE_S = 31 * 86400.0
 
 
 class ClockTrust:
-    """Says why nothing may be deleted for being too old. Not thread-safe.
+    """Decides whether the clock can be trusted. Without trust, nothing may be deleted for being too old. Not thread-safe.
 
-    `wall_clock` can be set by a person or a program. `steady_clock` is a clock that nobody sets. `remedy` is a sentence that says what a
-    person must do if the clock is right although it is far ahead of the time at which it was last right.
+    - `wall_clock`: the clock to check. A person or a program can set this clock.
+    - `steady_clock`: a clock that nobody sets.
+    - `remedy`: a sentence for a person. It says what to do if the clock is right, although it seems to be far ahead.
     """
 
     def __init__(
@@ -35,7 +38,7 @@ class ClockTrust:
         self._steady_clock = steady_clock
         self._steps = ClockSteps(wall_clock, steady_clock)
         self._step_s = 0.0
-        # True if the last doubt was only the short time since the start of the process, which is no reason for an alarm.
+        # True if the only reason in the last call of `find_doubt` was the recent start of the process. This reason needs no alarm.
         self.is_starting = False
         self._settled_at_s = steady_clock() + SETTLING_S
 
@@ -65,7 +68,7 @@ class ClockTrust:
 
 
 def is_far_ahead(now_s: float, last_time_s: float | None) -> bool:
-    """Returns whether a clock that says `now_s` is more than 31 days ahead of the time at which it was last right."""
+    """Returns whether `now_s` is more than 31 days after `last_time_s`, the time at which the clock was last right."""
     return last_time_s is not None and now_s - last_time_s > LONGEST_PAUSE_S
 
 

@@ -38,7 +38,8 @@ def decode_command(settings: Settings, key: bytes | None, value: bytes | None, h
         raise RecordError(
             "signature", f"The header {SIGNATURE_HEADER} is missing or wrong. Set the same sorter.command_key for station and sorter."
         )
-    # A command is valid for only a minute. So its times are compared with the present time, and not with the time of the Kafka record.
+    # The times of a command are compared with the present time, and not with the time of the Kafka record, because a command is valid for
+    # only a minute.
     command = read_record(Command, value)
     check_signature(settings, TopicNames(settings.topics.prefix).commands, key, value, headers, find_signers(command))
     if command.line.encode() != key:

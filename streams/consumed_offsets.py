@@ -81,10 +81,10 @@ class CheckedConsumer(Consumer):  # type: ignore[misc]  # Faust ships no types
         self,
         timeout: float,  # noqa: ASYNC109  the method of Faust has this parameter
     ) -> AsyncIterator[tuple[TP, Any]]:
-        """Yields the next records. Between the offset 0 and the next record, no offset waits for an acknowledgement.
+        """Yields the next records. If offsets without records follow the record 0, marks them as a gap for Faust.
 
-        Faust itself regards such offsets as a gap only after a record whose offset is above 0. After the record 0, it would commit nothing
-        if control records or an unreadable batch follow.
+        Control records and unreadable batches leave offsets without records. Faust recognises them by itself only after a record whose
+        offset is above 0. After the record 0, Faust would wait for acknowledgements of these offsets, and would commit nothing.
         """
         async for partition, record in super().getmany(timeout):
             if self._read_offset[partition] == 0 and record.offset > 1:
@@ -96,18 +96,18 @@ class CheckedConsumer(Consumer):  # type: ignore[misc]  # Faust ships no types
         await super().on_partitions_revoked(revoked)
 
     async def force_commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:
-        """Commits the acknowledged records. Then commits the offsets after them at which there is no record for the consumer."""
+        """Commits the acknowledged records. Then commits the next offsets, if they hold no records for the consumer."""
         is_committed: bool = await super().force_commit(topics, start_new_transaction)
         if topics is None and self._has_starts:
             await self._commit_positions()
         return is_committed
 
     async def _commit_positions(self) -> None:
-        """Commits the positions in partitions of which every taken record is committed.
+        """Commits the read position of each partition in which all records that were read are committed.
 
-        A position can be more than one offset after the last record, because a producer with transactions writes control records, which no
-        consumer gets. Kafka counts the control records as records that still wait, so the supervisor would restart a worker that has
-        nothing to do.
+        The position can be more than one offset after the last record. A producer that uses transactions writes control records, which no
+        consumer gets. Without this commit, the control records would count as waiting records, and the supervisor would restart a worker
+        that has nothing to do.
         """
         for found, (position, last_taken) in (await self._thread.find_positions()).items():
             partition = TP(found.topic, found.partition)
@@ -119,8 +119,8 @@ class CheckedConsumer(Consumer):  # type: ignore[misc]  # Faust ships no types
             if self._committed_offset[partition] != committed:
                 continue
             self._committed_offset[partition] = position
-            # The offsets between the last read offset and the next record are a gap. If Faust did not know the last read offset, it would
-            # wait for an acknowledgement of the offsets in this gap.
+            # Faust needs no acknowledgement of offsets without records between the last read offset and the next record. But it finds these
+            # offsets only if it knows the last read offset.
             self._read_offset[partition] = max(position, self._read_offset[partition] or 0)
 
     async def perform_seek(self) -> None:
@@ -149,8 +149,8 @@ class CheckedConsumer(Consumer):  # type: ignore[misc]  # Faust ships no types
                     log_ends[partition],
                     start.offset,
                 )
-            # Faust can drop fetched records during a rebalance. After this call, Kafka's client fetches such records again. This is needed
-            # even if `committed` is right, because the first commit in a partition can come while Kafka's client has found no commit yet.
+            # This call makes Kafka's client fetch the records again that Faust dropped during a rebalance. The call is needed even if
+            # `committed` is the same offset, because the client may have looked for a commit before the first one was made.
             await self.seek(partition, start.offset)
             if start.offset != committed:
                 # Faust would wait for ever for acknowledgements of the records before `start.offset`, because they are never read, and

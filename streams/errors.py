@@ -2,16 +2,16 @@
 
 CastlineError
   +- PictureError    A picture cannot be judged: dead letter, and the verdict `review`.
-  |    +- DecoderProcessError  The process that decodes pictures failed: another try can succeed. The station does not remember the failure.
+  |    +- DecoderProcessError  The process that decodes pictures failed: the picture may be good, and a later attempt can succeed.
   +- IdentityError   A record does not name its part: dead letter, no verdict.
-  +- RecordError     A record is not valid for its topic: one role writes the dead letter, and other roles only count the record.
+  +- RecordError     A record is not valid for its topic: one reader writes a dead letter, and the other readers only count the record.
   +- ModelError      A model version cannot be used: the current version stays in use.
   +- GateError       A board or its link failed: tried again if `retriable`.
   +- ArchiveError    The database refused a record: tried again if `retriable`, otherwise dead letter.
   +- SpoolFullError  The gateway's queue on disk is full: the picture is refused.
   +- SettingsError   A setting is wrong: the process does not start.
   +- BrokerError     Kafka cannot run or does not answer: the process or the command ends.
-  |    +- PortInUseError  Another program listens at the broker's port: tried again if the broker has data.
+  |    +- PortInUseError  Another program listens at the broker's port: the start is tried again if the broker has data.
   |    +- BrokerStartError  This start of the embedded broker failed: the process ends with exit code 1, and is started again.
   +- DuplicateProcessError  Another installation runs a process with the same name or task: this process ends with exit code 4.
 """

@@ -1,4 +1,4 @@
-"""Gives gateway and sorters of a machine the token for part reports, if the settings hold none."""
+"""Makes the token with which the sorters of a machine report parts to its gateway, if the settings hold no token."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from streams.settings import Settings
 
 
 def gateway_token_file(settings: Settings) -> Path:
-    """Returns the file with the token of this machine. It counts only if the setting gateway.token is empty."""
+    """Returns the file with the token of this machine. The file is used only if the setting gateway.token is empty."""
     return settings.service.run_dir / "gateway.token"
 
 

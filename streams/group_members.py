@@ -1,7 +1,7 @@
-"""Reads Kafka's lists of group members, to find a process of another machine with the same name or the same work as this process.
+"""Reads the lists of group members from Kafka, to find a process of another installation with the name or the work of this process.
 
-Two processes with the same `group.instance.id` push each other out of their consumer group again and again. Both processes look healthy,
-but they write the same verdicts repeatedly.
+If two processes have the same `group.instance.id`, Kafka removes one of them from the consumer group each time that the other one joins.
+Both processes join again and again. They look healthy, but they write the same verdicts repeatedly.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class GroupIdentity:
     def find_rival(self, members: Sequence[GroupMember]) -> GroupMember | None:
         """Returns a member of another installation that has the name of this process, or None if no member has it.
 
-        If `is_exclusive` is True, any member of another installation is a rival, also one with another name.
+        If `is_exclusive` is True, every member of another installation is a rival, whatever its name is.
         """
         own = GroupMember(self.instance_id, self.client_id, "")
         for member in members:
@@ -75,10 +75,10 @@ class GroupIdentity:
         )
 
     def must_yield_to(self, rival: GroupMember) -> bool:
-        """Returns True if this process must end, and False if `rival` must end, after both have joined the group at the same time.
+        """Returns True if this process must end, and False if `rival` must end. Decides between processes that joined at the same time.
 
         - If the names differ, the process with the larger client id ends.
-        - If the names are equal, Kafka lists only the first process. So only the second process sees a rival, and ends.
+        - If the names are equal, Kafka lists only the first process. So only the second process finds a rival, and the second process ends.
         """
         return rival.instance_id == self.instance_id or self.client_id > rival.client_id
 
@@ -109,7 +109,7 @@ def wait_until_free(
 ) -> None:
     """Waits until no other process with the same name or work is in the consumer group, or until `should_stop` returns True.
 
-    A process that was killed disappears from the group when its session times out. Raises DuplicateProcessError if it stays longer.
+    A killed process leaves the group when its session times out. Raises DuplicateProcessError if the other process stays longer.
     """
     give_up_at_s = time.monotonic() + session_timeout_s + _REMOVAL_S
     reported = ""

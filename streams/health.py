@@ -40,9 +40,9 @@ _PUBLISH_AGAIN_S = 5.0
 # If a process waits for a person, the answer of its page /readyz has this header with the value "person". If the process waits for Kafka,
 # for the database or for free space on a disk, the value is "outside".
 WAITS_FOR_HEADER = "X-Castline-Waits-For"
-# The process sets a problem with one of these keys again each time that its work fails.
+# The keys of the problems after which the process tries its work again. Each failed attempt sets the problem again.
 _RETRIED_TOPICS = frozenset({"kafka", "producer", "database", "store"})
-# Problems with these keys end without a restart of the process.
+# The keys of the problems that can end without a restart of the process.
 _OUTSIDE_TOPICS = _RETRIED_TOPICS | {"disk", "port"}
 # The name of the header of /metrics that says how many seconds ago the page was made.
 PAGE_AGE_HEADER = "X-Castline-Page-Age"
@@ -87,16 +87,16 @@ class ProcessHealth:
 
     - Ready: `set_ready` was called, and no problem is set.
     - Healthy: no check finds a problem. A supervisor restarts an unhealthy process.
-    - A complaint: a fault that a restart would not remove. The process counts as healthy.
+    - Complaint: a fault that a restart would not remove. /healthz shows the fault, but the process counts as healthy.
     """
 
     def __init__(self, role: str, watchdog: ProgressWatchdog) -> None:
         self.role = role
         self.watchdog = watchdog
         self._problems = {"start": "starting"}
-        # The keys of those problems in `_problems` that only a person can solve.
+        # The keys for which `set_person_problem` was called. Only a person can solve these problems.
         self._person_topics: set[str] = set()
-        # The keys of those problems in `_problems` for which `set_waiting` was called last.
+        # The keys for which `set_waiting`, and no later call, has set the problem. These problems end without a restart.
         self._waiting_topics: set[str] = set()
         self._wait_count = 0
         self._checks: list[Callable[[], str]] = [watchdog.find_stall]
@@ -117,14 +117,14 @@ class ProcessHealth:
         self._complaint_checks.append(find_complaint)
 
     def set_ready(self, topic: str = "start") -> None:
-        """Removes the problem that was set for `topic`, such as "start" or "kafka". The process is ready if no problem is left."""
+        """Removes the problem with the key `topic`, such as "start" or "kafka". The process is ready if no problem is left."""
         self._problems.pop(topic, None)
         metrics.process_ready.labels(self.role).set(0 if self._problems else 1)
 
     def set_not_ready(self, problem: str, topic: str = "start") -> None:
-        """Sets a problem, which makes the process not ready. `problem` is a sentence that says why the process cannot accept work.
+        """Sets the problem with the key `topic`, such as "start" or "kafka". The process is then not ready.
 
-        Each `topic`, such as "start" or "kafka", has at most one problem.
+        `problem` is a sentence that says why the process cannot accept work. Each key has at most one problem.
         """
         self._waiting_topics.discard(topic)
         self._problems[topic] = problem
@@ -147,20 +147,20 @@ class ProcessHealth:
     def set_waiting(self, problem: str, topic: str = "start") -> None:
         """Sets a problem that ends without a restart of this process, such as a database that does not answer.
 
-        While such a problem is set, a supervisor does not restart this process, even if its start takes long.
+        While such a problem is set, a supervisor does not restart this process, even if the start of the process takes long.
         """
         self.set_not_ready(problem, topic)
         self._waiting_topics.add(topic)
 
     def set_problem(self, problem: str, topic: str = "kafka") -> None:
-        """Sets the problem for `topic`, which makes the process not ready. If `problem` is "", removes the earlier problem."""
+        """Sets the problem with the key `topic`, which makes the process not ready. If `problem` is "", removes the problem."""
         if problem:
             self.set_not_ready(problem, topic)
         else:
             self.set_ready(topic)
 
     def set_person_problem(self, problem: str, topic: str) -> None:
-        """Sets a problem that only a person can solve, under the key `topic`. If `problem` is "", removes the problem.
+        """Sets a problem that only a person can solve, with the key `topic`. If `problem` is "", removes the problem.
 
         A process with such a problem is not ready. A supervisor does not wait for this process and does not restart it.
         """
@@ -182,10 +182,10 @@ class ProcessHealth:
         return bool(self._problems) and self._person_topics.issuperset(list(self._problems))
 
     def describe_wait(self) -> str:
-        """Returns for what the process waits before it can become ready: "person", "outside" or "", as in the header of /readyz."""
+        """Returns what the process waits for before it can be ready: "person", "outside" or "", as in the header of /readyz."""
         if self.waits_for_person():
             return "person"
-        # The process of a sorter adds the name of a line to the keys of its problems.
+        # In a sorter, the name of a line follows the key, such as `kafka line-1`.
         waits = any(topic in self._waiting_topics or topic.partition(" ")[0] in _OUTSIDE_TOPICS for topic in list(self._problems))
         return "outside" if waits else ""
 
@@ -243,8 +243,8 @@ class InstanceSlot:
 def remove_stale_targets(run_dir: Path) -> None:
     """Deletes the files with the addresses of processes that have ended, for example because they were killed.
 
-    The process id in such a file can already belong to a new process. So the lock of the slot is tested instead. A process holds this lock
-    until it ends.
+    Each process holds the lock of its slot until it ends. So a process has ended if its lock is free. The process id in the file does not
+    show this, because a new process can have the same id.
     """
     for file in (run_dir / "targets").glob("*.json"):
         with suppress(OSError), (run_dir / f"{file.stem}.lock").open("a") as lock:
@@ -253,9 +253,9 @@ def remove_stale_targets(run_dir: Path) -> None:
 
 
 class _MetricsPage:
-    """The page /metrics. Making the page takes at most a tenth of the time of this process, because the process needs its time for records.
+    """The page /metrics. Making the page takes at most a tenth of the time of this process, so that the process has time for its records.
 
-    If the page is asked for more often, the last page is sent again. The header `X-Castline-Page-Age` says how old the page is.
+    If requests come too often, they get the last page again. The header `X-Castline-Page-Age` says how old the page is.
     """
 
     def __init__(self, health: ProcessHealth) -> None:
@@ -399,7 +399,8 @@ class HealthServer:
                 f"The address of the health pages, {self.address}, cannot be written to {self._target_file}: {error.strerror}. "
                 "Free space on its disk."
             )
-            # On a full disk, a file of an earlier process still has room for the new address.
+            # A full disk has no room for a new file. But if an earlier process has left a file, the new address can be written into this
+            # file.
             with suppress(OSError), self._target_file.open("r+") as file:
                 file.write(target)
                 file.truncate()

@@ -127,7 +127,8 @@ class PictureIdentity:
 def read_identity(key: bytes | None, headers: Headers, line: str) -> PictureIdentity:
     """Returns the identity of a record on the image topic of `line`, from its headers or its key.
 
-    Raises IdentityError if headers and key name no part, a part of another line, or two different parts, or if another header is wrong.
+    Raises IdentityError if the headers and the key name no part, a part of another line, or two different parts. Also raises IdentityError
+    if a header of the picture, such as `captured_at`, is wrong.
     """
     return read_picture_headers(read_part_id(key, headers, line), headers)
 
@@ -135,7 +136,7 @@ def read_identity(key: bytes | None, headers: Headers, line: str) -> PictureIden
 def read_part_id(key: bytes | None, headers: Headers, line: str) -> PartId:
     """Returns the part of a record on the image topic of `line`, from its headers or its key.
 
-    Raises IdentityError if headers and key name no part, a part of another line, or two different parts.
+    Raises IdentityError if the headers and the key name no part, a part of another line, or two different parts.
     """
     part = _read_part(key, _decode_headers(headers, _PART_HEADERS))
     if part.line != line:

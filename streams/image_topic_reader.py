@@ -26,13 +26,13 @@ class ImageTopicReader:
         self._settings = settings
         self._client = f"{role}-pictures"
         self._consumer: Any = None
-        # The end offset of each partition, as Kafka gave it last. Kafka is asked again only for a record that is not before this offset.
+        # The last known end offset of each partition. Kafka is asked again only if a read needs this offset or a later one.
         self._ends: dict[TopicPartition, int] = {}
-        # The partitions of each topic, as Kafka gave them last. Kafka is asked again only for a partition that is not known here.
+        # The last known partitions of each topic. Kafka is asked again only if a read names an unknown partition.
         self._partitions: dict[str, set[int]] = {}
 
     def read(self, topic: str, partition: int, offset: int) -> ConsumedRecord | None:
-        """Returns the record at `offset`, or None if Kafka has deleted the record or has not written it, or has no such partition.
+        """Returns the record at `offset`. Returns None if Kafka has deleted the record, has not written it yet, or has no such partition.
 
         Raises KafkaError or OSError if Kafka does not answer in time. The next read then connects again.
         """
@@ -55,12 +55,13 @@ class ImageTopicReader:
             consumer.close()
 
     def _holds(self, place: TopicPartition, offset: int) -> bool:
-        """Returns whether the partition exists and has reached `offset`. A forged verdict can name any partition and any offset.
+        """Returns whether the partition exists and has reached `offset`.
 
-        Without this check, each such verdict would block the reader for some seconds, because the reader waits until Kafka sends a record.
+        A forged verdict can name any partition and any offset. Without this check, the reader would wait some seconds for a record that
+        does not exist.
         """
         if place.partition not in self._partitions.get(place.topic, ()):
-            self._consumer.topics()  # asks Kafka for the present partitions of all topics
+            self._consumer.topics()  # The client asks Kafka for the present partitions of all topics.
             self._partitions[place.topic] = self._consumer.partitions_for_topic(place.topic) or set()
             if place.partition not in self._partitions[place.topic]:
                 return False
@@ -72,7 +73,8 @@ class ImageTopicReader:
         if not is_reachable(self._settings.bootstrap):
             raise ConnectionError(f"no Kafka broker listens at {self._settings.bootstrap}")
         arguments = make_client_arguments(self._settings, self._client) | {"request_timeout_ms": 5000, "bootstrap_timeout_ms": 5000}
-        # `max_partition_fetch_bytes` is 1, so that Kafka sends only the batch with the picture. Kafka sends one batch even if it is larger.
+        # With the limit of one byte, Kafka sends only the batch with the picture, because an answer always contains at least one whole
+        # batch.
         return open_client(
             KafkaConsumer,
             **arguments,
@@ -80,8 +82,8 @@ class ImageTopicReader:
             enable_auto_commit=False,
             auto_offset_reset="none",
             max_partition_fetch_bytes=1,
-            # The client fetches records in advance. If a poll finds only records that were fetched for an earlier read, the client sleeps
-            # for this time. The default is 100 ms.
+            # If a poll finds only records that the client fetched in advance for an earlier read, the client sleeps for this time. The
+            # default is 100 ms.
             retry_backoff_ms=_BACKOFF_MS,
             metrics_enabled=False,
         )
@@ -102,8 +104,8 @@ def _read_record(consumer: Any, partition: TopicPartition, offset: int) -> Any |
             return record if record.offset == offset else None
     except OffsetOutOfRangeError:
         return None
-    # Kafka has sent nothing. If the topic was deleted and created again, it can end at `offset` or earlier, so there is no such record.
-    # Otherwise Kafka did not send the record in time.
+    # Kafka has sent nothing. If the topic was deleted and created again, the new topic may not reach `offset`. Then there is no such
+    # record. Otherwise Kafka was too slow.
     if consumer.end_offsets([partition])[partition] <= offset:
         return None
     raise ConnectionError(f"Kafka sent no record of {partition.topic}/{partition.partition} within {_READ_MS} ms")

@@ -98,12 +98,14 @@ class _ReaderPartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc]  
 
 
 def open_client(kind: type[Client], *topics: str, **arguments: Any) -> Client:
-    """Makes a kafka-python client of this `kind`, and returns it. A consumer reads `topics`. Raises what the constructor of `kind` raises.
+    """Returns a new client of kafka-python of the class `kind`. If the client is a consumer, it reads `topics`.
 
-    In place of records that cannot be decoded, a consumer gets a record whose value is an `UnreadableBatch`.
+    Raises the errors of the constructor of `kind`.
 
-    If the constructor of kafka-python fails, for example because no broker answers, it leaves a thread that tries to connect for ever.
-    This function ends the thread.
+    If a consumer cannot decode some records, it gets one record in their place. The value of this record is an `UnreadableBatch`.
+
+    If a constructor of kafka-python fails, for example because no broker answers, a thread still tries to connect. This function ends the
+    thread.
     """
     networks: list[KafkaNetClient] = []
 
@@ -209,8 +211,8 @@ def read_to_end(
 ) -> Iterator[Any]:
     """Yields the records that `topics` hold at the time of the call, in order within each partition.
 
-    Leaves out records that are older than `since`, and records before the offset that `first_offsets` gives for their partition. Raises
-    CastlineError if a topic is missing, or if Kafka sends no record for 30 s.
+    Leaves out records that are older than `since`. `first_offsets` gives the first offset to read in some partitions. Raises CastlineError
+    if a topic is missing, or if Kafka sends no record for 30 s.
     """
     consumer = make_reader(settings, role)
     try:

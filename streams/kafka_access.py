@@ -40,7 +40,7 @@ _ITERATIONS = 4096
 
 @dataclass(frozen=True, order=True)
 class AccessRule:
-    """A permission of one Kafka user. If `is_prefix` is True, it applies to all resources whose names begin with `name`.
+    """A permission of one Kafka user. If `is_prefix` is True, the permission applies to all resources whose names begin with `name`.
 
     - `user`: EVERYONE stands for all users.
     - `host`: the address from which the user has the permission. EVERYWHERE stands for all addresses.
@@ -68,7 +68,7 @@ class AccessDifference:
 
 
 def declare_access(settings: Settings) -> list[AccessRule]:
-    """Returns the permissions that the roles need on the topics of the settings' lines."""
+    """Returns the permissions that the roles need for the topics of all lines in the settings."""
     return [rule for role in ROLES for rule in _declare_role(settings, role)]
 
 

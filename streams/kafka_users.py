@@ -15,7 +15,7 @@ from streams.settings import BrokerSettings, KafkaRole, Settings
 
 ROLES: tuple[KafkaRole, ...] = get_args(KafkaRole)
 # The embedded broker writes this file into its data folder when it makes the Kafka users. If the file exists, the value `auto` of the
-# setting broker.access means `roles`. So a broker whose password files were deleted does not become open.
+# setting broker.access means `roles`. So the broker asks for passwords even after somebody has deleted the password files.
 ACCESS_MARKER = "access"
 PASSWORD_FOLDER = "passwords"
 _EMBEDDED_ADVICE = (
@@ -25,7 +25,7 @@ _EMBEDDED_ADVICE = (
 
 
 class KafkaLoginError(BrokerError, OSError):
-    """The password of a Kafka user cannot be read. It is also an OSError, so that a worker that waits for Kafka tries again."""
+    """The password of a Kafka user cannot be read. A worker that waits for Kafka tries again, because this class is also an OSError."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,8 @@ def _is_visible(file: Path) -> bool:
     try:
         return file.exists()
     except PermissionError:
-        # Other accounts of this machine have no access to the data folder of a broker with Kafka users, so they cannot see `file`.
+        # The data folder of a broker with Kafka users is closed to other accounts of this machine. They cannot find out whether `file`
+        # exists.
         return False
 
 

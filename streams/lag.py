@@ -1,7 +1,7 @@
-"""Measures how many records wait for a worker: the end offsets of its partitions minus the committed offsets.
+"""Measures the lag of a worker, which is the number of records that wait for it: end offsets minus committed offsets.
 
-The lag also shows a worker that hangs, although the worker's own counters still look normal. Each partition is watched on its own, because
-progress in other partitions would hide a partition that nobody reads.
+If a worker hangs, its lag grows, even if its own counters look normal. The monitor watches each partition separately. Otherwise, progress
+in other partitions would hide a partition that nobody reads.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from streams.supervision import SupervisedThread
 
 Partition = tuple[str, int]
 
-# If a worker finishes no record for some time, it counts as stalled. For a single partition, this time is multiplied by 2. If many records
-# wait, a worker reads its partitions one after the other, so a partition can wait although the worker makes progress.
+# A single partition counts as stalled only after this many times the setting service.stall_s. If many records wait, a worker reads its
+# partitions one after the other, so a partition can wait although the worker makes progress.
 _PARTITION_STALLS = 2
 # If a partition has no owner in this many measurements in a row, the worker asks Kafka to distribute the partitions again.
 _MAX_OWNERLESS = 5
@@ -48,7 +48,7 @@ def lag_by_partition(
 class LagMonitor:
     """Measures a worker's lag, the number of records that wait for it, every `interval_s` seconds in a thread.
 
-    The lag of a worker without partitions is 0. The health check of such a worker watches all partitions of the topics in `lines_by_topic`.
+    If a worker has no partitions, its lag is 0, and its health check watches all partitions of the topics in `lines_by_topic`.
 
     The thread calls these functions:
 
@@ -152,7 +152,10 @@ class LagMonitor:
         self._health.watchdog.set_pending(sum(lag.values()))
 
     def _check_members(self, members: Sequence[GroupMember]) -> None:
-        """Reports a conflict with another machine. The check at the start of a process misses a machine that starts at the same time."""
+        """Reports a conflict with a process of another installation.
+
+        The check at the start of this process does not find a process that starts at the same time.
+        """
         rival = self._identity.find_rival(members)
         if rival is not None and self._identity.must_yield_to(rival):
             self._report_conflict(self._identity.describe_conflict(rival))

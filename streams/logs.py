@@ -17,7 +17,8 @@ _CLIENT_LIBRARIES = ("kafka", "aiokafka", "aiohttp")
 _REPEATING_LIBRARIES = (*_CLIENT_LIBRARIES, "django", "uvicorn")
 _REPEAT_INTERVAL_S = 10.0
 _MAX_KINDS = 1000
-# A longer message of these libraries, and a longer line of a traceback, is cut off, because a stranger may have sent its text.
+# The largest length of a message of these libraries, and of a line of a traceback. The rest is cut off, because a stranger may have sent
+# the text.
 _MAX_CHARACTERS = 1024
 
 

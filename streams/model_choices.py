@@ -67,7 +67,7 @@ class ModelChoices:
         return ModelChoices(self.default, {**self.by_key, choice.line: choice})
 
     def make_choice(self, line: str, version: str, by: str, at: datetime, forced: bool = False) -> ModelChoice:
-        """Returns the record that makes `version` judge `line`. Choosing the same version again keeps the list of earlier versions.
+        """Returns the record that makes `version` judge `line`. If the line has this version already, the list of earlier versions stays.
 
         `forced` permits a version whose classes differ from the classes of the previous version.
         """

@@ -1,4 +1,4 @@
-"""Computes the state of a line, such as `running` or `gate held`, from what was counted on the line.
+"""Computes the state of a line, such as `running` or `gate held`, from its castings, pictures, verdicts and reports of the board.
 
 All programs that show the state of a line, or raise an alarm about it, call `compute_state`.
 
@@ -19,7 +19,7 @@ _MAX_MISSED = 1000
 
 
 class PlantState(StrEnum):
-    """The state of a line. If several states apply, the first one in this order counts.
+    """The state of a line. If several states apply, the line has the first one in this order.
 
     The label `state` of the metric `castline_line_state` has the same values.
     """
@@ -203,7 +203,7 @@ class LineActivity:
             self.without_report_since = at
 
     def add_report(self, at: float) -> None:
-        """Adds a report of the board about a casting at the gate. All verdicts that came before `at` then count as reported."""
+        """Adds a report of the board about a casting at the gate. The report covers all verdicts that came before `at`."""
         if self.without_report_since is not None and self.without_report_since <= at:
             self.without_report_since = None
 

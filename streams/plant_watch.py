@@ -1,7 +1,7 @@
-"""Watches all lines of the plant through the topics, so that a process knows the state of each line at any time.
+"""Watches all lines of the plant through Kafka's topics, so that a process knows the state of each line at any time.
 
-The records of pictures and verdicts are only counted, by the end offsets of their partitions. The records of sortings, line settings and
-commands are read.
+Reads the records of sortings, line settings and commands. Does not read the records of pictures and verdicts: the end offsets of their
+partitions tell how many there are.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ _POLL_RECORDS = 500
 _SORTINGS_BACK = 100
 # For each line, a PlantWatch remembers the ids of this many castings, to recognise a second sorting record of the same casting.
 _REMEMBERED_PART_IDS = 1000
-# After the clock was set by at least this much, the times of castings and pictures are forgotten, because they do not fit the clock.
+# If the clock is set by at least this many seconds, the times of castings and pictures are forgotten, because they come from the old clock.
 _LEAST_STEP_S = 1.0
-# After the clock was set, records with times of the old clock can still arrive during this many calls of `add_counts`, which together take
-# about three seconds.
+# After the clock was set, records with times of the old clock can still arrive for about three seconds. In this time, `add_counts` is
+# called this many times.
 _CALLS_UNTIL_SETTLED = 3
 _ENDING_ACTIONS = ("acknowledge", "clear")
 
@@ -66,10 +66,9 @@ class WatchedLine:
         self.activity.forget_times()
 
     def add_sorting(self, sorting: Sorting) -> None:
-        """Adds a sorting, if the board has reported it. Ignores a further sorting about the same casting.
+        """Adds a sorting that the board has reported. Ignores all other sortings, and a further sorting about the same casting.
 
-        Two sortings can be about the same casting: if its verdict came late, or if a connection was lost and the newest sortings are read
-        again.
+        A casting has two sortings if its verdict came late. After a lost connection, the newest sortings are read again.
         """
         if not sorting.is_reported_by_board or not self._sorted.add(sorting.part_id):
             return

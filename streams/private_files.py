@@ -1,7 +1,7 @@
 """Protects the files of the plant from other users of this machine: makes new files private, and checks existing files.
 
-A file counts as exposed only if other users also have access to each folder above it. A file that the plant trusts, such as its settings,
-counts as replaceable if other users can write to it or to a folder above it.
+A private file is exposed if other users have any permission for the file, and access to each folder above it. A file that the plant trusts,
+such as its settings, is replaceable if other users can write to the file or to a folder above it.
 """
 
 from __future__ import annotations
@@ -70,10 +70,10 @@ def find_exposed_paths(settings: Settings) -> list[Path]:
 
 
 def is_exposed(path: Path) -> bool:
-    """Returns whether other users of this machine can reach `path` and have rights to it. A path that does not exist is not exposed.
+    """Returns whether other users of this machine can reach `path` and have any permission for it. An absent path is not exposed.
 
-    If this user owns the file, the group of the file must have no rights. If another user owns the file, its group may have rights. For
-    example, root owns a password file, and the group of a service may read it.
+    If this user owns the file, the group of the file must have no permissions. If another user owns the file, the group may have
+    permissions. For example, root owns a password file, and the group of a service may read it.
     """
     resolved = path.resolve()
     try:
@@ -103,19 +103,19 @@ def _list_entries(folder: Path) -> list[Path]:
 def find_replaceable_paths(settings: Settings, settings_file: Path | None) -> list[Path]:
     """Returns the files and folders through which other users of this machine can replace a path of `list_trusted_paths`.
 
-    A returned path is a trusted path itself, or a folder above a trusted path in which other users can rename the entries. A folder with
-    the sticky bit, such as /tmp, is no such folder.
+    These are trusted paths to which other users can write, and folders above trusted paths in which other users can rename the entries. In
+    a folder with the sticky bit, such as /tmp, they cannot rename them.
     """
     found: dict[Path, None] = {}
     for trusted in list_trusted_paths(settings, settings_file):
-        # A link can be replaced in its own folder, and its target in another one.
+        # A symbolic link and its target can lie in different folders. Both places are checked.
         for path in (trusted.absolute(), trusted.resolve()):
             found |= dict.fromkeys(folder for folder in (path, *path.parents) if _is_writable(folder, may_be_sticky=folder != path))
     return list(found)
 
 
 def _is_writable(path: Path, may_be_sticky: bool) -> bool:
-    """Returns whether other users can write to `path`. With `may_be_sticky`, a folder with the sticky bit counts as not writable."""
+    """Returns whether other users can write to `path`. If `may_be_sticky` is True, returns False for a folder with the sticky bit."""
     try:
         mode = path.lstat().st_mode
         if stat.S_ISLNK(mode) or not mode & _OTHERS_WRITE or (may_be_sticky and mode & stat.S_ISVTX):
@@ -129,12 +129,12 @@ def _is_writable(path: Path, may_be_sticky: bool) -> bool:
 
 
 def format_protecting_command(path: Path) -> str:
-    """Returns a shell command after which other users can no longer write to `path`."""
+    """Returns a shell command that takes the permission to write to `path` from other users."""
     return f"chmod o-w {shlex.quote(str(path))}"
 
 
 def format_closing_command(path: Path) -> str:
-    """Returns a shell command that takes the rights to `path` and its content from other users. This user keeps the rights.
+    """Returns a shell command that takes all permissions for `path` and its content from other users. This user keeps the permissions.
 
     If another user owns `path`, for example root, the owner must call the command. The command then gives `path` to the group of this user.
     """
@@ -147,7 +147,7 @@ def format_closing_command(path: Path) -> str:
 def refuse_exposed_files(settings: Settings, settings_file: Path | None = None) -> None:
     """Raises SettingsError if other users can read or write files of the plant, or replace files that the plant trusts.
 
-    `settings_file` is the file of the settings. The message contains the command to correct this.
+    `settings_file` is the file of the settings. The message contains the command that corrects the permissions.
     """
     exposed = find_exposed_paths(settings)
     if exposed:

@@ -20,16 +20,17 @@ from streams.port_holder import find_user_name
 
 log = logging.getLogger(__name__)
 
-# Errors of the operating system, and result codes of SQLite, that come from the disk. A setting is not wrong then, and the error can end.
+# Errors of the operating system, and result codes of SQLite, whose cause is the disk. In this case no setting is wrong, and a later attempt
+# can succeed.
 _DISK_FAULTS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS})
 _SQLITE_DISK_FAULTS = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN})
-# SQLite reports a missing right to a file by one of these codes, too.
+# SQLite also gives one of these codes if the process has no permission for the file.
 _SQLITE_REFUSALS = frozenset({sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN})
 _SQLITE_DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 
 class DiskFaultError(Exception):
-    """A queue cannot be opened now, because its disk is full, can only be read, or fails."""
+    """A queue cannot be opened now, because its disk is full, is read-only, or fails."""
 
 
 def is_disk_fault(error: sqlite3.Error) -> bool:
@@ -60,17 +61,18 @@ def _is_read_only(place: Path) -> bool:
 
 
 def refuse_missing_right(error: sqlite3.Error, path: Path, setting: str) -> None:
-    """Raises SettingsError if the reason of `error` is a right that this process lacks. The message names `setting`, a path and its owner.
+    """Raises SettingsError if `error` means that this process lacks a permission. The message names `setting`, a path and its owner.
 
-    `path` is the file of a queue. SQLite also needs the right to write to its folder, to the write-ahead log and to the index of this log.
+    `path` is the file of a queue. To use this file, SQLite must also be allowed to write to its folder, and to the files of the write-ahead
+    log and of the log's index.
     """
     if _primary_code(error) in _SQLITE_REFUSALS:
         _refuse_closed_place(setting, path.parent, path, Path(f"{path}-wal"), Path(f"{path}-shm"))
 
 
 def _refuse_closed_place(setting: str, folder: Path, *files: Path) -> None:
-    """Raises SettingsError if this process may not write to one of the places that exist."""
-    # On a file system that can only be read, the rights are not the reason.
+    """Raises SettingsError if this process may not write to `folder` or to one of `files`. Does not check paths that do not exist."""
+    # If the file system is read-only, nobody can write to it, and other permissions would not help.
     if _is_read_only(folder):
         return
     for place, right in ((folder, os.R_OK | os.W_OK | os.X_OK), *((file, os.R_OK | os.W_OK) for file in files)):
@@ -141,11 +143,12 @@ def connect_queue(path: Path, schema: str, layout_version: int, page_bytes: int 
                 f"the file has layout version {version}, but this release of Castline reads only layout version {layout_version}"
             )
         connection.executescript(schema)
-        # Without the right to write, SQLite opens an existing file for reading, and refuses only changes. This change stays in memory.
+        # Without the permission to write, SQLite opens an existing file and refuses only changes. So a change is tried here, and taken
+        # back.
         connection.execute("BEGIN IMMEDIATE")
         connection.execute(f"PRAGMA user_version = {version}")
         connection.execute("ROLLBACK")
-        # On a full disk, an existing file can be opened only if nothing is written.
+        # If the version is right already, nothing is written, so an existing file can be opened on a full disk.
         if version != layout_version:
             connection.execute(f"PRAGMA user_version = {layout_version}")
     except BaseException:

@@ -20,7 +20,7 @@ from streams.identity import format_time
 
 log = logging.getLogger(__name__)
 
-# The largest number of records of a partition that count as recent. After the clock was set back, all records since then seem to be recent.
+# The largest number of records of a partition that count as recent. If the clock was set back, even old records seem to be recent.
 MAX_RECENT = 2048
 
 
@@ -74,15 +74,15 @@ class _RecentConsumer(CheckedConsumer):
     async def choose_start(self, partition: TP, committed: int | None, log_start: int, log_end: int) -> StartOffset:
         """Returns where the consumer starts in `partition`.
 
-        The first call returns the offset of the first recent record. Later calls return the committed offset, but at least this offset. The
-        skipped records do not count as expired, because the consumer skips them on purpose.
+        The first call returns the offset of the first recent record. Later calls return the committed offset, or the result of the first
+        call if this is larger. The skipped records do not count as expired, because the consumer skips them on purpose.
         """
         usual = await super().choose_start(partition, committed, log_start, log_end)
         first = self._first_offsets.get(partition)
         if first is not None:
             return replace(usual, offset=max(usual.offset, first), expired=0)
-        # The next call searches for the first recent record. If there is none, the consumer starts at `log_end`, which was the end of the
-        # partition before the search. So it skips no record that arrives during the search.
+        # If there is no recent record, the consumer starts at `log_end`. This was the end of the partition before the search, so no record
+        # that arrives during the search is skipped.
         found = await self._find_recent_record(partition)
         first = self._first_offsets[partition] = find_first_offset(found, log_end)
         last = "none" if committed is None else committed

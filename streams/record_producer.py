@@ -45,11 +45,11 @@ _MAX_HEADER_NAME_CHARACTERS = 128
 DEAD_LETTER_PREFIX = "dead-"
 # The header with the reason of a dead letter. Every dead letter has this header.
 DEAD_REASON = "dead-reason"
-# If `castline dead-letters redrive` sends the record of a dead letter again, it writes a note about this to the topic of dead letters. Each
-# such note has this header. A dead letter does not have it.
+# `castline dead-letters redrive` sends the record of a dead letter again, and writes a note about this to the topic of dead letters. All
+# notes have this header, and dead letters do not have it.
 REDRIVE_MARK = "redrive-of"
-# Castline adds headers that begin with one of these words to dead letters. Such headers of the original record are left
-# out, because a sender could hide the dead letter with them.
+# Castline adds headers that begin with one of these words to dead letters. Such headers of the original record are left out, because a
+# sender could have forged them.
 _OWN_PREFIXES = (DEAD_LETTER_PREFIX, "redrive-", EXPIRED_HEADER)
 # A dead letter that is too large for Kafka keeps only this many bytes of its value.
 CUT_VALUE_BYTES = 2**16
@@ -109,8 +109,8 @@ def make_dead_letter(topic: str, record: ConsumedRecord, role: str, reason: str,
 
     `reason` is a word from a fixed set, `detail` a sentence, and `role` the role of the worker.
 
-    If the record is a placeholder for records that could not be decoded, the header `dead-first-offset` has the offset of the first of
-    them, and the header `dead-offset` the offset of the last one.
+    If some records could not be decoded, `record` is a placeholder for all of them. The header `dead-first-offset` then gives the offset of
+    their first record, and the header `dead-offset` the offset of their last record.
     """
     original = [
         (name[:_MAX_HEADER_NAME_CHARACTERS], value[:_MAX_HEADER_BYTES])
@@ -218,7 +218,7 @@ class RecordProducer:
 
     def _make_letter_of_refused(self, record: ProducerRecord, error: BaseException) -> ProducerRecord:
         metrics.dead_letters.labels(record.topic.rpartition(".")[2], REFUSED_BY_KAFKA).inc()
-        # Without the signature of this role, the readers would refuse the record after a redrive.
+        # The record in the dead letter must have the signature of this role. After a redrive, the readers refuse a record without it.
         headers = sign_headers(self._settings, record.topic, record.key, record.value, record.headers)
         # The record has no position in its topic, because Kafka did not accept it.
         source = ConsumedRecord(record.topic, -1, -1, record.key, record.value, dict(headers))

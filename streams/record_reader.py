@@ -35,7 +35,7 @@ MAX_UNTIL_AHEAD = timedelta(days=366)
 # If the broker's time of a Kafka record is ahead of the reader's clock by more than this, the reader ignores the broker's time.
 _MAX_BROKER_AHEAD = timedelta(days=366)
 
-# The reasons for which `check_references` refuses a record: it is of another line, or refers to a wrong picture or heat map.
+# The reasons for which `check_references` refuses a record: it belongs to another line, or it refers to a wrong picture or heat map.
 OTHER_LINE = "other-line"
 REFERENCE = "reference"
 
@@ -118,7 +118,7 @@ def skip_record(role: str, record: Any, error: Exception) -> None:
 
 
 def is_in_bounds(time: datetime, broker_time: datetime) -> bool:
-    """Returns whether `time` is plausible in a record that Kafka got at `broker_time`. The two times must have a zone.
+    """Returns whether `time` is plausible in a record that Kafka got at `broker_time`. The two times must have a time zone.
 
     A plausible time is not before 2020. It is at most two days ahead of `broker_time` or of the reader's clock.
     """
@@ -206,8 +206,8 @@ def _time_problem(place: str, time: datetime, latest: datetime) -> str:
 def check_references(record: PartRecord, line: str, names: TopicNames) -> None:
     """Raises RecordError if `record`, which is on a topic of `line`, belongs to another line or refers to a wrong picture or heat map.
 
-    Another program can forge a record. Without this check, a forged verdict could show a picture of another line, and a forged finding
-    could make the archivist delete a picture that it calls its heat map.
+    Another program can forge a record. Without this check, a forged verdict could show a picture of another line. A forged finding could
+    name any picture as its heat map, and the archivist could then delete this picture.
     """
     if record.line != line:
         raise RecordError(OTHER_LINE, f"The record belongs to {record.line}, but its topic belongs to {line}.")

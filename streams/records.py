@@ -96,9 +96,10 @@ class PartRecord(Record):
 
 # The reason of a `review` verdict if no network calls the part defective, but the anomaly score of the part is above the cut-off.
 ANOMALY = "anomaly"
-# The name of the score of the search for small defects.
+# The name under which a verdict gives the score of the search for small defects.
 DETAIL_TEMPLATE = "detail-template"
-# The names of the good-only scorers. In the votes of a verdict, a value with one of these names is a score, and no vote of a network.
+# The names of the scorers, which learn from good parts alone. In the votes of a verdict, a value with one of these names is a score, and
+# not the vote of a network.
 SCORERS = frozenset({"golden-template", "memory-autoencoder", DETAIL_TEMPLATE})
 
 
@@ -127,9 +128,9 @@ class Verdict(PartRecord):
     name: ClassVar[str] = "castline.verdict.v1"
     schema_: Literal["castline.verdict.v1"] = Field("castline.verdict.v1", alias="schema", description="Name of this schema.")
     verdict_id: uuid.UUID = Field(
-        description="Id of the verdict, computed from part id, image sha256, model version and `decision`. A repeated verdict has the "
-        "same id. The reasons `inference-failed`, `handling-failed`, `claim-missing` and `claim-damaged` are a part of the id, so that "
-        "a later judgement of the same picture gets another id."
+        description="Id of the verdict, computed from part id, image sha256, model version and `decision`. A repeated verdict has the same "
+        "id. If the reason is `inference-failed`, `handling-failed`, `claim-missing` or `claim-damaged`, the id also depends on the "
+        "reason. So a later judgement of the same picture gets another id."
     )
     label: Label = Field(description="`ok`, `defect` or `review`. A person should check a part with the label `review`.")
     defect_probability: Share | None = Field(
@@ -142,8 +143,8 @@ class Verdict(PartRecord):
         "Above 0.5, the part differs from good parts.",
     )
     threshold: Share = Field(
-        description="The lowest defect probability that counted as a defect for this verdict. It comes from the line's settings on the "
-        "topic `castings.lines`, or from the model version if the line has none."
+        description="Lowest defect probability that counted as a defect for this verdict. The settings of the line on the topic "
+        "`castings.lines` give the threshold. If they give none, it is the threshold of the model version."
     )
     model: str = Field(description="Model version that judged the picture.")
     decision: str = Field(
@@ -174,7 +175,7 @@ class Verdict(PartRecord):
 
 
 def make_verdict_id(part: PartId, sha256: str, model: str, decision: str = "") -> uuid.UUID:
-    """Returns the id of a verdict. The version named `model` has judged the picture of `part` whose checksum is `sha256`.
+    """Returns the id of the verdict that the model version `model` gives for the picture of `part` with the checksum `sha256`.
 
     `decision` is the digest of the line's decision settings, or "".
     """
@@ -182,7 +183,7 @@ def make_verdict_id(part: PartId, sha256: str, model: str, decision: str = "") -
 
 
 def select_network_votes(votes: Mapping[str, float]) -> dict[str, float]:
-    """Returns the defect probabilities of the networks from the `votes` of a verdict, without the scores of good-only scorers."""
+    """Returns the defect probabilities that the networks gave in the `votes` of a verdict. Leaves out the scores of the scorers."""
     return {name: vote for name, vote in votes.items() if name not in SCORERS}
 
 
@@ -246,7 +247,7 @@ class Sorting(PartRecord):
     board: str = Field(description="Name of the board that reported the part.")
     event: int = Field(
         ge=0,
-        description="Number of the board's event within the run; 0 if the sorter wrote the record without an event of the board.",
+        description="Number of the board's event within the run; 0 if the sorter wrote the record without a report of the board.",
     )
     action: Action = Field(
         description="What the gate did with the part. `untracked` means that no gate acted on the part; `reason` says why."
@@ -315,8 +316,9 @@ class Acceptance(BaseModel):
 
     table: str = Field(description="Name of the acceptance table, which holds the foundry's limits for defects.")
     result: Literal["accepted", "rejected", "not-graded"] = Field(
-        description="What the acceptance table says about the part. `not-graded` means that a limit in millimetres could not be applied, "
-        "because the scale of the line's pictures is not set, or that the picture has more suspicious areas than `boxes` contains."
+        description="What the acceptance table says about the part. `not-graded` means that the table could not decide. Either the table "
+        "has limits in millimetres, but the scale of the line's pictures is not set. Or the picture has more suspicious areas than `boxes` "
+        "contains."
     )
     rules: tuple[str, ...] = Field(
         (), description="Sentences that name the rules by which the table rejected the part, or that say why the part was not graded."
@@ -423,8 +425,8 @@ class LiveLineSettings(Record):
     inspect_regions: tuple[Region, ...] = Field(
         (),
         max_length=MAX_REGIONS,
-        description="Regions of the picture to inspect. If there are none, the whole picture is inspected. Anomaly scores and "
-        "findings leave out all other places. The networks judge the whole picture, also outside the regions.",
+        description="Regions of the picture to inspect. If there are none, the whole picture is inspected. Anomaly scores and findings use "
+        "only these regions. The networks always judge the whole picture.",
     )
     ignore_regions: tuple[Region, ...] = Field(
         (),
@@ -450,8 +452,8 @@ class LiveLineSettings(Record):
         None,
         gt=0,
         lt=1,
-        description="Largest expected share of the defective parts that pass without a review, 0..1. From this share, the inspector "
-        "computes a pass threshold. A part with a lower defect probability passes. A part between the pass threshold and the line's "
+        description="Share of the defective parts that may pass without a review, 0..1. The inspector computes a pass threshold, so that "
+        "at most this share is expected to pass. A part below the pass threshold passes. A part between the pass threshold and the line's "
         "threshold for defects gets `review`. If null, there is no pass threshold.",
     )
     review_anomalies: bool | None = Field(
@@ -519,9 +521,9 @@ class Command(Record):
     command_id: uuid.UUID = Field(description="Id of the command. A sorter executes each id at most once.")
     line: LineName = Field(description="Name of the line.")
     action: CommandAction = Field(
-        description="`acknowledge` ends all faults of the lane whose causes are gone. `clear` ends the fault in the field `code`. "
-        "`test` tests the device in the field `what`. After `pause`, the sorter sends no verdicts until `resume`, so the board treats "
-        "every part as a part without verdict. `status`, `settings` and `monitor` only read. For `teach`, the field `teach` holds the step."
+        description="`acknowledge` ends all faults of the lane whose causes are gone. `clear` ends the fault in the field `code`. `test` "
+        "tests the device in the field `what`. After `pause`, the sorter sends no verdicts until `resume`, so the board treats every part "
+        "as a part without verdict. `status`, `settings` and `monitor` change nothing. For `teach`, the field `teach` holds the step."
     )
     lane: int | None = Field(None, ge=1, le=4, description="Lane of an additional gate at the line's belt; null for the line's own lane.")
     code: int | None = Field(None, ge=40, le=69, description="For `clear`: code of the fault, from firmware/error_codes.csv.")
@@ -529,8 +531,9 @@ class Command(Record):
     teach: TeachAction | None = Field(
         None,
         description="Step of the command `teach`. `begin` begins a session. The session ends with `end`, or after 15 s without a command. "
-        "`eyes` and `castings` read what the photo-eyes saw. `servo` gives the servo the pulse in `servo_us`. `swing` does this too, and "
-        "measures the time until the end switch says that the gate has arrived. `apply` sends the values in `settings` to the board.",
+        "`eyes` and `castings` read what the photo-eyes saw. `servo` gives the servo the pulse in `servo_us`. `swing` also gives this "
+        "pulse, and measures the time until the end switch says that the gate has arrived. `apply` sends the values in `settings` to the "
+        "board.",
     )
     session: uuid.UUID | None = Field(
         None, description="For `teach`: id of the command that began the session. In a command with the step `begin`, the field is null."

@@ -1,4 +1,4 @@
-"""Opens the file systems of fsspec. A failure of a remote storage, such as S3, becomes an OSError, also if it answers too late."""
+"""Opens the file systems of fsspec. If a remote storage, such as S3, fails or answers too late, the caller gets an OSError."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from streams.secrets import mask_address, mask_secrets
 
 # fsspec uses these libraries for remote storage. They can be missing, so their errors are recognised by the names of their modules.
 _CLIENT_LIBRARIES = ("botocore", "aiobotocore", "aiohttp", "urllib3", "gcsfs", "adlfs")
-# Limits for S3. Without them, a request to a server that accepts connections and never answers takes seven minutes. The waits for an answer
-# begin after the object was sent, so a slow network does not make them expire. The callers of this module repeat a failed request
+# Limits for S3. Without them, a request takes seven minutes if the server accepts connections but never answers. S3's answer is awaited
+# only after the object was sent, so a slow network does not exceed the limit. The callers of this module repeat a failed request
 # themselves.
 _S3_OPTIONS: dict[str, Any] = {"connect_timeout": 3, "read_timeout": 5, "retries": {"total_max_attempts": 2, "mode": "standard"}}
 _S3_PROTOCOLS = ("s3", "s3a")
@@ -30,7 +30,8 @@ class MissingLibraryError(OSError):
 def open_files(url: str) -> Iterator[tuple[Any, str]]:
     """Yields the file system of fsspec for `url`, and the path in it.
 
-    Errors of the client libraries leave the block as OSError. A missing library is a MissingLibraryError.
+    If a client library raises an error in the `with` block, the caller gets an OSError. If a library is missing, the caller gets a
+    MissingLibraryError.
     """
     try:
         yield _connect(url)
@@ -44,7 +45,7 @@ def open_files(url: str) -> Iterator[tuple[Any, str]]:
 
 
 def limit_transfer(files: Any, size: int) -> dict[str, float]:
-    """Returns the argument `timeout` for the transfer of an object of `size` bytes, or nothing if `files` knows no such argument."""
+    """Returns the argument `timeout` for the transfer of an object of `size` bytes, or no argument if `files` knows no time limit."""
     return {"timeout": _SHORTEST_LIMIT_S + size / _SLOWEST_BYTES_PER_S} if getattr(files, "async_impl", False) else {}
 
 

@@ -2,7 +2,7 @@
 
 Each role that writes records has a private key. All readers have the public keys, with which they can check a signature but not make one.
 The signature covers the role, the topic, the key and the value. So a record cannot be sent again on another topic or for another part. The
-signature does not cover the headers, because no reader of these records decides anything by a header.
+signature does not cover the headers, because the readers of these records base no decision on them.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ SIGNERS: dict[str, tuple[KafkaRole, ...]] = {
 SIGNING_ROLES: tuple[KafkaRole, ...] = tuple(dict.fromkeys(role for roles in SIGNERS.values() for role in roles))
 # The role that signs manifests of model versions.
 MANIFEST_SIGNER: KafkaRole = "administrator"
-# The first text is signed together with each record, and the second text with each manifest. So the signature of a record is never valid
-# for a manifest.
+# The signature of a record also covers the first text, and the signature of a manifest the second text. So the signature of a record is
+# never valid for a manifest.
 _RECORD_PURPOSE = b"castline record, version 1"
 _MANIFEST_PURPOSE = b"castline manifest, version 1"
 _ABSENT = 0xFFFFFFFF
@@ -58,10 +58,11 @@ _SECRET_BITS = 0o077
 def sign_headers(
     settings: Settings, topic: str, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]] = ()
 ) -> list[tuple[str, bytes]]:
-    """Returns the headers of a record with the signature of this process's role, if the setting `signing.private_keys` is set.
+    """Returns the headers of a record, with a signature of this process's role. The signature replaces a former one.
 
-    Without this setting, and on topics on which the role signs nothing, the headers stay unchanged. A former signature is replaced.
-    Raises SettingsError if the key of the role cannot be used, or if the readers would refuse the record because there is no key.
+    Returns the headers unchanged if the setting `signing.private_keys` is not set, or if the role signs no records on this topic. Raises
+    SettingsError if the key of the role cannot be used. Also raises SettingsError if `signing.public_keys` is set without a private key,
+    because the readers would refuse the record.
     """
     folder, role = settings.signing.private_keys, settings.role
     if role not in SIGNERS.get(_kind_of(topic), ()):
@@ -83,10 +84,11 @@ def check_signature(
 ) -> None:
     """Raises RecordError if the setting `signing.public_keys` is set, and no permitted role has signed the record.
 
-    Also raises RecordError if `value` belongs to a placeholder for records that could not be decoded.
+    `signers` are the permitted roles. If `signers` is empty, all roles that SIGNERS names for the topic are permitted. If SIGNERS does not
+    name the topic, the record needs no signature.
 
-    `signers` are the permitted roles. If `signers` is empty, all roles that SIGNERS names for the topic are permitted. A record on a topic
-    that needs no signatures is always accepted. Raises SettingsError if a public key cannot be used.
+    Also raises RecordError if `value` belongs to a placeholder for records that could not be decoded. Raises SettingsError if a public key
+    cannot be used.
     """
     check_readable(value)
     folder, kind = settings.signing.public_keys, _kind_of(topic)
@@ -126,7 +128,7 @@ def check_keys(settings: Settings) -> None:
     """Loads the keys that this process needs, so that a missing key is reported at the start. Raises SettingsError if one is missing.
 
     The private key of the administrator is loaded only when a command signs a record. The process of the broker also has the role
-    `administrator`. It signs nothing, so it must start without this key.
+    `administrator`, but it signs nothing. So this process must start without the key.
     """
     if settings.role in SIGNING_ROLES and settings.role != "administrator":
         if settings.signing.private_keys is None:

@@ -17,13 +17,13 @@ from streams.settings import Settings, TopicSettings
 
 _HOUR_MS = 3_600_000
 _DAY_MS = 24 * _HOUR_MS
-# The share of the disk that the topics of the embedded broker may use, and how the topics share this room.
+# The share of the disk that all topics of the embedded broker may use together, and the shares of this space for each kind of topic.
 _DISK_SHARE = 0.6
 _SHARES = {"images": 0.75, "verdicts": 0.06, "sorted": 0.06, "findings": 0.06, "dead-letters": 0.06}
 _SMALL_SHARE = 0.01
 _KINDS_OF_A_LINE = frozenset({"images", "verdicts", "sorted", "findings"})
 _LARGEST_SEGMENT = 256 * 2**20
-# The longest time from the answer of a broker to a change of its topics until its metadata shows the change, in seconds.
+# After a broker has confirmed a change of its topics, its metadata shows the change at most this many seconds later.
 _METADATA_S = 3.0
 
 
@@ -190,8 +190,8 @@ def create_topics(admin: KafkaAdminClient, settings: Settings) -> list[TopicChan
 def _repeated_requests_allowed(admin: KafkaAdminClient, specs: list[TopicSpec]) -> Iterator[None]:
     """Ignores the refusal of a request if each topic of `specs` exists with its partitions.
 
-    If Kafka's answer is late, kafka-python sends the request again. Kafka refuses the second request, because it has executed the first
-    one. Kafka also refuses the request if another process has made the same change in the meantime.
+    Kafka refuses a change that was made before. This happens if another process has made the same change in the meantime. It also happens
+    if Kafka's answer is late, because kafka-python then sends the request again.
     """
     try:
         yield

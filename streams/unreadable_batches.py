@@ -1,9 +1,9 @@
 """Lets Kafka's clients step past batches of records that they cannot decode.
 
 A producer of the site can compress its batches with a codec for which no library is installed, or can give a header a name that is not
-UTF-8. The disk of a broker can damage a batch. The clients then raise an error, and read the same batch again for ever. So the reader of
-`read_tolerantly` gets a record in place of such a batch. The value of this record is an `UnreadableBatch`, and each role refuses it like
-any other invalid record.
+UTF-8. The disk of a broker can damage a batch. The clients then raise an error, and read the same batch again for ever. With
+`ReadableBatches`, the clients get one record in place of such a batch. The value of this record is an `UnreadableBatch`, and each role
+refuses it like any other invalid record.
 """
 
 from __future__ import annotations
@@ -65,11 +65,12 @@ class _Placeholder:
 
 
 class _ReadableBatch:
-    """A batch of aiokafka or of kafka-python whose iteration never raises an error.
+    """A batch of aiokafka or of kafka-python. Its iteration never raises an error, but yields a placeholder for undecodable records.
 
     - `first`: the first offset that the client has not read yet.
     - `following`: the next batch, if it is known.
-    - `is_misplaced`: True if the offset of the batch contradicts its neighbours. The checksum of a batch does not cover this offset.
+    - `is_misplaced`: True if the offset of the batch contradicts its neighbours. The checksum does not show this, because it does not cover
+      the offset of the batch.
     """
 
     def __init__(self, batch: Any, place: Any, first: int, following: Any | None, is_misplaced: bool) -> None:
@@ -83,7 +84,7 @@ class _ReadableBatch:
         return getattr(self._batch, name)
 
     def validate_crc(self) -> bool:
-        """Always returns True, because a placeholder later replaces a batch with a wrong checksum."""
+        """Always returns True, so that the client iterates over the batch. If the checksum is wrong, the iteration yields a placeholder."""
         try:
             is_intact = bool(self._batch.validate_crc())
         except Exception:  # noqa: BLE001  damaged bytes can cause any error in a decoder
@@ -126,9 +127,9 @@ class _ReadableBatch:
 
 
 class _HeaderlessBatch:
-    """Stands for a batch whose header cannot be decoded. Has the attributes that aiokafka and kafka-python read, and a single offset.
+    """Stands for a batch whose header cannot be decoded. Has the attributes that aiokafka and kafka-python read.
 
-    The number of its records is not known. Its iteration raises `error`.
+    The number of its records is not known, so it occupies a single offset. Its iteration raises `error`.
     """
 
     magic = 0
@@ -154,8 +155,8 @@ class ReadableBatches:
 
     `place` is the partition, and `fetch_offset` the offset for which the client has asked.
 
-    A batch whose header cannot be decoded yields a placeholder for a single offset. This batch is the last one of the answer, because its
-    header does not say where the next batch begins. The client then asks the broker again.
+    If the header of a batch cannot be decoded, the batch yields a placeholder for a single offset. Nothing is read after this batch,
+    because its header does not say where the next batch begins. The client then asks the broker again.
     """
 
     def __init__(self, batches: Any, place: Any, fetch_offset: int) -> None:
@@ -187,11 +188,11 @@ class ReadableBatches:
         return self._last
 
     def _find_first(self) -> int:
-        """Returns the first offset behind `_last`."""
+        """Returns the offset after the batch `_last`, but at least `fetch_offset`."""
         return self._fetch_offset if self._last is None else max(self._fetch_offset, self._last.next_offset)
 
     def _is_misplaced(self, batch: Any, first: int) -> bool:
-        """Returns whether `batch` begins before the end of the batch before, or reaches behind the beginning of the next batch."""
+        """Returns whether the offsets of `batch` overlap with the batch before it or with the next batch."""
         if self._last is not None and batch.base_offset < first:
             return True
         return self._following is not None and bool(first < self._following.base_offset < batch.next_offset)
@@ -202,7 +203,8 @@ class ReadableBatches:
         try:
             batch = self._batches.next_batch()
             if batch is not None:
-                # A batch of the oldest format lacks these attributes in aiokafka. A damaged byte can give each batch this format.
+                # A damaged byte can make a batch look like a batch of the oldest format. In aiokafka, such a batch lacks these attributes,
+                # so this line raises an error.
                 _ = batch.base_offset, batch.next_offset
         except Exception as error:  # noqa: BLE001  damaged bytes can cause any error in a decoder
             self._error = error

@@ -45,7 +45,8 @@ from streams.supervision import run_supervised
 
 log = logging.getLogger(__name__)
 
-# Time for Faust to close its connections after the worker has finished its work. If Kafka does not answer, Faust gets this time twice.
+# The longest time for Faust to close its connections after the worker has finished its work, in seconds. If Kafka does not answer, Faust
+# gets this time a second time.
 _LEAVE_S = 3.0
 
 
@@ -75,7 +76,7 @@ def make_app(settings: Settings, identity: GroupIdentity, buffer_records: int) -
         consumer_max_fetch_size=request_bytes,
         consumer_auto_offset_reset="earliest",
         stream_buffer_maxsize=buffer_records,
-        # If this were True, a rebalance would wait until the worker has finished all records that it has accepted.
+        # With True, a rebalance would wait until the worker has finished all records that it has accepted.
         stream_wait_empty=False,
         producer_acks=-1,
         producer_linger=0.0,
@@ -368,7 +369,7 @@ class _DrainingWorker(faust.Worker):  # type: ignore[misc]  # Faust ships no typ
             self.loop.add_signal_handler(signum, self._begin_stop)
 
     def release_process(self) -> None:
-        """Lets the process continue after the worker: restores the former signal handlers, and cancels the forced end of the process."""
+        """Restores the former signal handlers and cancels the forced end of the process, so that the process can outlive the worker."""
         for signum, handler in self._former_handlers.items():
             self.loop.remove_signal_handler(signum)
             signal.signal(signum, handler)

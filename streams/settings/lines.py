@@ -73,9 +73,9 @@ class CameraSettings(Section):
         None,
         ge=-60,
         le=60,
-        description="Latency of the camera if the trigger is `board`: the time of a picture minus the time at which photo-eye 1 counted the"
-        " part, in seconds. If absent, the latency that `castline gateway measure` has stored is used. Cameras of the kinds "
-        "`folder` and `video` need none.",
+        description="Latency of the camera in seconds, for the trigger `board`: the time of a picture minus the time at which photo-eye 1 "
+        "counted its part. If absent, the latency that `castline gateway measure` has stored is used. Cameras of the kinds `folder` and "
+        "`video` need none.",
     )
     end_wait_s: float = Field(
         5.0,
@@ -153,7 +153,7 @@ class GradeSettings(Section):
         0,
         ge=0,
         le=1,
-        description="Least defect probability of the parts that go to this gate. A part goes to the first gate whose `takes` and "
+        description="Lowest defect probability of the parts that go to this gate. A part goes to the first gate whose `takes` and "
         "`least_probability` fit its verdict.",
     )
     gate_mm: float = Field(
@@ -262,8 +262,8 @@ class LineSettings(Section):
         ge=8,
         le=16,
         description="Number of bits per pixel that the camera really uses, for files with more than 8 bits per pixel. For example, some "
-        "cameras write values of 12 bits into files with 16 bits per pixel. If absent, the number that the file states counts. If the file "
-        "states no number, all bits count.",
+        "cameras write values of 12 bits into files with 16 bits per pixel. If absent, the number that the file states is used. If the "
+        "file states no number, all bits are used.",
     )
     acceptance_table: Path | None = Field(
         None,
@@ -274,14 +274,14 @@ class LineSettings(Section):
         0.0,
         ge=0,
         le=1,
-        description="Smallest usual share of the parts with the verdict `review`, 0..1. An alert fires if the share of the last hour is "
+        description="Smallest normal share of the parts with the verdict `review`, 0..1. An alert fires if the share of the last hour is "
         "smaller. With 0 it never fires.",
     )
     review_share_high: float = Field(
         0.05,
         ge=0,
         le=1,
-        description="Largest usual share of the parts with the verdict `review`, 0..1. An alert fires if the share of the last hour is "
+        description="Largest normal share of the parts with the verdict `review`, 0..1. An alert fires if the share of the last hour is "
         "larger. With 1 it never fires.",
     )
     token: SecretStr = Field(SecretStr(""), description="Token for uploads to this line. Without a token all uploads are refused.")

@@ -95,7 +95,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Returns the sources of the settings, the strongest one first: the environment, then the file that `load_settings` has read."""
+        """Returns the sources of the settings. The environment comes first, so it overrides the file that `load_settings` has read."""
         return env_settings, init_settings
 
     @model_validator(mode="after")

@@ -246,7 +246,7 @@ class ServiceSettings(Section):
         return f"{self.site}.{self.machine_name}.{slot}"
 
     def name_user(self) -> str:
-        """Returns the user of this process and the machine, such as anna@station-pc. Records name them to say who made a change."""
+        """Returns the user and the machine of this process, such as anna@station-pc. Records contain this text to say who made a change."""
         return f"{getpass.getuser()}@{self.machine_name}"
 
 
@@ -352,8 +352,8 @@ class GatewaySettings(Section):
         ge=2**20,
         le=2**36,
         description="Memory for the pictures of one line in each buffer of the gateway, in bytes. The buffers hold uploads, files that "
-        "were read ahead, and pictures that wait for their parts, for the disk, or for Kafka. A value below "
-        "`pictures.max_bytes` counts as `pictures.max_bytes`.",
+        "were read ahead, and pictures that wait for their parts, for the disk, or for Kafka. If the value is below `pictures.max_bytes`, "
+        "the gateway uses `pictures.max_bytes`.",
     )
 
     @model_validator(mode="after")
@@ -421,7 +421,8 @@ class ModelSettings(Section):
     cascade: bool = Field(
         False,
         description="If true, the inspector runs LeNet first, and AlexNet only if LeNet is in doubt. `castline evaluate --cascade` "
-        "measures the effect. On a line that lets fewer parts pass than its version, AlexNet judges all parts that would pass.",
+        "measures the effect. If a line lets fewer parts pass than its model version would, LeNet alone passes no part of this line. "
+        "AlexNet then judges these parts, too.",
     )
     cascade_low: float | None = Field(
         None,
@@ -461,8 +462,8 @@ class InspectorSettings(Section):
         5.0,
         ge=0,
         le=60,
-        description="Longest search for small defects in one large picture, in seconds. If a search takes longer, the part counts as "
-        "different from good parts. With 0, no picture is searched. Only versions with a detail template search pictures.",
+        description="Longest search for small defects in one large picture, in seconds. If a search takes longer, the part is treated as "
+        "different from good parts. With 0, no picture is searched. Only model versions with a detail template search pictures.",
     )
     localise: bool = Field(
         True, description="If true, the localiser makes heat maps and boxes for suspicious pictures, and `castline up` runs a localiser."
@@ -593,13 +594,13 @@ class PlantStateSettings(Section):
         3,
         ge=1,
         le=1000,
-        description="A line has the state `late` if this many castings without a verdict reached the gate within `late_window_s` seconds.",
+        description="A line has the state `late` if this many castings reached the gate without a verdict within `late_window_s` seconds.",
     )
     late_window_s: float = Field(
         60,
         gt=0,
         le=3600,
-        description="A casting that reached the gate without a verdict counts for the state `late` for this many seconds.",
+        description="For this many seconds, a casting that reached the gate without a verdict is counted for the state `late`.",
     )
 
 
@@ -743,8 +744,8 @@ class StationSettings(Section):
         240,
         ge=1,
         le=1_000_000,
-        description="Largest number of megapixels that one account may upload in a minute. The processor time depends on "
-        "the pixels, not on the bytes. An account can always upload one picture of `pictures.upload_pixels` a minute.",
+        description="Largest number of megapixels that one account may upload in a minute. The processor time for a picture depends "
+        "on its pixels, not on its bytes. An account can always upload one picture of `pictures.upload_pixels` a minute.",
     )
     upload_megabytes_per_minute: int = Field(
         240,
@@ -846,8 +847,8 @@ class ReviewSettings(Section):
     keep_free_bytes: int = Field(
         5 * 10**9,
         ge=0,
-        description="Free space that a data set leaves on the disk of `data_sets`, in bytes. Otherwise, the data set is not made. "
-        "The embedded broker begins to delete records at 4 GiB of free space, so choose more than that if both share a disk.",
+        description="Free space that a new data set must leave on the disk of `data_sets`, in bytes. If less would remain, the data set is "
+        "not made. The embedded broker begins to delete records at 4 GiB of free space. If it uses the same disk, choose more than 4 GiB.",
     )
     ok_class: ClassName = Field("ok_front", description="Name of the class of good parts in data sets. It begins with `ok`.")
     defect_class: ClassName = Field("def_front", description="Name of the class of bad parts in data sets.")
