@@ -31,7 +31,7 @@ def _is_within(address: str, networks: Sequence[ipaddress.IPv4Network | ipaddres
 
 
 def _is_address(text: str) -> bool:
-    """Returns whether `text` is an IP address without a zone. A zone, as in fe80::1%zone, can be any text."""
+    """Returns whether `text` is an IP address without a zone. A zone, as in fe80::1%zone, is refused, because it can be any text."""
     try:
         ipaddress.ip_address(text)
     except ValueError:

@@ -52,7 +52,7 @@ class RecordError(CastlineError):
 
 
 class ModelError(CastlineError):
-    """A model version is absent, damaged, tampered with, or unsuitable for the line."""
+    """A model version is absent, damaged, forged, or unsuitable for the line."""
 
 
 class GateError(CastlineError):

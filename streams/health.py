@@ -62,7 +62,7 @@ class ProgressWatchdog:
         self._lock = threading.Lock()
 
     def record_progress(self) -> None:
-        """Records that a piece of work was finished and committed."""
+        """Notes that a piece of work was finished and committed."""
         with self._lock:
             self._last_progress_s = self._clock()
 
@@ -133,7 +133,7 @@ class ProcessHealth:
             self.record_wait()
 
     def record_wait(self) -> None:
-        """Records that the process waits for Kafka, the database or the object store, and has just tried again.
+        """Notes that the process waits for Kafka, the database or the object store, and has just tried again.
 
         A process that tries again does not count as stalled, because a restart would not help. It counts as stalled if it stops trying.
         """

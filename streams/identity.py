@@ -22,7 +22,7 @@ UNKNOWN_CONTENT_TYPE = "application/octet-stream"
 EXPIRED_HEADER = "expired-records"
 
 _LARGEST_NUMBER = 2**63 - 1
-# Limit for the length of each of these headers: captured_at, content-type, sha256, claim and traceparent.
+# The largest length of each of these headers: captured_at, content-type, sha256, claim and traceparent.
 _MAX_HEADER_CHARACTERS = 1024
 
 _PART_HEADERS = frozenset({"line", "run", "part"})

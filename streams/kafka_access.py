@@ -143,7 +143,7 @@ def compare_access(admin: KafkaAdminClient, settings: Settings) -> AccessDiffere
 
 
 def create_access(admin: KafkaAdminClient, settings: Settings) -> tuple[AccessRule, ...]:
-    """Gives the roles the permissions that are missing, and returns these permissions. Removes none.
+    """Gives the roles the permissions that are missing, and returns these permissions. Removes no permissions.
 
     Raises KafkaError like `read_access`, and BrokerError if the cluster refuses a permission.
     """
@@ -151,7 +151,9 @@ def create_access(admin: KafkaAdminClient, settings: Settings) -> tuple[AccessRu
     if missing:
         failed = admin.create_acls([_acl_of(rule) for rule in missing])["failed"]
         if failed:
-            raise BrokerError(f"Kafka refused {len(failed)} of {len(missing)} ACLs: {failed[0].__name__}. Check your Kafka user's rights.")
+            raise BrokerError(
+                f"Kafka refused {len(failed)} of {len(missing)} ACLs: {failed[0].__name__}. Check the permissions of your Kafka user."
+            )
     return missing
 
 
@@ -161,7 +163,7 @@ def remove_access(admin: KafkaAdminClient, rules: Sequence[AccessRule]) -> None:
         return
     for _, _, error in admin.delete_acls([_filter_of(rule) for rule in rules]):
         if error.errno:
-            raise BrokerError(f"Kafka did not remove an ACL: {error.__name__}. Check your Kafka user's rights.")
+            raise BrokerError(f"Kafka did not remove an ACL: {error.__name__}. Check the permissions of your Kafka user.")
 
 
 def set_passwords(admin: KafkaAdminClient, settings: Settings, passwords: Iterable[tuple[KafkaRole, str]]) -> None:
@@ -172,7 +174,7 @@ def set_passwords(admin: KafkaAdminClient, settings: Settings, passwords: Iterab
     ]
     refused = {user: reason for user, reason in admin.alter_user_scram_credentials(changes).items() if reason is not None}
     if refused:
-        raise BrokerError(f"Kafka did not accept the passwords of these users: {refused}. Check your Kafka user's rights.")
+        raise BrokerError(f"Kafka did not accept the passwords of these users: {refused}. Check the permissions of your Kafka user.")
 
 
 def _acl_of(rule: AccessRule) -> ACL:

@@ -37,7 +37,7 @@ def lag_by_partition(
 ) -> dict[Partition, int]:
     """Returns, for each partition, the number of uncommitted records that Kafka still holds.
 
-    In a partition without a committed offset all records count. Records that Kafka has deleted do not count.
+    If a partition has no committed offset, all its records are uncommitted. Records that Kafka has deleted are left out.
     """
     return {
         partition: max(0, end - max(start_offsets.get(partition, 0), committed_offsets.get(partition, 0)))

@@ -62,7 +62,7 @@ def _find_kind(record: logging.LogRecord) -> tuple[str, ...]:
 
 
 class SecretFilter(logging.Filter):
-    """Removes the secrets of the settings, and passwords in addresses, from each message and traceback of the log. Cuts long texts off."""
+    """Removes the secrets of the settings, and passwords in addresses, from each message and traceback of the log. Shortens long texts."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         record.msg, record.args = mask_secrets(_format_message(record)), ()

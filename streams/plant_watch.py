@@ -80,7 +80,7 @@ class WatchedLine:
         self._fault_at = at if sorting.reason == "fault" else None
 
     def add_command(self, command: Command) -> None:
-        """Adds a command or its answer. If the command has ended the faults of the line, the gate no longer counts as held."""
+        """Adds a command or its answer. If the command has ended the faults of the line, the gate is no longer held."""
         if command.answer and command.answer.outcome == "done" and command.action in _ENDING_ACTIONS:
             self._fault_ended_at = max(self._fault_ended_at, command.answer.answered_at.timestamp())
 

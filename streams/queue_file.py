@@ -79,7 +79,7 @@ def _refuse_closed_place(setting: str, folder: Path, *files: Path) -> None:
         if os.access(place, os.F_OK) and not os.access(place, right):
             raise SettingsError(
                 f"{setting}: this process may not write to {place}, which belongs to the user {find_user_name(place.stat().st_uid)}. "
-                "Correct the owner or the rights."
+                "Correct the owner or the permissions."
             )
 
 

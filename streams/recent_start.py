@@ -49,7 +49,7 @@ class RecentStart:
         set_transport(app, _RecentTransport).start = self
 
     def add_skipped(self, topic: str, records: int) -> None:
-        """Counts `records` of `topic` as skipped, and logs a warning."""
+        """Adds `records` to the number of skipped records of `topic`, and logs a warning."""
         if records > 0:
             self._skipped[topic] = self._skipped.get(topic, 0) + records
             log.warning(self.description)

@@ -56,7 +56,7 @@ CUT_VALUE_BYTES = 2**16
 # Upper limit, in bytes, for everything in a dead letter except its value: key, headers, and the fields that Kafka adds to each record.
 _DEAD_LETTER_OVERHEAD_BYTES = 2**16
 # If Kafka answers with one of these errors, it refuses the record at each attempt. The usual reason is the size of the record.
-# InvalidTimestampError is not in this list. Each attempt has a new time, so a later attempt can succeed.
+# InvalidTimestampError is not in this list, because each attempt has a new time and can succeed.
 _FINAL_ERRORS = (MessageSizeTooLargeError, RecordListTooLargeError, PolicyViolationError)
 # The reason of a dead letter if a role sent a record and Kafka refused it.
 REFUSED_BY_KAFKA = "refused-by-kafka"

@@ -37,7 +37,7 @@ def list_thread_faults() -> list[str]:
 
 
 class _FailureLog:
-    """Records the failures of one thread or task, and computes the pauses between them."""
+    """Remembers the failures of one thread or task, and computes the pauses between them."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -49,7 +49,7 @@ class _FailureLog:
         self._began_s = time.monotonic()
 
     def add(self, error: Exception) -> float:
-        """Records that the work has failed with `error`. Returns how many seconds to wait before the next call."""
+        """Notes that the work has failed with `error`. Returns how many seconds to wait before the next call."""
         if time.monotonic() - self._began_s >= _STEADY_S:
             self._backoff.succeeded()
         wait_s = self._backoff.failed()

@@ -111,7 +111,7 @@ def compute_max_bytes(settings: Settings) -> int | None:
 
 
 def _limit_sizes(specs: list[TopicSpec], names: TopicNames, topics: TopicSettings, lines: int, max_bytes: int) -> list[TopicSpec]:
-    """Adds `retention.bytes` and `segment.bytes` to all topics whose records expire. Pictures get most of the room."""
+    """Adds `retention.bytes` and `segment.bytes` to all topics whose records expire. Pictures get most of the space."""
     limited = []
     # A segment must be able to hold the largest record.
     smallest_segment = topics.max_message_bytes + 2**17

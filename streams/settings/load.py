@@ -200,7 +200,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise SettingsError(f"The settings file {path} cannot be read: {error.strerror}. Check the path and the access rights.") from None
+        raise SettingsError(f"The settings file {path} cannot be read: {error.strerror}. Check the path and the permissions.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"The settings file {path} is not valid TOML: {error}. Correct the file.") from None
 

@@ -627,8 +627,8 @@ class OidcSettings(Section):
     role_claim: str = Field("roles", min_length=1, description="Claim of the token that lists the groups or roles of the person.")
     roles: dict[str, Literal["operator", "reviewer", "engineer", "administrator"]] = Field(
         {f"castline-{role}": role for role in ("operator", "reviewer", "engineer", "administrator")},
-        description="Role in the station for each value of `role_claim`. A person with several roles gets the one with the most rights. A "
-        "person with none cannot log in.",
+        description="Role in the station for each value of `role_claim`. A person with several roles gets the role with the most "
+        "permissions. A person without a role cannot log in.",
     )
 
     @model_validator(mode="after")
