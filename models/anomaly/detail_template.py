@@ -38,25 +38,25 @@ from streams.records import DETAIL_TEMPLATE
 FloatArray = npt.NDArray[np.float32]
 PixelArray = npt.NDArray[np.uint8]
 
-# Radii of the innermost and the outermost ring that are compared, as shares of the part's radius. The outermost ring lies just outside the
-# rim, because thin fins of metal can stick out.
+# Radii of the innermost and the outermost ring that are compared. The unit is the part's radius, so the rim has the radius 1. The
+# outermost ring lies just outside the rim, because thin fins of metal can stick out.
 INNER_RADIUS, OUTER_RADIUS = 0.05, 1.03
-# Each point is compared with points at these distances, as shares of the part's radius. 0.025 is 3.8 mm if the part has a
-# diameter of 300 mm.
+# Each point is compared with points at these distances, along its ring and across the rings. The unit is the part's radius. Example: 0.025
+# is 3.8 mm if the part has a radius of 150 mm.
 ALONG_RING = (0.025, 0.05)
 ACROSS_RINGS = (0.012, 0.024)
-# To reduce noise, a point is not compared with single points, but with means of three points. The three points are this many smoothing
-# steps apart (see `compare_places`).
+# Each point is compared with means of three points, because a mean has less noise than a single point. `compare_places` multiplies this
+# value by the smoothing step. The product is the distance between neighbours among the three points.
 SPREAD = 3
 STRIP_RINGS = 96
 # The largest number of rings, because more rings take more time and memory. A larger part has wider rings.
 MAX_RINGS = 2000
-# If the part's radius is below 80 % of its radius in the good pictures, the picture is skipped as too coarse.
+# A picture is skipped as too coarse if the part's radius in pixels is below 80 % of the radius in the good pictures.
 MIN_RADIUS_SHARE = 0.8
 MIN_RADIUS_PX = 200
 
-# The number of the file format. Increase it also when the code computes the residuals in another way, because the limits in old files and
-# the cut-offs in old manifests are then wrong. Files of format 1 contain no number.
+# The number of the file format. Increase this number if the file format changes, or if the code computes the residuals in another way. A
+# new way of computing makes the limits in old files and the cut-offs in old manifests wrong. Files of format 1 contain no number.
 FORMAT = 3
 
 # Larger residuals are set to this value. The map of residuals holds 16-bit floats, whose largest value is 65504.
@@ -70,11 +70,12 @@ SkipReason = Literal["no-part", "too-coarse", "too-slow"]
 class RingMeasures:
     """Measurements of one picture, on each ring around the part's centre.
 
-    The picture is smoothed in several steps, and measured after each step. In the shapes, "2" means: first bright, then dark points.
+    The picture is smoothed in several steps, and measured after each step. In shapes that begin with 2, index 0 is for bright
+    points, and index 1 is for dark points.
 
     - `texture`, shape (steps, rings): how strongly grey levels vary on the ring.
-    - `extremes`, shape (2, steps, rings): the largest difference of a bright and of a dark point from the points beside it.
-    - `angles`, shape (2, steps, rings): where on the ring these two points are, as indices.
+    - `extremes`, shape (2, steps, rings): how much the most striking bright or dark point differs from the points beside it.
+    - `angles`, shape (2, steps, rings): the index of this point on the ring.
     """
 
     texture: FloatArray
@@ -99,8 +100,8 @@ class DetailScore:
 class DetailTemplate:
     """Describes the surface of good parts at full size, to find small defects. `RingMeasures` explains the shapes.
 
-    - `texture`, shape (steps, rings): how strongly grey levels vary on each ring of a good part. If they vary less in a picture, the
-      value in `texture` is used. Otherwise, every grain on a nearly black ring would be suspicious.
+    - `texture`, shape (steps, rings): how strongly grey levels vary on each ring of a good part. If the grey levels of a judged picture
+      vary less, `texture` replaces their variation. Otherwise, every grain on a nearly black ring would be suspicious.
     - `limits`, shape (2, steps, rings): how far a bright or a dark point of a good part may differ from the points beside it. The unit is
       the texture of the ring.
     - `radius_px`: the radius of the part in the good pictures.
@@ -123,7 +124,7 @@ class DetailTemplate:
     ) -> DetailScore:
         """Scores a picture at full size, shape (rows, columns), grey levels 0..255. Thread-safe.
 
-        If the comparison takes more than `time_s` seconds, it stops and the picture is skipped. Pixels outside `mask` raise no score.
+        If the comparison takes more than `time_s` seconds, it stops and the picture is skipped. Defects outside `mask` are ignored.
         """
         end_s = time.monotonic() + time_s
         part = self._find_outline(pixels, find)
@@ -160,7 +161,8 @@ class DetailTemplate:
             return None
         rows, columns = pixels.shape
         result: npt.NDArray[np.float16] = self.grid.wrap(polar, part, rows, columns)
-        # Near the centre, several points of the polar grid lie in the same pixel of `result`. The largest residual must not be lost there.
+        # Near the centre, several points of the polar grid lie in the same pixel of `result`, but `wrap` keeps only one of their residuals.
+        # If `wrap` has left out the largest residual of the picture, the next lines put it back.
         ring, angle = divmod(int(polar.argmax()), self.grid.angles)
         x_px, y_px = self._find_point(part, ring, angle)
         result[min(max(round(y_px), 0), rows - 1), min(max(round(x_px), 0), columns - 1)] = polar[ring, angle]
@@ -181,7 +183,10 @@ class DetailTemplate:
         return refine_outline(pixels, part)
 
     def compare(self, measures: RingMeasures) -> FloatArray:
-        """Returns the largest residuals on each ring of the picture that `measures` describe, shape (2, steps, rings)."""
+        """Returns the largest residuals of bright and of dark points on each ring, shape (2, steps, rings).
+
+        `measures` are the measurements of one picture.
+        """
         residuals: FloatArray = measures.extremes / (self.limits * _choose_texture(measures.texture, self.texture))
         return residuals
 
@@ -222,7 +227,7 @@ def measure_radius(part: FoundPart) -> float:
 
 
 def choose_detail_grid(radius_px: float) -> PolarGrid:
-    """Returns the polar grid for a part with this radius: 1 px wide rings, or MAX_RINGS wider rings if there would be more.
+    """Returns the polar grid for a part with this radius. Its rings are 1 px wide, or wider if a large part would need more than MAX_RINGS.
 
     Raises ModelError if the radius is below MIN_RADIUS_PX.
     """
@@ -239,7 +244,7 @@ def choose_detail_grid(radius_px: float) -> PolarGrid:
 def count_overlap_rings(grid: PolarGrid) -> int:
     """Returns how many extra rings are read on each side of a strip. A strip is a group of neighbouring rings around the part's centre.
 
-    The extra rings are needed, because points in the first and last rings of the strip are compared with points outside the strip.
+    The extra rings are needed, because points near the edge of the strip are compared with points outside the strip.
     """
     return grid.count_rings(ACROSS_RINGS)[1] + sum(SMOOTHING_STEPS) + SPREAD * max(SMOOTHING_STEPS)
 
@@ -256,7 +261,7 @@ def measure_rings(
 
     - `pixels`: shape (rows, columns).
     - `strip_rings`: number of rings that are compared at a time. A smaller number needs less memory and gives the same result.
-    - `mask`: the pixels that may raise the score, same shape. The texture of a ring is measured on all points of the ring.
+    - `mask`: the inspected pixels, same shape. Only inspected pixels count in the extremes. In the texture, all pixels count.
 
     Returns None if `time.monotonic()` reaches `end_s` first.
     """

@@ -38,20 +38,20 @@ if TYPE_CHECKING:
 FloatArray = npt.NDArray[np.float32]
 PixelArray = npt.NDArray[np.uint8]
 
-# In a registered picture, the rim of the part is a circle around the middle. Its radius is this share of the side, so the surroundings of
-# the rim stay visible.
+# In a registered picture, the rim of the part is a circle around the middle of the picture. The circle's radius is this share of the
+# picture's side, so the surroundings of the rim stay visible.
 RIM_SHARE = 0.42
 # Pixels farther from the middle than 1.12 radii of the part are not scored, because they show only the belt.
 SCORED_RADII = 1.12
 # Number of rings around the middle. Each ring has statistics of its own, because residuals are always larger at an edge.
 RINGS = 24
-# A ring with fewer inspected pixels than this share is not scored, because so few pixels give no reliable covariance.
+# A ring is scored only if at least this share of its pixels is inspected. Fewer pixels give no reliable covariance.
 MIN_INSPECTED_SHARE = 0.1
 # The grey levels (0..1) of every picture are scaled to this mean and standard deviation, so that an ageing lamp changes no score.
 NORMAL_MEAN, NORMAL_SPREAD = 0.5, 0.2
 # Residuals are smoothed with a Gaussian. Its standard deviation is this share of the picture's side: 1 px for 96 px.
 SMOOTHING_SHARE = 1 / 96
-# A training uses at least this many pictures. Fewer good pictures are used several times, at different angles.
+# A training uses at least this many pictures. If there are fewer good pictures, each is used several times, at different angles.
 LEAST_TURNED_PICTURES = 2048
 REBUILDING_BATCH = 64
 MAX_DESCRIBED_PICTURES = 1024
@@ -138,7 +138,7 @@ class MemoryAutoencoder:
     def score_parts(self, pixels: PixelArray, parts: Sequence[FoundPart], masks: Masks | None = None) -> FloatArray:
         """Returns the scores of `pixels`, shape (n,), without residual maps. `parts` are the outlines of the parts in the pictures.
 
-        `masks` holds a mask of the inspected pixels for each picture, or None for the whole picture. Other pixels raise no score.
+        `masks` holds a mask of the inspected pixels for each picture, or None for the whole picture. Other pixels do not count.
         """
         if not len(pixels):
             return np.zeros(0, np.float32)
@@ -345,7 +345,7 @@ def compute_ring_moments(residuals: FloatArray, counts: npt.NDArray[np.bool_] | 
     """Returns the mean and the covariance of the neighbourhoods on each ring, shapes (n, rings, 5) and (n, rings, 5, 5).
 
     - A neighbourhood holds the residuals of a pixel and of its four neighbours. `residuals` has shape (n, side_px, side_px).
-    - `counts`, same shape, says which pixels count. None means all. If no pixel of a ring counts, its mean and covariance are 0.
+    - `counts`, same shape, is True for the pixels that count. None means all. If no pixel of a ring counts, its values are 0.
     """
     if counts is None:
         counts = np.ones(residuals.shape, np.bool_)
@@ -367,7 +367,7 @@ def compute_ring_moments(residuals: FloatArray, counts: npt.NDArray[np.bool_] | 
 def _hide_pixels(pixels: PixelArray, inspected: npt.NDArray[np.bool_], rings: npt.NDArray[np.int32]) -> PixelArray:
     """Returns a copy of `pixels` in which each pixel outside `inspected` has the mean grey level of its ring.
 
-    Otherwise, a mark outside the inspected area would change how the network rebuilds the rest of the part.
+    Without this change, a mark outside the inspected area could make the network rebuild the inspected pixels wrongly.
     """
     result = pixels.copy()
     for ring in range(RINGS):
@@ -388,7 +388,7 @@ def _compute_inspected_shares(counts: npt.NDArray[np.bool_], rings: npt.NDArray[
 def compute_frechet_distances(
     means: FloatArray, covariances: FloatArray, good_means: FloatArray, good_covariances: FloatArray
 ) -> FloatArray:
-    """Returns how far each ring of a picture is from good pictures: the squared Fréchet distance, shape (n, rings).
+    """Returns how much each ring of a picture differs from the same ring of good pictures: the squared Fréchet distance, shape (n, rings).
 
     For means m and covariances C, the distance is |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)).
     Source: Dowson, Landau, Journal of Multivariate Analysis 12, 1982.

@@ -1,4 +1,4 @@
-"""The patch memory compares small patches of a part with patches of good parts, by the features of a trained AlexNet.
+"""The patch memory compares the features of small patches of a part with the features of patches of good parts.
 
 Source: PatchCore (Roth et al., CVPR 2022). Difference: the features come from AlexNet's first convolution and need no TensorFlow.
 """
@@ -29,14 +29,14 @@ STRIDE_PX = 4
 MEMORY_PATCHES = 500
 # A patch memory learns from at most this many random pictures, because the features of 300 pictures take 200 MB.
 MAX_PICTURES = 300
-# The memory holds some patches of good parts. Learning chooses them from at most this many random patches, so that it takes only seconds.
+# The patches in the memory are chosen from at most this many random patches of good parts, so that learning takes only seconds.
 MAX_CANDIDATES = 10_000
-# To choose patches faster, features are first projected at random to this many dimensions, as in PatchCore.
+# To choose patches faster, a random matrix first reduces the features to this many dimensions, as in PatchCore.
 PROJECTED_FEATURES = 16
-# Each ring around the part's centre has a limit, which this share of the good parts exceeds.
+# Each ring around the part's centre has a limit for the distances of its patches. This share of the good parts exceeds the limit.
 LIMIT_SHARE = 0.05
-# Learning needs at least two pictures. It divides the pictures into two halves, and compares the patches of each half with those of the
-# other half. This shows how much good parts differ.
+# Learning needs at least two pictures, because it divides the pictures into two halves. The patches of each half are compared with those
+# of the other half, to find how much good parts differ.
 MIN_PICTURES = 2
 # Features are scaled to the variance 1. First, this share of the mean variance is added to the variance of each feature. Otherwise the
 # scaling would amplify rounding errors in features that hardly vary.
@@ -67,12 +67,12 @@ class FirstConvolution:
 
 @dataclass(frozen=True)
 class PatchMemory(ResidualScorer):
-    """Remembers patches of good parts, and scores a part by the distances of its patches to them. Implements `GoodOnlyScorer`.
+    """Remembers patches of good parts. Scores a part by how far its patches are from the remembered patches. Implements `GoodOnlyScorer`.
 
     - `means`, shape (features,): the mean features of good parts.
     - `whitening`, shape (features, features): the matrix that makes features uncorrelated, with variance 1.
     - `patches`, shape (patches, features): the remembered patches.
-    - `limits`, shape (rings,): the usual distance on each ring of a good part.
+    - `limits`, shape (rings,): on each ring, few good parts have a patch that is farther from the remembered patches.
     """
 
     convolution: FirstConvolution
@@ -174,10 +174,10 @@ def _compute_whitening(features: FloatArray) -> FloatArray:
 
 
 def measure_limits(features: FloatArray, rings: npt.NDArray[np.int32], random: np.random.Generator) -> FloatArray:
-    """Returns the limit of each ring, shape (rings,): the distance from the patch memory that few good parts exceed.
+    """Returns the limit of each ring, shape (rings,). Few good parts have a patch whose distance from the remembered patches is larger.
 
-    To measure this distance, a memory is made from each half of the pictures, and compared with the pictures of the other half.
-    `features` has shape (pictures, patches, features), and `rings` has shape (patches,).
+    To measure the limits, a memory is made from each half of the pictures, and compared with the pictures of the other half.
+    `features` has shape (pictures, patches, features). `rings` holds the ring of each patch.
     """
     order = random.permutation(len(features))
     halves = order[::2], order[1::2]

@@ -32,19 +32,19 @@ class PolarGrid:
 
     @property
     def radii(self) -> FloatArray:
-        """The radius of each ring, shape (rings,), as a share of the part's radius."""
+        """The radius of each ring, shape (rings,). The unit is the part's radius."""
         return np.linspace(self.inner, self.outer, self.rings, dtype=np.float32)
 
     def count_angles(self, radii: tuple[float, float]) -> tuple[int, int]:
-        """Converts two lengths along the rim to numbers of directions of this grid. A length is a share of the part's radius.
+        """Returns how many directions of this grid two lengths along the rim cover. The unit of a length is the part's radius.
 
-        Example: if the grid has 360 directions, a length of 0.35 is 20 directions.
+        Example: if the grid has 360 directions, a length of 0.35 covers 20 directions.
         """
         first, second = (max(1, round(radius * self.angles / (2 * np.pi))) for radius in radii)
         return first, second
 
     def count_rings(self, radii: tuple[float, float]) -> tuple[int, int]:
-        """Converts two lengths along the radius to numbers of rings of this grid. A length is a share of the part's radius."""
+        """Returns how many rings of this grid two lengths along the radius cover. The unit of a length is the part's radius."""
         first, second = (max(1, round(radius * (self.rings - 1) / (self.outer - self.inner))) for radius in radii)
         return first, second
 
@@ -93,9 +93,9 @@ class PolarGrid:
         return column, row
 
     def wrap(self, polar: npt.NDArray[Any], part: FoundPart, rows: int, columns: int) -> npt.NDArray[Any]:
-        """Reverses `unwrap`: turns `polar`, shape (rings, angles), into a picture of shape (rows, columns) and the same type.
+        """Reverses `unwrap`: turns `polar`, shape (rings, angles), into a picture of shape (rows, columns).
 
-        Each pixel gets the value of the nearest point. Pixels outside the rings get 0.
+        Each pixel gets the value of the nearest point. Pixels outside the rings get 0. The picture has the data type of `polar`.
         """
         matrix = circle_to_ellipse(part)
         # Only the rectangle around the outermost ring is computed. `reach` holds half of its width and half of its height.

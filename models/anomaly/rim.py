@@ -14,8 +14,8 @@ from scipy.ndimage import uniform_filter1d  # type: ignore[import-untyped]  # no
 from models.anomaly.polar import FloatArray, PolarGrid, circle_to_ellipse
 from models.pictures.part_finder import FoundPart
 
-# First, the program looks for the rim as the strongest edge, three times, each time in a narrower band around the outline. For a radius
-# of 100 px, the first band reaches 6 px from the outline.
+# First, the program looks for the strongest edge around the outline. It searches three times, each time in a narrower band. If the radius
+# is 100 px, the first band reaches 6 px to both sides of the outline.
 BANDS = (0.06, 0.03, 0.015)
 ANGLES = 720
 # In the search for the strongest edge, an edge is the difference of the grey levels of two rings that are this many pixels apart.
@@ -31,14 +31,15 @@ SHARP_ROUNDS = ((0.03, 21, 0.4), (0.03, 31, 0.4), (0.012, 41, 1.0), (0.012, 41, 
 SHARP_ANGLES = 2880
 # In the search for sharp edges, an edge is the difference of the grey levels of two rings that are this many pixels apart.
 SHARP_RINGS = 2
-# An edge is sharp if the grey level changes much at the edge, but little beside it. "Beside" means at a distance called the margin. The
-# margin is this share of the radius, because a large part has softer shadows, but at least 2 px and at most 4 px.
+# An edge is sharp if the grey level changes much at the edge, but little at a small distance from the edge. This distance is called the
+# margin. The margin is this share of the radius, but at least 2 px and at most 4 px. It grows with the radius, because a large part has
+# softer shadows.
 MARGIN_SHARE = 1 / 190
 MARGIN_LIMITS_PX = (2, 4)
-# In a blurred picture, the search for sharp edges finds only noise. Such a picture is recognised by a ratio: the median strength of the
-# edges that the search for sharp edges found, divided by that of the edges that the first search found. If the ratio is below this limit,
-# the outline stays at the edges of the first search. Without blur, the ratio was at least 0.13 in 60 rendered pictures. With a blur of 3
-# px, it was below 0.1 in 58 of the 60 pictures. With a blur of 4 px, it was below 0.1 in all pictures.
+# In a blurred picture, the search for sharp edges finds only noise. So the median strength of the sharp edges is divided by the median
+# strength of the strongest edges. If this ratio is below the limit, the outline stays at the strongest edges. Without blur, the ratio was
+# at least 0.13 in 60 rendered pictures. With a blur of 3 px, it was below 0.1 in 58 of the 60 pictures. With a blur of 4 px, it was below
+# 0.1 in all pictures.
 LEAST_SHARPNESS = 0.1
 # The search for sharp edges reaches at least 2.5 times the margin to both sides of the outline. Example: if the margin is 4 px, it reaches
 # 10 px.
@@ -62,7 +63,7 @@ def refine_outline(pixels: npt.NDArray[np.uint8], part: FoundPart) -> FoundPart:
 
 
 def _move_to_strongest_edge(pixels: npt.NDArray[np.uint8], part: FoundPart) -> tuple[FoundPart, float]:
-    """Returns `part` with its outline moved to the strongest edge, and the median strength of this edge."""
+    """Returns `part` with its outline moved to the strongest edge. Also returns the edge's median strength over all directions."""
     for band in BANDS:
         radius_px = _measure_radius(part)
         offsets, strength = _find_edges(pixels, part, radius_px, band)
@@ -71,7 +72,7 @@ def _move_to_strongest_edge(pixels: npt.NDArray[np.uint8], part: FoundPart) -> t
 
 
 def _move_to_sharp_edge(pixels: npt.NDArray[np.uint8], part: FoundPart) -> tuple[FoundPart, float]:
-    """Returns `part` with its outline moved to the outermost sharp edge, and the median strength of this edge."""
+    """Returns `part` with its outline moved to the outermost sharp edge. Also returns the edge's median strength over all directions."""
     for band, smoothed, least_share in SHARP_ROUNDS:
         radius_px = _measure_radius(part)
         margin = int(np.clip(MARGIN_SHARE * radius_px, *MARGIN_LIMITS_PX))
@@ -86,7 +87,7 @@ def _measure_radius(part: FoundPart) -> float:
 
 
 def _find_edges(pixels: npt.NDArray[np.uint8], part: FoundPart, radius_px: float, band: float) -> tuple[FloatArray, FloatArray]:
-    """Finds the strongest edge in each direction. Returns its distances from the outline, as shares of the radius, and its strengths."""
+    """Finds the strongest edge in each direction. Returns its distance from the outline, as a share of the radius, and its strength."""
     grid = PolarGrid(max(2 * EDGE_RINGS, round(2 * band * radius_px) + 1), ANGLES, 1 - band, 1 + band)
     grey, _ = grid.unwrap(pixels, part)
     grey = uniform_filter1d(grey, SMOOTHED_ANGLES, axis=1, mode="wrap")
@@ -99,9 +100,9 @@ def _find_edges(pixels: npt.NDArray[np.uint8], part: FoundPart, radius_px: float
 def _find_sharp_edges(
     pixels: npt.NDArray[np.uint8], part: FoundPart, band: float, margin: int, smoothed: int, least_share: float
 ) -> tuple[FloatArray, FloatArray]:
-    """Finds the outermost sharp edge in each direction. Returns its distances from the outline, as shares of the radius, and its strengths.
+    """Finds the outermost sharp edge in each direction. Returns its distance from the outline, as a share of the radius, and its strength.
 
-    In each direction, an edge counts if its strength is at least `least_share` of the largest strength.
+    An edge counts only if its strength is at least `least_share` times the largest strength in the same direction.
     """
     grid = PolarGrid(round(2 * band * _measure_radius(part)) + 1, SHARP_ANGLES, 1 - band, 1 + band)
     grey, _ = grid.unwrap(pixels, part)
@@ -115,9 +116,10 @@ def _find_sharp_edges(
 
 
 def _fit_harmonics(offsets: FloatArray, strength: FloatArray, first_distance: float, least_distance: float) -> npt.NDArray[np.float64]:
-    """Fits a curve to the edges that were found around the outline. Returns five numbers: one for size, two for shift, two for shape.
+    """Fits a curve to the edges that were found around the outline. Returns how the outline must change: its size, place and shape.
 
-    `offsets` says how far each edge is from the outline. Edges far from the curve have little weight.
+    The result has five numbers: one for size, two for place and two for shape. `offsets` says how far each edge is from the outline. Edges
+    far from the curve have little weight.
     Source: graduated non-convexity (Blake, Zisserman, Visual Reconstruction, 1987).
     """
     turn = np.arange(len(offsets)) * (2 * np.pi / len(offsets))

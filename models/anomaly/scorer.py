@@ -26,7 +26,7 @@ PixelArray = npt.NDArray[np.uint8]
 
 # With fewer good pictures than this, the scores do not show how much good parts vary, so no cut-off is chosen.
 MIN_GOOD_PICTURES = 8
-# If the cut-off lies above all scores, it is extrapolated from the highest 20 % of the scores. At least the scores of 5 castings are used.
+# A cut-off above all scores is extrapolated from the highest 20 % of the scores, but at least from the scores of 5 castings.
 TAIL_SHARE = 0.2
 MIN_TAIL_CASTINGS = 5
 # A share of false alarms below 1 / (20 * castings) is refused, because the cut-off would be a guess. With 100 castings, the smallest share
@@ -38,10 +38,10 @@ MAX_ALARM_SHARE = 0.5
 MAX_MISSING_SHARE = 0.2
 # The largest possible score, for pictures in which no part is found. Good parts have much lower scores.
 NO_PART_SCORE = 1000.0
-# Sums of weights are compared with whole numbers. Sums that differ by less than this value count as equal.
+# A sum of weights may miss a limit by this value, because sums have rounding errors.
 _ROUNDING = 1e-9
 
-# For each picture, a mask of the inspected pixels with the shape of the picture, or None if the whole picture is inspected.
+# For each picture, a mask of the inspected pixels, or None if the whole picture is inspected. A mask has the shape of its picture.
 Masks = Sequence[Mask | None]
 PartFinder = Callable[[PixelArray], FoundPart | None]
 
@@ -92,7 +92,7 @@ class PartScorer(GoodOnlyScorer, Protocol):
     def score_parts(self, pixels: PixelArray, parts: Sequence[FoundPart], masks: Masks | None = None) -> FloatArray:
         """Returns the scores of `pixels`, shape (n,), without residual maps. `parts` are the outlines of the parts in the pictures.
 
-        `masks` holds a mask of the inspected pixels for each picture, or None for the whole picture. Other pixels raise no score.
+        `masks` holds a mask of the inspected pixels for each picture, or None for the whole picture. Other pixels do not count.
         """
         ...
 
@@ -133,7 +133,7 @@ class ResidualScorer(ABC):
     def score_parts(self, pixels: PixelArray, parts: Sequence[FoundPart], masks: Masks | None = None) -> FloatArray:
         """Returns the scores of `pixels`, shape (n,), without residual maps. `parts` are the outlines of the parts in the pictures.
 
-        `masks` holds a mask of the inspected pixels for each picture, or None for the whole picture. Other pixels raise no score.
+        `masks` holds a mask of the inspected pixels for each picture, or None for the whole picture. Other pixels do not count.
         """
         scores = [
             self._score_part(picture, part, mask) for picture, part, mask in zip(pixels, parts, masks or [None] * len(pixels), strict=True)
@@ -151,13 +151,13 @@ LearnScorer = Callable[[PixelArray], GoodOnlyScorer]
 class CutOffObjective(Protocol):
     """The goal for which a cut-off is chosen, for example at most one false alarm an hour.
 
-    The goal is converted to the largest allowed share of good parts in review.
+    The goal is converted to a limit: the largest share of the good parts that may go to review.
     """
 
     def compute_alarm_share(self) -> float:
-        """Returns the largest allowed share of good parts in review, above 0 and at most 0.5.
+        """Returns the largest share of the good parts that may go to review: above 0 and at most 0.5.
 
-        Raises ModelError if the share that follows from the goal is outside of this range.
+        Raises ModelError if the goal gives a share outside of this range.
         """
         ...
 
@@ -169,7 +169,7 @@ class AlarmShare:
     share: float
 
     def compute_alarm_share(self) -> float:
-        """Returns the largest allowed share of good parts in review. Raises ModelError unless `share` is above 0 and at most 0.5."""
+        """Returns `share`, the largest share of the good parts that may go to review. Raises ModelError unless 0 < `share` <= 0.5."""
         return _expect_share(self.share, f"a share of false alarms of {self.share:g}")
 
 
@@ -181,7 +181,7 @@ class AlarmsPerHour:
     parts_per_hour: float
 
     def compute_alarm_share(self) -> float:
-        """Returns the largest allowed share of false alarms among the parts. Raises ModelError unless it is above 0 and at most 0.5."""
+        """Returns the largest share of the parts that may be false alarms. Raises ModelError unless it is above 0 and at most 0.5."""
         if not self.parts_per_hour > 0:
             raise ModelError(
                 f"The number of parts an hour is {self.parts_per_hour:g}. Give the number of parts that the line makes in an hour."
@@ -192,14 +192,14 @@ class AlarmsPerHour:
 
 @dataclass(frozen=True, slots=True)
 class ExpectedCosts:
-    """Chooses which share of the good parts goes to review, so that the costs are lowest.
+    """Chooses how many of the good parts go to review, so that the costs of misses and of reviews are lowest.
 
     - `miss`: the cost of a missed defect.
     - `false_alarm`: the cost of the review of a good part.
     - `defect_share`: the share of defective parts.
 
-    Take all parts with the same score. They go to review if they contain fewer than `miss` / `false_alarm` good parts for each defective
-    part. The number of good parts for each defective part is not known, but it is at least:
+    Parts with the same score go to review if fewer than `miss` / `false_alarm` good parts come with each defective part. How many good
+    parts come with each defective part is not known. The code uses the smallest possible number:
 
         (1 - defect_share) / defect_share * (-e p ln p)
 
@@ -216,7 +216,7 @@ class ExpectedCosts:
     defect_share: float
 
     def compute_alarm_share(self) -> float:
-        """Returns the share of the good parts that must go to review, so that the costs are lowest.
+        """Returns the share of the good parts that go to review when the costs are lowest.
 
         Raises ModelError if a cost or the share of defects is out of range, or if reviewing every part is cheapest.
         """
@@ -236,9 +236,9 @@ class ExpectedCosts:
 
 
 def split_alarm_share(objective: CutOffObjective, scorers: int) -> AlarmShare:
-    """Returns the objective of each of `scorers` scorers of a version, which together keep `objective`.
+    """Divides the false alarms that `objective` allows equally among the scorers of a version. Returns the objective of one scorer.
 
-    A part goes to review if one of the scorers is above its cut-off, so each of the scorers gets an equal part of the alarm share.
+    `scorers` is the number of scorers. They must divide the false alarms, because each scorer alone can send a part to review.
     """
     return AlarmShare(objective.compute_alarm_share() / scorers)
 
@@ -275,14 +275,15 @@ def choose_cut_off(good_scores: npt.NDArray[Any], groups: npt.NDArray[np.integer
     """Returns the cut-off for `objective`.
 
     - `good_scores`, shape (n,): the scores of good pictures that the scorer has not learned from.
-    - `groups`, shape (n,): near-duplicates have the same number. All pictures of a group together count as one part, because they probably
-      show the same casting and are not independent of each other. So each score has the weight 1 / size of its group.
+    - `groups`, shape (n,): near-duplicates have the same number. They probably show the same casting, so a group counts as one part. Each
+      score has the weight 1 / size of its group.
 
-    - With enough groups, the cut-off lies between two scores (conformal quantile: Vovk, Gammerman, Shafer, 2005).
-    - With few groups, the cut-off is extrapolated above all scores (Pickands, 1975).
+    If there are enough groups, the cut-off lies between two scores (conformal quantile: Vovk, Gammerman, Shafer, 2005). If there are few
+    groups, the cut-off is extrapolated above all scores (Pickands, 1975).
 
     The field `highest_alarm_share` of the result is an upper limit of the share of false alarms. In simulated trainings with 20 castings
-    and 10 pictures of each, this limit was too low in at most 5 % of the trainings, for any correlation of the scores within a casting.
+    and 10 pictures of each, this limit was too low in at most 5 % of the trainings. This was so for any correlation of the scores within a
+    casting.
 
     Raises ModelError if no useful cut-off exists.
     """
@@ -420,13 +421,13 @@ def _expect_usable_scores(all_scores: npt.NDArray[np.float64], group_of: npt.NDA
 
 
 def _place_between_scores(scores: npt.NDArray[np.float64], weights: npt.NDArray[np.float64], castings: int) -> float | None:
-    """Returns the lowest cut-off above which the scores have a total weight of at most `castings`, or None if there is no such cut-off.
+    """Returns the lowest cut-off that at most `castings` castings exceed, or None if there is no such cut-off.
 
-    `scores` is sorted. The cut-off lies halfway between two scores.
+    `scores` is sorted. A score counts as a fraction of a casting, which `weights` gives. The cut-off lies halfway between two scores.
     """
     if castings < 1:
         return None
-    # above[i] is the weight of the score i and of all higher scores. The small number allows for rounding errors of the sum.
+    # above[i] is the total weight of score i and of all higher scores. `_ROUNDING` allows for rounding errors of this sum.
     above = np.cumsum(weights[::-1])[::-1]
     upper = int(np.argmax(above <= castings + _ROUNDING)) if above[-1] <= castings + _ROUNDING else len(scores)
     while upper < len(scores) and scores[upper] == scores[upper - 1]:
@@ -447,7 +448,7 @@ def _extend_tail(scores: npt.NDArray[np.float64], weights: npt.NDArray[np.float6
         )
     wanted = min(max(MIN_TAIL_CASTINGS, int(TAIL_SHARE * castings)), castings - 1)
     above = np.cumsum(weights[::-1])[::-1]
-    # The tail is the smallest set of the highest scores whose weight is at least `wanted`.
+    # The tail holds the highest scores. Their total weight is at least `wanted`, with as few scores as possible.
     first = int(np.flatnonzero(above >= wanted - _ROUNDING)[-1])
     start = scores[first - 1]
     mean_excess = float(np.average(scores[first:] - start, weights=weights[first:]))

@@ -22,35 +22,34 @@ from streams.errors import ModelError
 FloatArray = npt.NDArray[np.float32]
 PixelArray = npt.NDArray[np.uint8]
 
-# Radii of the innermost and the outermost ring that are compared, as shares of the part's radius. The outermost ring lies outside the rim,
-# because thin fins of metal can stick out.
+# Radii of the innermost and the outermost ring that are compared. The unit is the part's radius, so the rim has the radius 1. The
+# outermost ring lies outside the rim, because thin fins of metal can stick out.
 INNER_RADIUS, OUTER_RADIUS = 0.05, 1.12
-# Each ring has this many points per pixel of the part's radius: with a radius of 50 px, 192 points. So points near the rim are about 1.6 px
-# apart.
+# The number of points on a ring is this value times the part's radius in pixels. Example: a part with a radius of 50 px has 192 points on
+# each ring. So points at the rim are about 1.6 px apart.
 ANGLES_PER_PX = 3.84
-# Each point is compared with points at these distances. The distances are shares of the part's radius.
+# Each point is compared with points at these distances, along its ring and across the rings. The unit is the part's radius.
 ALONG_RING = (0.13, 0.26)
 ACROSS_RINGS = (0.03, 0.06)
-# The grey levels are smoothed twice (a trous wavelet). First, each grid point is averaged with its direct neighbours. Then it is averaged
-# with grid points that are 2 steps away.
+# The grey levels are smoothed twice (a trous wavelet). First, each point of the grid is averaged with its direct neighbours. Then each
+# point is averaged with the points at a distance of 2 points.
 SMOOTHING_STEPS = (1, 2)
 # 5 % of the good parts are allowed to exceed the limit of a ring. So one defective part among the good parts does not raise the limit.
 LIMIT_SHARE = 0.05
 # Each ring around the part's centre has a limit. If the limits come from few pictures, neighbouring rings can have very different limits.
 # So a Gaussian with a standard deviation of 2 rings smooths the limits.
 LIMIT_SMOOTHING_RINGS = 2.0
-# The texture of a ring is the usual difference between points on this ring. The limit of a ring is at least 3 times its texture, because
-# single points on a good ring also differ by about 3 times the texture.
+# The texture of a ring is the usual difference between points on this ring. The limit of a ring is at least 3 times the texture, because a
+# good ring also has a few points that differ by about 3 times the texture.
 MIN_LIMIT = 3.0
-# A very smooth ring has nearly no texture, so dust on it would count as a defect. Therefore, this share of the usual texture of good parts
-# is added to the texture of each ring.
+# A very smooth ring has nearly no texture, so dust on this ring would count as a defect. Therefore, this share of the usual texture of
+# good parts is added to the texture of each ring.
 USUAL_TEXTURE_SHARE = 0.5
-# A smaller texture is replaced by this texture. Textures are shares of the part's contrast. If the contrast is 256 grey levels, this
-# texture is a tenth of a grey level. A ring that is overexposed in every picture has the texture 0, by which nothing can be divided. The
-# darkest rings of rendered castings have a texture of 0.0005.
+# The smallest texture of a ring, as a share of the part's contrast. If the contrast is 256 grey levels, this texture is a tenth of a grey
+# level. Without this minimum, a ring that is overexposed in every picture would have the texture 0, and differences are divided by the
+# texture. The darkest rings of rendered castings have a texture of 0.0005.
 MIN_TEXTURE = 4e-4
-# A smaller contrast of a part is replaced by this contrast, in grey levels. Otherwise, the noise of a nearly black picture would be
-# amplified.
+# The smallest contrast of a part, in grey levels. Without this minimum, the noise of a nearly black picture would be amplified.
 MIN_CONTRAST = 40.0
 
 
@@ -58,7 +57,8 @@ MIN_CONTRAST = 40.0
 class GoldenTemplate(ResidualScorer):
     """Describes the surface of good parts, ring by ring. Implements `GoodOnlyScorer`.
 
-    The picture is smoothed in several steps, and described after each step. In the shapes, "2" means: first bright, then dark points.
+    The picture is smoothed in several steps, and described after each step. In shapes that begin with 2, index 0 is for bright points, and
+    index 1 is for dark points.
 
     - `texture`, shape (steps, rings): how strongly grey levels vary on each ring of a good part.
     - `limits`, shape (2, steps, rings): how far a bright or a dark point of a good part may differ from the points beside it. The unit is
@@ -161,10 +161,11 @@ def compare_places(polar: FloatArray, along: tuple[int, int], across: tuple[int,
 
     The result has shape (steps, rings, angles), with the differences after each of SMOOTHING_STEPS.
 
-    - `along`: the distances of the compared points on the same ring, in angles. The smaller distance comes first.
-    - `across`: the distances of the compared points on other rings, in rings. The smaller distance comes first.
-    - `spread`: if 0, a point is compared with single points. Otherwise, it is compared with means of three points. Means have less noise,
-      so smaller defects are found. The three points are `spread` smoothing steps apart, but at most half of the smaller distance.
+    - `along`: two distances on the ring of the point, in angles, the smaller one first. The point is compared with points this far away.
+    - `across`: two distances across the rings, in rings, the smaller one first. The point is compared with points this far away.
+    - `spread`: if 0, the point is compared with single points. Otherwise, it is compared with means of three points. Means have less noise,
+      so smaller defects are found. From one of the three points to the next, the distance is `spread` times the smoothing step, but at most
+      half of the smaller distance in `along` or `across`.
     """
     result = np.empty((len(SMOOTHING_STEPS), *polar.shape), np.float32)
     for index, step in enumerate(SMOOTHING_STEPS):
@@ -178,7 +179,7 @@ def compare_places(polar: FloatArray, along: tuple[int, int], across: tuple[int,
 
 
 def _average_angles(polar: FloatArray, distance: int) -> FloatArray:
-    """Returns the mean of each point and the two points on its ring that are `distance` angles away."""
+    """Returns for each point the mean of three points: this point, and the two points on its ring that are `distance` angles away."""
     if not distance:
         return polar
     columns = _pad_angles(polar, distance)

@@ -40,7 +40,7 @@ class VersionScorer:
         """Returns a score for each of `pixels`, shape (n, side_px, side_px). Scores have shape (n,), 0..1, with the cut-off at 0.5.
 
         - `parts`: the outline of each part, or None. A picture without a part has a score of nearly 1.
-        - `masks`: the inspected pixels of each picture, or None for the whole picture. Other pixels raise no score.
+        - `masks`: the inspected pixels of each picture, or None for the whole picture. Other pixels do not count.
         """
         outlines = [part or find_part(picture) for part, picture in zip(parts, pixels, strict=True)]
         has_part = np.array([outline is not None for outline in outlines], bool)
@@ -62,7 +62,8 @@ class VersionDetails:
     def inspect(self, original: npt.NDArray[np.uint8], regions: Regions | None = None) -> DetailInspection:
         """Searches a picture at full size for small defects. `original` has shape (rows, columns).
 
-        Places that `regions` exclude raise no score. A picture that cannot be inspected gets a score of nearly 1, as if it showed a defect.
+        Defects in places that `regions` exclude are ignored. A picture that cannot be inspected gets a score of nearly 1, like a picture
+        with a defect.
         """
         mask = None if regions is None else regions.make_mask(*original.shape)
         found = self.template.score(original, self.time_s, mask)

@@ -2,8 +2,8 @@
 
 - The upright picture is padded to a square, so that a round part stays round. `find_picture_area` says where it lies in the square.
 - Transparent pixels become white.
-- Grey levels of more than 8 bits are scaled to 8 bits. The settings or the file say which level is white. The brightest pixel is not
-  used, because it differs between pictures of the same part.
+- Grey levels of more than 8 bits are scaled to 8 bits. The settings or the file say which level is white. The decoder does not take the
+  brightest pixel as white, because the brightest pixel differs between pictures of the same part.
 - A blank picture is refused.
 
 Increase `DECODER_VERSION` with every change that gives other grey levels.
@@ -255,9 +255,10 @@ def _flatten(image: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:
 
 
 def _shrink(image: Image.Image, scale: int, header: FormatHeader, side_px: int) -> Image.Image:
-    """Resizes `image` so that its longer side has `side_px` pixels. `image` is the picture of `header`, reduced by the factor `scale`.
+    """Resizes `image` so that its longer side has `side_px` pixels.
 
-    If the size of the picture is no multiple of `scale`, the last row and the last column of `image` lie partly outside of the picture.
+    `image` is the picture that `header` describes, but with 1/`scale` of the width and height, rounded up. So only a part of the last row
+    and of the last column may belong to the picture. The result leaves out the rest.
     """
     size = _shrink_size(side_px, header.width_px, header.height_px)
     box = (0.0, 0.0, header.width_px / scale, header.height_px / scale)
@@ -280,8 +281,8 @@ def _pad_square(pixels: GreyPixels, side_px: int) -> GreyPixels:
 def scale_to_8_bits(levels: Levels, header: FormatHeader, depth_bits: int | None) -> GreyPixels:
     """Scales `levels`, an array of any shape, to 0..255, where 255 is white.
 
-    `depth_bits` is the setting of the line, or None. Raises PictureError if a level is out of range, or if the picture is dark and its
-    range is unknown.
+    `depth_bits` is the setting of the line, or None. Raises PictureError if a level is out of range. Also raises PictureError if the
+    picture is dark, and neither the setting nor the file says which level is the highest possible one.
     """
     if header.is_float and not np.isfinite(levels).all():
         raise damaged("some pixels of the picture are infinite or not a number")
@@ -296,9 +297,10 @@ def scale_to_8_bits(levels: Levels, header: FormatHeader, depth_bits: int | None
 
 
 def _find_range(levels: Levels, brightest: float, header: FormatHeader, depth_bits: int | None) -> float:
-    """Returns the highest possible grey level. In most pictures it means white, but in some TIFFs black.
+    """Returns the highest possible grey level. This level means white in most pictures, but black in some TIFFs.
 
-    Raises PictureError if a pixel has a higher level, or if the picture is dark and its range is unknown.
+    Raises PictureError if a pixel has a higher level. Also raises PictureError if the picture is dark, and neither the settings nor the
+    file say which level is the highest possible one.
     """
     named = _find_named_range(levels, brightest, header, depth_bits)
     if named is not None:
@@ -338,7 +340,7 @@ def _find_named_range(levels: Levels, brightest: float, header: FormatHeader, de
 
 
 def _are_low_bits_zero(levels: Levels, spare_bits: int) -> bool:
-    """Returns whether the lowest `spare_bits` bits of all levels are 0. The PNG standard asks for this, but many cameras do not obey."""
+    """Returns whether the lowest `spare_bits` bits of all levels are 0. The PNG standard asks for this, but many cameras ignore it."""
     return not np.bitwise_and(levels.astype(np.int64), 2**spare_bits - 1).any()
 
 

@@ -34,7 +34,7 @@ _STOP_S = 5.0
 _END_S = 1.0
 _NICENESS = 19
 _BUSY_FACTOR = 2
-# If one of these signals ended the process, the picture made a library fail, and would do so again.
+# If one of these signals ended the process, a library failed on the picture. It would fail on the same picture again.
 _CRASHES = tuple(-number for number in (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL))
 
 
@@ -71,8 +71,8 @@ class DecoderProcess:
     """Decodes pictures in a separate process, and starts a new process if the old one was killed. Thread-safe.
 
     - `memory_bytes`: the memory for one picture, without the memory of the idle process.
-    - `time_s`: the longest processor time for one picture. Other programs can make the process wait, because it has the lowest priority. So
-      the whole time of a picture may be `_BUSY_FACTOR` times `time_s`.
+    - `time_s`: the longest processor time for one picture. The process has the lowest priority, so it may have to wait for other programs.
+      With this waiting, a picture may take up to `_BUSY_FACTOR` times `time_s`.
     """
 
     def __init__(self, memory_bytes: int, time_s: float) -> None:
@@ -118,7 +118,7 @@ class DecoderProcess:
         return EncodedPicture(content, answer.content_type)
 
     def abort(self) -> None:
-        """Ends the decoding of the present picture with a PictureError, if a picture is being decoded."""
+        """Stops the decoding of the picture that is being decoded, if there is one. The method that decodes it raises a PictureError."""
         if (process := self._process) is not None:
             process.kill()
 
@@ -139,7 +139,7 @@ class DecoderProcess:
 
         Raises PictureError if the picture is refused, and DecoderProcessError if the process fails for another reason.
         """
-        check_file_size(value, limits)  # Checked here, so that a picture that is too large is not copied to the process.
+        check_file_size(value, limits)  # The size is checked here, so that no picture that is too large is copied to the process.
         request = _Request(operation, len(value), side_px, limits.max_bytes, limits.max_pixels, depth_bits)
         with self._lock:
             try:
@@ -173,8 +173,8 @@ class DecoderProcess:
                 # NumPy gets only one thread. Each further thread would need memory for its stack, and the memory is limited.
                 env={**kept, "PYTHONPATH": os.pathsep.join(sys.path), "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
             )
-            # The process writes one byte when it is ready. This waits for the byte, so the start does not count in the time limit of the
-            # first picture.
+            # The process writes one byte when it is ready. The next line waits for this byte, so that the time limit of the first picture
+            # begins after the start.
             _read_exactly(self._process.stdout, 1)
         return self._process
 
@@ -210,7 +210,7 @@ class _TimeLimit:
 
     If other programs keep the processors busy, the process is killed after `_BUSY_FACTOR` times `time_s` seconds at the latest.
 
-    After the process was killed, `is_used_up` or `is_starved` is true. The latter means that the process got less processor time.
+    After the process was killed, `is_used_up` is true if it used its processor time, and `is_starved` is true if it got less.
     """
 
     def __init__(self, process: subprocess.Popen[bytes], time_s: float) -> None:
@@ -241,7 +241,7 @@ def _describe_failure(found: str) -> DecoderProcessError:
 
 
 def _find_exit_status(process: subprocess.Popen[bytes]) -> int | None:
-    """Returns the exit status of a process that has closed its pipes, or None if the process goes on."""
+    """Returns the exit status of a process that has closed its pipes, or None if the process still runs."""
     with suppress(subprocess.TimeoutExpired):
         return process.wait(_END_S)
     return None

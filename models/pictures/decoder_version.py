@@ -6,7 +6,7 @@ This module imports nothing that is slow to load.
 from __future__ import annotations
 
 # Increase this number if the decoder is changed so that a file gives other grey levels. Since version 2, the bit depth comes from the
-# settings or from the file. Since version 3, a picture that its EXIF tag turns is padded after it was turned.
+# settings or from the file. Since version 3, the decoder first turns a picture as its EXIF tag says, and then pads it.
 DECODER_VERSION = 3
 # Release 0.1.0 had this decoder version. Manifests of that release do not name a decoder version.
 FIRST_DECODER_VERSION = 1

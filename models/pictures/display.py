@@ -29,7 +29,7 @@ class EncodedPicture:
 
 @dataclass(frozen=True, slots=True)
 class PictureHeader:
-    """The media type of a picture, and its size after it is rotated upright. Both come from its header."""
+    """The media type and the upright size of a picture. Both come from the header of the picture file."""
 
     content_type: str
     width_px: int

@@ -27,8 +27,9 @@ _PROGRESSIVE = (0xC2, 0xC6, 0xCA, 0xCE)
 # A progressive JPEG stores the picture in several scans. Cameras write at most a few dozen scans. A small file with thousands of scans
 # would take minutes to decode.
 _MAX_SCANS = 100
-# Each segment and each table takes about 1 µs, so a file with more of them is refused. Pictures of real cameras had at most 8 segments and
-# some hundred bytes of tables. Metadata take a segment for each 64 KB, and each of at most 100 scans takes a few segments.
+# The largest accepted number of segments and size of the tables, because each segment and each table takes about 1 µs. Pictures of real
+# cameras had at most 8 segments and some hundred bytes of tables. Large metadata need a segment for each 64 KB. Each of at most 100 scans
+# needs a few segments.
 _MAX_SEGMENTS = 1000
 _MAX_TABLE_BYTES = 2**17
 _MAX_ZEROS = 32
@@ -72,7 +73,7 @@ def decode_jpeg(value: bytes, mode: Literal["L", "RGB"], header: FormatHeader, m
             return _flatten_cmyk(simplejpeg.decode_jpeg(value, "CMYK", strict=True, **size), mode)
         colours = "RGB" if mode == "RGB" and header.samples == 3 else "GRAY"
         pixels: npt.NDArray[np.uint8] = simplejpeg.decode_jpeg(value, colours, strict=True, **size)
-    except ValueError as error:  # The JPEG is damaged, but not cut off, because `_check_structure` has found its end.
+    except ValueError as error:  # `_check_structure` has found the end, so the JPEG is damaged, but not cut off.
         raise damaged(str(error)) from error
     return pixels[..., 0] if colours == "GRAY" else pixels
 

@@ -43,8 +43,9 @@ SEARCH_SIDE_PX = 160
 ENLARGED_BELOW_PX = 120
 MIN_SIDE_PX = 48
 
-# A pixel is dark if its grey level is below a limit between the darkest grey levels and the median. Example: the darkest grey levels are
-# 20, and the median is 120. The share 0.3 then gives the limit 50. If no clear rim is found with the first share, the second is tried.
+# A pixel is dark if its grey level is below a limit. The limit lies between the darkest grey levels and the median, at a share of their
+# difference. Example: from the darkest level 20 to the median 120, the share 0.3 gives the limit 50. If no clear rim is found with the
+# first share, the second is tried.
 DARK_SHARES = (0.3, 0.45)
 GOOD_SUPPORT = 0.7
 # A picture can contain a dark cavity only if its darkest grey levels are at least this much below its median grey level.
@@ -68,18 +69,18 @@ MIN_RELATIVE_EDGE = 0.2
 MAX_OFFSET = 0.15
 # Largest difference between the tilts of rim and cavity. The tilt of an outline says how oval the outline is. A circle has the tilt 0.
 MAX_TILT_DIFFERENCE = 0.06
-# The support of an outline is the share of rays with an edge near the outline. Outlines with at least 90 % of the highest support can be
-# the rim. The outermost of these outlines is chosen.
+# The support of an outline is the share of rays that have an edge near the outline. Among the outlines with at least 90 % of the highest
+# support, the outermost is the rim.
 RIM_SUPPORT_SHARE = 0.9
 MIN_SUPPORT = 0.35
 SUPPORT_DISTANCE_PX = 2.0
-# An outline has five terms: one for its size, two for its offset and two for its tilt. The offset and the tilt of the rim are nearly those
-# of the cavity. Therefore, when an outline is fitted to the edges, the cavity counts too. These are the weights of the cavity in the five
-# terms. An edge has the weight 1.
+# An outline has five terms: one for its size, two for its offset and two for its tilt. The rim has nearly the offset and the tilt of the
+# cavity. Therefore, when an outline is fitted to the edges, it is also fitted to the terms of the cavity. These are the weights of the
+# cavity's five terms. An edge has the weight 1.
 PRIOR_RAYS = (0.0, 2.0, 2.0, 8.0, 8.0)
 
-# A signature describes the surface of a part from the centre to 96 % of the radius. So the belt and thin excess metal at the rim are left
-# out.
+# A signature describes the surface of a part from the centre to 96 % of the radius. So the belt and thin excess metal at the rim do not
+# count.
 SIGNATURE_REACH = 0.96
 SIGNATURE_ANGLES = 48
 SECTORS = 8
@@ -118,10 +119,10 @@ _PRIOR = (np.diag(PRIOR_RAYS) + 1e-3 * np.eye(5)).astype(np.float32)
 
 
 def _invert_harmonics(rays: int, terms: int) -> Floats:
-    """Returns matrices that compute the first `terms` of the five terms (harmonics) of an outline from its radii on a few rays.
+    """Returns matrices that compute an outline from its radii on a few of the 48 rays. Each matrix uses `rays` of the rays.
 
-    Example: if `rays` is 6, each matrix uses 6 of the 48 rays. Matrix 0 uses the rays 0, 8, 16, 24, 32 and 40. Matrix 1 uses the rays 1, 9,
-    17, 25, 33 and 41.
+    A matrix computes the first `terms` of the outline's five terms (harmonics). Example: if `rays` is 6, matrix 0 uses the rays 0, 8, 16,
+    24, 32 and 40, and matrix 1 uses the rays 1, 9, 17, 25, 33 and 41.
     """
     step = RAYS // rays
     return np.stack([np.linalg.pinv(_HARMONICS[first::step, :terms]) for first in range(step)]).astype(np.float32)
@@ -217,9 +218,10 @@ class _Area(NamedTuple):
     bottom: float
 
     def measure_overhang(self, part: FoundPart, reach_x: float, reach_y: float) -> float:
-        """Returns how far `part` extends beyond the area: 0 if it does not, otherwise the largest overhang of a side.
+        """Returns how far `part` extends beyond the area, on the side where it extends farthest. Returns 0 if the part lies inside.
 
-        The overhang is a share of the distance from the centre of the part to its edge on this side, which is `reach_x` or `reach_y`.
+        The result is a share of the distance from the part's centre to its edge. This distance is `reach_x` to the left and right, and
+        `reach_y` upwards and downwards.
         """
         return max(
             (self.left + reach_x - part.centre_x_px) / reach_x,
@@ -289,7 +291,8 @@ def check_part(pixels: npt.NDArray[np.uint8], reference: PartReference, area: Pi
 def learn_part_reference(pictures: Iterable[npt.NDArray[np.uint8]], areas: Iterable[PictureArea] | None = None) -> PartReference:
     """Learns a part reference from `pictures`, each of shape (rows, columns). Each picture should show a whole good part.
 
-    `areas` says for each picture which part of the pixels shows the original picture. None means that no picture has a margin.
+    `areas` holds for each picture the rows and columns that show the original picture. The rest is margin. None means that no picture has a
+    margin.
 
     Raises ModelError if fewer than MIN_PICTURES pictures, or less than the share MIN_KEPT_SHARE, show the same part.
     """
@@ -334,7 +337,7 @@ def _measure_picture(pixels: npt.NDArray[np.uint8], area: PictureArea | None = N
 
 
 def _scale_area(area: PictureArea | None, pixels: npt.NDArray[np.uint8], small: npt.NDArray[np.uint8]) -> _Area:
-    """Returns the position of `area`, which lies in `pixels`, in the resized picture `small`. None means the whole picture."""
+    """Converts `area` from the picture `pixels` to its resized copy `small`. If `area` is None, returns the whole area of `small`."""
     height, width = small.shape
     if area is None:
         return _Area(0, 0, width, height)
@@ -391,7 +394,7 @@ def _find_cavity(pixels: npt.NDArray[np.uint8], dark_share: float) -> _Cavity | 
 
 
 def _erode(mask: Flags) -> Flags:
-    """Returns the pixels of `mask` whose eight neighbours also belong to it. This cuts thin bridges."""
+    """Returns the pixels of `mask` whose eight neighbours also belong to it. This cuts thin bridges between regions."""
     rows = mask.copy()
     rows[1:] &= mask[:-1]
     rows[:-1] &= mask[1:]
@@ -404,8 +407,8 @@ def _erode(mask: Flags) -> Flags:
 def _describe_cavity(mask: Flags, box: tuple[slice, slice], halved_shape: tuple[int, ...]) -> _Cavity | None:
     """Returns the cavity whose pixels are True in `mask`, or None if these pixels do not have the shape of a cavity.
 
-    `halved_shape` is the shape of the picture after its width and height were halved. `box` says which rows and columns of this halved
-    picture `mask` covers.
+    `mask` covers only the rows and columns `box` of a picture with the shape `halved_shape`. This picture has half the width and half the
+    height of the picture in which the cavity is searched.
     """
     fill = np.count_nonzero(mask) / mask.size
     if not CAVITY_FILL[0] <= fill <= CAVITY_FILL[1]:
@@ -445,10 +448,10 @@ def _measure_tilt(mask: Flags) -> Matrix | None:
 
 
 def _complete(start: int, stop: int, side: int, across: int) -> tuple[float, float, bool]:
-    """Returns three values for one axis: the middle of the cavity, half its length, and whether the picture's border cuts the cavity.
+    """Returns the middle of the cavity on one axis, half the cavity's length, and whether the picture's border cuts the cavity.
 
-    The visible cavity goes from `start` to `stop`. If the border cuts the cavity, its full length is not visible. In this case, the length
-    is taken from the other axis, where it is `across`.
+    The visible cavity goes from `start` to `stop` on this axis, and has the length `across` on the other axis. If the border cuts the
+    cavity, the function takes `across` as its full length.
     """
     is_cut = (start <= 1) != (stop >= side - 1) and stop - start < across
     if not is_cut:
@@ -525,10 +528,10 @@ def _choose_outline(rays: _Rays) -> Floats | None:
 
 
 def _solve_samples(inverses: Floats, candidates: Floats) -> Floats:
-    """Computes outlines. Each outline goes through 4 or 6 edges (a sample), which lie on different rays from the centre.
+    """Computes outlines from samples. A sample is 4 or 6 edges on different rays from the centre.
 
-    `candidates`, shape (3, RAYS), holds the radii of three edges on each ray. The result, shape (3, samples, terms), describes each outline
-    by its terms for size, offset and tilt.
+    `inverses` holds a matrix for each sample (see `_invert_harmonics`). `candidates`, shape (3, RAYS), holds the radii of three edges on
+    each ray. The result, shape (3, samples, terms), holds the terms of each outline for size, offset and tilt.
     """
     samples, _, rays = inverses.shape
     radii = candidates.reshape(3, rays, samples).transpose(2, 1, 0)
@@ -598,9 +601,9 @@ def _fit_harmonics(radii: Floats, weights: npt.NDArray[np.floating]) -> Floats:
 
 
 def _refine_edges(rays: _Rays, nearest: npt.NDArray[np.intp]) -> Floats:
-    """Returns the radii of the edges near the indices `nearest`, more precisely than one pixel.
+    """Returns the radius of the edge on each ray, more precisely than one pixel. `nearest` holds the index of the edge's pixel on each ray.
 
-    An edge is at the top of the parabola through the strengths of three neighbouring pixels.
+    The edge is at the top of the parabola through the strengths of this pixel and of the pixels before and after it.
     """
     middle = np.minimum(np.maximum(nearest, 1), len(rays.radii) - 2)
     before, at, after = (rays.strength[_RAY, middle + step] for step in (-1, 0, 1))

@@ -76,7 +76,7 @@ class PartReference(BaseModel):
         max_length=MAX_SIGNATURES,
         description="Signatures of good parts, chosen so that they differ much from each other. A signature holds the mean grey level of "
         "each ring around the part's centre, then the standard deviation of the grey levels in each ring. The rings go from the centre to "
-        "the rim. Before that, all grey levels are scaled to the mean 0 and the standard deviation 1.",
+        "the rim. First, all grey levels are scaled, so that the means of the rings have the mean 0 and a standard deviation near 1.",
     )
 
     @cached_property

@@ -20,7 +20,8 @@ from PIL import Image, ImageFile
 from models.pictures.format_header import FormatHeader
 from models.pictures.refusal import unsupported
 
-# Maps each byte order to the opposite byte order. L is little, B is big and N is native, as at the end of Pillow's raw mode RGB;16B.
+# Maps each byte order to the opposite byte order. L is little, B is big and N is native. Pillow writes this letter at the end of its raw
+# modes, for example RGB;16B.
 _OTHER_ORDER = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}
 
 

@@ -21,11 +21,11 @@ from streams.errors import ModelError
 TEMPERATURE_LIMITS = (0.5, 20.0)
 WEIGHT_STEPS = 20
 FOLDS = 5
-# A threshold between the probabilities of two pictures is not too near to either of them. The distance is at least this share of the gap
-# between the probabilities. Example: between 0.4 and 0.6, the threshold lies from 0.42 to 0.58.
+# The threshold lies in the gap between the probabilities of two pictures. Its distance from each of them is at least this share of the gap.
+# Example: between 0.4 and 0.6, the threshold lies from 0.42 to 0.58.
 GAP_MARGIN = 0.1
-# An end of the review band is at most this far from the last picture inside the band, in log odds. Without this limit, a wide gap between
-# two pictures could make the band too wide.
+# How far the review band may reach beyond its outermost picture, in log odds. The outermost picture is the picture in the band with the
+# largest distance from the threshold. Without this limit, a wide gap between two pictures could make the band too wide.
 MAX_LOGITS_BEYOND_PICTURE = 0.1
 # Largest distance, in log odds, between the threshold and an end of the review band. With the threshold 0.5, this allows 0.05 to 0.95.
 MAX_BAND_LOGITS = 3.0
@@ -190,8 +190,8 @@ def choose_threshold(probability: Numbers, is_defect: Flags, costs: Costs, count
 def choose_review_band(probability: Numbers, threshold: float, share: float) -> ReviewBand:
     """Returns the review band around `threshold`. A `share` of 0.05 means that about 5 % of the pictures lie in the band.
 
-    The threshold is the middle of the band in log odds. No picture has exactly the probability of an end of the band. So rounding cannot
-    move a picture into or out of the band.
+    The threshold is the middle of the band in log odds. No picture has exactly the probability at which the band begins or ends. So
+    rounding cannot move a picture into or out of the band.
     """
     inside = int(share * len(probability))
     if inside == 0:
@@ -208,7 +208,7 @@ def choose_review_band(probability: Numbers, threshold: float, share: float) -> 
 def _choose_threshold_of(
     vote: SoftVote, probabilities: npt.NDArray[np.float32], labels: npt.NDArray[np.int32], is_defect: Flags, costs: Costs, counts: Numbers
 ) -> tuple[SoftVote, float, float]:
-    """Chooses the best temperature and threshold for the voting rule `vote`. Returns the new rule, its cost and its cross-entropy."""
+    """Returns the voting rule `vote` with the best temperature and threshold, and the cost and the cross-entropy of this rule."""
     vote = replace(vote, temperature=choose_temperature(vote.average(probabilities), labels, counts))
     probability = vote.compute_defect_probability(probabilities)
     threshold, cost = choose_threshold(probability, is_defect, costs, counts)

@@ -29,9 +29,10 @@ from streams.errors import ModelError
 # A template is learned from at most this many pictures, because each of them takes a quarter of a second.
 MAX_PICTURES = 200
 RADIUS_PICTURES = 5
-# The original pictures must be this many times as large as the reduced ones. Otherwise they show hardly more than the reduced ones.
+# The longer side of an original picture must be at least this many times the side of a reduced picture. A smaller original picture would
+# show hardly more than the reduced picture.
 LEAST_REDUCTION = 1.5
-# The decoder also makes a reduced picture with this side. It is not used here.
+# The decoder always makes a reduced picture, too. This is its side. The reduced picture is not used here.
 _REDUCED_SIDE_PX = 192
 
 

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 FOLDERS_WITHOUT_CLASS = ("masks",)
 _FOREIGN_FOLDERS = "folders of the system or the NAS device"
 MAX_REPEATS = 16
-# If no grey level (0..255) of any picture is above this level, the depth that was given is probably at least two bits too large.
+# If no grey level (0..255) of any picture is above this level, `depth_bits` is probably at least two bits too large.
 DARK_LEVEL = 64
 # Number of threads that decode pictures. They run in parallel, because Pillow releases the interpreter's lock while it decodes.
 DECODER_THREADS = 4
@@ -260,14 +260,14 @@ def read_pictures(
 
 
 def _warn_of_darkness(brightest: int, depth_bits: int) -> None:
-    """Warns of a depth that is too large. Such a depth is not refused, because a line can be this dark."""
+    """Warns if `depth_bits` is probably too large for the pictures. Raises no error, because the pictures of a line can be this dark."""
     level = brightest * (2**depth_bits - 1) / 255
-    # Every decoder reads pictures of 8 bits, so the warning never names fewer than 8 bits.
+    # The smallest allowed depth is 8 bits, so the warning never names fewer than 8 bits.
     fitting_bits = max(8, math.ceil(math.log2(level + 1)))
     if brightest <= DARK_LEVEL and fitting_bits < depth_bits:
         log.warning(
             "All pictures are dark: with a depth of %d bits, their brightest grey level is %d of 255. They would also fit into %d bits. If "
-            "the camera delivers fewer than %d bits, give the right --depth-bits, and set the same depth_bits for the line.",
+            "the camera delivers fewer than %d bits, correct --depth-bits, and set the same depth_bits for the line.",
             depth_bits,
             brightest,
             fitting_bits,

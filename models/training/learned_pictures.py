@@ -44,7 +44,7 @@ class Missing(Enum):
 
 @dataclass(frozen=True, slots=True)
 class LearnedPictures:
-    """The list of the pictures that the weights of a version have learned, those of its start versions included."""
+    """The list of the pictures that the weights of a version have learned, in its own training and in those of its start versions."""
 
     checksums: Checksums = field(default_factory=lambda: np.zeros(0, np.uint64))
     missing: Missing = Missing.NONE
@@ -83,12 +83,15 @@ class LearnedPictures:
         return LearnedPictures(np.sort(np.concatenate((new, old))[:MAX_PICTURES]), Missing.ANY)
 
     def find_groups(self, checksums: Sequence[str], groups: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
-        """Returns a mask of the pictures that are in the list, or whose group of near-duplicates has a picture that is in the list."""
+        """Returns a mask of the pictures that are in the list, and of all pictures in their groups of near-duplicates."""
         is_learned = np.isin(shorten_checksums(checksums), self.checksums)
         return np.isin(groups, groups[is_learned])
 
     def may_miss(self, rendered: int) -> bool:
-        """Returns whether some of the given pictures can be learned but missing from the list. Castline has rendered `rendered` of them."""
+        """Returns whether the weights may have learned a picture of the present training that is not in the list.
+
+        `rendered` is how many pictures of the present training Castline has rendered.
+        """
         return self.missing is Missing.ANY or (self.missing is Missing.RENDERED and rendered > 0)
 
     def save(self, folder: Path, file: str) -> LearnedPicturesEntry:
@@ -103,9 +106,9 @@ class LearnedPictures:
 
 
 def warn_of_unknown_pictures(weights: str, harm: str) -> str:
-    """Returns a warning that the list of the pictures that `weights` have learned is not complete. `harm` says what is not reliable.
+    """Returns a warning that Castline does not know all the pictures that `weights` have learned.
 
-    Example of `weights`: "version line-3".
+    Example of `weights`: "version line-3". `harm` says which result is then wrong, for example "the figures are too good".
     """
     return (
         f"It is not known which pictures {weights} has learned, because an older release made it or one of its start versions, or because "

@@ -313,7 +313,7 @@ def _parse_box(row: Mapping[str, str]) -> DefectBox:
 
 def _parse_data_set_row(row: Mapping[str, str]) -> list[DefectBox]:
     kinds = (row.get("kinds") or "").split(" + ")
-    # A reviewer can name kinds of defect for the whole part. If it is only one kind, boxes without a kind get this kind.
+    # A reviewer can name kinds of defect for the whole part. If the reviewer has named only one kind, boxes without a kind get this kind.
     usual = kinds[0] if len(kinds) == 1 else ""
     return [
         DefectBox(box["left_px"], box["top_px"], box["width_px"], box["height_px"], box.get("kind") or usual)
@@ -324,8 +324,8 @@ def _parse_data_set_row(row: Mapping[str, str]) -> list[DefectBox]:
 def _reduce_marks(numbers: Pixels, side_px: int) -> Pixels:
     """Reduces a mask to `side_px` rows and columns. Returns for each pixel the number of a kind of defect, or 0.
 
-    If defects cover more than MIN_COVER of a pixel, the pixel gets the kind with the largest cover. If the defects are too small for this,
-    only the pixel with the largest cover is marked.
+    If defects cover more than the share MIN_COVER of a pixel, the pixel gets the kind that covers most of the pixel. If there is no such
+    pixel, only the pixel that defects cover most is marked.
     """
     rows, columns = numbers.shape
     area = find_picture_area(side_px, columns, rows)

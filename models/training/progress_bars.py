@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class ProgressBars:
     """The TrainingCallback of the command line. Draws progress bars on standard error, and handles Ctrl-C. Use it as a context manager.
 
-    The first Ctrl-C raises KeyboardInterrupt, but only after the current batch. TensorFlow would lose an exception during a batch. The
+    The first Ctrl-C raises KeyboardInterrupt after the current batch, because TensorFlow would lose an exception during the batch. The
     second Ctrl-C stops the program at once.
     """
 

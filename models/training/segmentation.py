@@ -53,8 +53,8 @@ def train_segmentation(
 ) -> keras.Model:
     """Returns a segmentation head that was trained on `pictures`. The pictures must have the side `recipe.side_px`.
 
-    If `start` is given, the training begins with its weights. If `start` has another number of kinds, its last layer is not used, and the
-    new last layer begins with random weights.
+    If `start` is given, the training begins with its weights. If `start` has another number of kinds of defect, the last layer begins with
+    random weights instead.
 
     `on_step` gets the number of finished batches, the number of all batches and the loss.
     """

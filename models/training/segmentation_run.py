@@ -34,11 +34,11 @@ MeasureHead = Callable[[Segmentation, MarkedPictures], dict[str, float]]
 class SegmentationRun:
     """Trains a segmentation head and adds it to a copy of `version`. The copy is the new version `root`/`name`.
 
-    The training begins with the weights of the first head. This is the head in `version`, or else the head in `start`. If neither version
-    has a head, the training begins with random weights.
+    The training begins with the weights of a first head: the head in `version`, or the head in `start` if `version` has no head. If neither
+    version has a head, the training begins with random weights.
 
-    The pictures are divided into groups of near-duplicates. The share `validation_share` of the groups is kept for the validation. On these
-    groups, the figures in the manifest are measured. Groups that the first head has learned are never used for the validation.
+    The pictures are divided into groups of near-duplicates. The share `validation_share` of the groups is kept for the validation. The
+    figures in the manifest are measured on these groups. Groups that the first head has learned are never used for the validation.
     """
 
     version: Version
@@ -133,7 +133,7 @@ class FirstHead:
 
 
 def _comes_with_castline(version: Version, member: SegmentationMember) -> bool:
-    """Returns whether the head is that of a version in BUNDLED_VERSIONS, or a copy. Such a head has learned only rendered pictures."""
+    """Returns whether the head comes from a version in BUNDLED_VERSIONS. Such a head has learned only rendered pictures."""
     bundled = LocalRegistry(BUNDLED_VERSIONS)
     for name in bundled.list_names():
         manifest = bundled.read_manifest(name)

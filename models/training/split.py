@@ -40,7 +40,7 @@ def find_dominant_groups(labels: npt.NDArray[np.int32], groups: npt.NDArray[np.i
 
 
 def class_share_weights(labels: npt.NDArray[np.int32], validates: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
-    """Returns a weight for each validation picture. The weights give each class its share among all pictures.
+    """Returns a weight for each validation picture. With the weights, a class has the same share of these pictures as of all pictures.
 
     Example: 20 % of all pictures are defective, but only 10 % of the validation pictures. Then each defective validation picture has
     the weight 2.
@@ -52,7 +52,7 @@ def class_share_weights(labels: npt.NDArray[np.int32], validates: npt.NDArray[np
 
 
 def count_folds(share: float) -> int:
-    """Returns into how many equal folds pictures are divided if the share `share` is for validation. Example: 5 folds for 0.2."""
+    """Returns the number of equal folds if one fold is for validation and holds about `share` of the pictures. Example: 5 folds for 0.2."""
     return max(2, round(1 / share))
 
 
@@ -65,10 +65,10 @@ def split_by_group(
 ) -> npt.NDArray[np.bool_]:
     """Returns a mask of the validation pictures. A `share` of 0.2 means about a fifth of the pictures.
 
-    Dominant groups (very large groups of near-duplicates) are left out, because they are used only for training.
+    Dominant groups (very large groups of near-duplicates) are used only for training.
 
-    `is_learned` says which pictures belong to groups that the start version has learned. They are left out, too. The validation pictures
-    are then still about `share` of all pictures, but at most half of the pictures that the start version has not learned.
+    `is_learned` is True for pictures in groups that the start version has learned. These pictures are used only for training, too. The
+    number of validation pictures stays about `share` of all pictures, but is at most half of the pictures that have not been learned.
 
     Raises ModelError if a class would have no training or no validation pictures.
     """
@@ -95,7 +95,7 @@ def split_by_group(
 
 
 def _expect_unlearned_pictures(labels: npt.NDArray[np.int32], groups: npt.NDArray[np.int32], is_learned: npt.NDArray[np.bool_]) -> None:
-    """Raises ModelError if less than two groups of a class remain that the start version has not learned."""
+    """Raises ModelError unless each class has at least two groups that the start version has not learned."""
     fewest = min(len(np.unique(groups[~is_learned & (labels == label)])) for label in np.unique(labels))
     if fewest < 2:
         raise ModelError(
@@ -134,7 +134,7 @@ def _divide(
 
 
 def expect_groups(groups: npt.NDArray[np.int32], folds: int) -> None:
-    """Raises ModelError if there are fewer groups of near-duplicates than `folds`."""
+    """Raises ModelError if there are fewer than `folds` groups of near-duplicates."""
     count = len(np.unique(groups))
     if count < folds:
         raise ModelError(
@@ -143,7 +143,7 @@ def expect_groups(groups: npt.NDArray[np.int32], folds: int) -> None:
 
 
 def expect_groups_of_each_class(labels: npt.NDArray[np.int32], groups: npt.NDArray[np.int32], folds: int) -> None:
-    """Raises ModelError if a class has fewer groups of near-duplicates than `folds`, because a fold would then lack the class."""
+    """Raises ModelError if a class has fewer than `folds` groups of near-duplicates, because a fold would then lack the class."""
     fewest = min(len(np.unique(groups[labels == label])) for label in np.unique(labels))
     if fewest < folds:
         raise ModelError(
@@ -153,7 +153,10 @@ def expect_groups_of_each_class(labels: npt.NDArray[np.int32], groups: npt.NDArr
 
 
 def expect_members(labels: npt.NDArray[np.int32], folds: int) -> None:
-    """Raises ModelError if every class has fewer than `folds` pictures. `labels` belong to the pictures that can be used for validation."""
+    """Raises ModelError if no class has at least `folds` pictures.
+
+    `labels` holds the classes of the pictures that can be used for validation.
+    """
     counts = np.bincount(labels) if len(labels) else np.zeros(1, np.int64)
     if counts.max() < folds:
         raise ModelError(

@@ -52,8 +52,8 @@ class EpochResult:
 class Checkpoint:
     """Holds everything that is needed to continue the training of one network after a stop.
 
-    `variables` (of the network) and `optimiser` hold the values after the last epoch. `best` holds the variables that the network gets if
-    the training ends now.
+    `variables` (of the network) and `optimiser` hold the values after the last finished epoch. `best` holds the best variables of the
+    network so far. After the last epoch of the training, these are the variables of this epoch.
     """
 
     variables: list[Array]

@@ -48,7 +48,8 @@ log = logging.getLogger(__name__)
 OPTIONS_FILE = "options.json"
 LEARNED_FILE = "learned-pictures.npz"
 GOLDEN_PICTURES = 24
-# Two runtimes may give a picture of the golden set defect probabilities that differ by this value. With bfloat16, they differed by 0.02.
+# The defect probabilities of two runtimes for a picture of the golden set may differ by at most this value. With bfloat16, they differed by
+# 0.02.
 GOLDEN_TOLERANCE = 0.05
 
 
