@@ -45,8 +45,8 @@ INNER_RADIUS, OUTER_RADIUS = 0.05, 1.03
 # is 3.8 mm if the part has a radius of 150 mm.
 ALONG_RING = (0.025, 0.05)
 ACROSS_RINGS = (0.012, 0.024)
-# Each point is compared with means of three points, because a mean has less noise than a single point. `compare_places` multiplies this
-# value by the smoothing step. The product is the distance between neighbours among the three points.
+# Each point is compared with means of three points, because a mean has less noise than a single point. From one of the three points to the
+# next, the distance is this value times the smoothing step: 3 points of the grid in the first step, and 6 in the second.
 SPREAD = 3
 STRIP_RINGS = 96
 # The largest number of rings, because more rings take more time and memory. A larger part has wider rings.
@@ -234,7 +234,7 @@ def choose_detail_grid(radius_px: float) -> PolarGrid:
     if radius_px < MIN_RADIUS_PX:
         raise ModelError(
             f"To find small defects, the part's radius must be at least {MIN_RADIUS_PX} px. In the good pictures, the radius is "
-            f"{radius_px:.0f} px. Give pictures of a camera with more pixels, or make the version without small defects."
+            f"{radius_px:.0f} px. Give pictures of a camera with more pixels, or leave out --details."
         )
     rings = min(MAX_RINGS, round(radius_px * (OUTER_RADIUS - INNER_RADIUS)))
     angles = 8 * round(ANGLES_PER_PX * rings / (OUTER_RADIUS - INNER_RADIUS) / 8)

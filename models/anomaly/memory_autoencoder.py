@@ -230,7 +230,7 @@ def learn_memory_autoencoder(
 ) -> MemoryAutoencoder:
     """Learns from pictures of good parts, shape (n, side_px, side_px), grey levels 0..255.
 
-    Raises ModelError if there are no pictures, or if no part is found in many of them.
+    Raises ModelError if there are no pictures, or if many of them show no part.
     """
     recipe = recipe or AutoencoderRecipe()
     good = np.stack([register_part(picture, part, recipe.side_px) for picture, part in find_good_parts(pixels, find)])

@@ -72,7 +72,7 @@ class PatchMemory(ResidualScorer):
     - `means`, shape (features,): the mean features of good parts.
     - `whitening`, shape (features, features): the matrix that makes features uncorrelated, with variance 1.
     - `patches`, shape (patches, features): the remembered patches.
-    - `limits`, shape (rings,): on each ring, few good parts have a patch that is farther from the remembered patches.
+    - `limits`, shape (rings,): for each ring, a distance from the remembered patches. Few good parts have a patch that is farther away.
     """
 
     convolution: FirstConvolution
@@ -174,9 +174,9 @@ def _compute_whitening(features: FloatArray) -> FloatArray:
 
 
 def measure_limits(features: FloatArray, rings: npt.NDArray[np.int32], random: np.random.Generator) -> FloatArray:
-    """Returns the limit of each ring, shape (rings,). Few good parts have a patch whose distance from the remembered patches is larger.
+    """Returns for each ring a distance from the remembered patches, shape (rings,). Few good parts have a patch that is farther away.
 
-    To measure the limits, a memory is made from each half of the pictures, and compared with the pictures of the other half.
+    To measure this distance, a memory is made from each half of the pictures, and compared with the pictures of the other half.
     `features` has shape (pictures, patches, features). `rings` holds the ring of each patch.
     """
     order = random.permutation(len(features))

@@ -23,7 +23,7 @@ EDGE_RINGS = 5
 # The grey levels are averaged over this many angles, so that texture is not mistaken for the rim.
 SMOOTHED_ANGLES = 21
 # The strongest edge can be a soft shadow inside the rim. Therefore, the program then looks for the outermost sharp edge, in four rounds.
-# Each round moves the outline to the edges that it has found. A row has the numbers of one round:
+# Each round moves the outline to the edges that it has found. Each row holds the numbers of one round:
 #   1. the width of the searched band on each side of the outline, as a share of the radius
 #   2. the number of averaged angles
 #   3. the least strength of an edge, as a share of the strongest edge in the same direction

@@ -198,8 +198,8 @@ class ExpectedCosts:
     - `false_alarm`: the cost of the review of a good part.
     - `defect_share`: the share of defective parts.
 
-    Parts with the same score go to review if fewer than `miss` / `false_alarm` good parts come with each defective part. How many good
-    parts come with each defective part is not known. The code uses the smallest possible number:
+    Consider all parts with one particular score. These parts go to review if there are fewer than `miss` / `false_alarm` good parts among
+    them for each defective part. The true number of good parts for each defective part is not known. The smallest possible number is used:
 
         (1 - defect_share) / defect_share * (-e p ln p)
 
@@ -236,9 +236,10 @@ class ExpectedCosts:
 
 
 def split_alarm_share(objective: CutOffObjective, scorers: int) -> AlarmShare:
-    """Divides the false alarms that `objective` allows equally among the scorers of a version. Returns the objective of one scorer.
+    """Divides the allowed false alarms of a version equally among its scorers. Returns the objective of one scorer.
 
-    `scorers` is the number of scorers. They must divide the false alarms, because each scorer alone can send a part to review.
+    `objective` is the objective of the whole version, and `scorers` is the number of its scorers. The false alarms are divided, because
+    each scorer alone can send a part to review.
     """
     return AlarmShare(objective.compute_alarm_share() / scorers)
 

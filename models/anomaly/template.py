@@ -115,7 +115,7 @@ class GoldenTemplate(ResidualScorer):
 def learn_golden_template(pixels: PixelArray, find: PartFinder = find_part) -> GoldenTemplate:
     """Learns a golden template from pictures of good parts, shape (n, side_px, side_px), grey levels 0..255.
 
-    Raises ModelError if there are no pictures, or if no part is found in many of them.
+    Raises ModelError if there are no pictures, or if many of them show no part.
     """
     found = find_good_parts(pixels, find)
     parts = [part for _, part in found]
@@ -161,11 +161,11 @@ def compare_places(polar: FloatArray, along: tuple[int, int], across: tuple[int,
 
     The result has shape (steps, rings, angles), with the differences after each of SMOOTHING_STEPS.
 
-    - `along`: two distances on the ring of the point, in angles, the smaller one first. The point is compared with points this far away.
-    - `across`: two distances across the rings, in rings, the smaller one first. The point is compared with points this far away.
-    - `spread`: if 0, the point is compared with single points. Otherwise, it is compared with means of three points. Means have less noise,
-      so smaller defects are found. From one of the three points to the next, the distance is `spread` times the smoothing step, but at most
-      half of the smaller distance in `along` or `across`.
+    - `along`: two distances in angles, the smaller one first. Each point is compared with the points at these distances on its ring.
+    - `across`: two distances in rings, the smaller one first. Each point is compared with the points at these distances on other rings.
+    - `spread`: if 0, each point is compared with single points. Otherwise, it is compared with means of three points. Means have less
+      noise, so smaller defects are found. The three points are `spread` times the smoothing step apart. This distance is limited to half of
+      the smaller distance in `along` or `across`.
     """
     result = np.empty((len(SMOOTHING_STEPS), *polar.shape), np.float32)
     for index, step in enumerate(SMOOTHING_STEPS):

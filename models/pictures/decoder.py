@@ -54,9 +54,10 @@ _PREPARE: dict[PictureFormat, Callable[[bytes, FormatHeader], bytes]] = {"PNG": 
 _DARK_SHARE = 0.25
 # A picture is blank if the grey levels of 98 % of its resampled pixels differ by less than this.
 MIN_CONTRAST = 8
-# A picture is partly blank if this share of its rows, at the top or at the bottom, has one single grey level.
+# A picture is partly blank if at least this share of its rows, at the top or at the bottom, has the same single grey level.
 MAX_BLANK_SHARE = 0.25
-# A BMP or TIFF is partly blank if this share of its rows has one grey level. The limit is low, because these formats have no checksum.
+# A BMP or TIFF is partly blank if at least this share of its rows, at the top or at the bottom, has the same single grey level. The limit
+# is low, because these formats have no checksum.
 MAX_BLANK_SHARE_RAW = 0.05
 # If the first and the last row of a picture have the same single grey level, the blank rows probably show the background. Then a higher
 # share of blank rows is accepted.
@@ -149,7 +150,8 @@ def decode_picture(
     Raises PictureError if the picture cannot be judged, for example because it is damaged or blank. Raises no other error.
     """
     with open_picture(value, limits or PictureLimits(), depth_bits) as file:
-        # libjpeg decodes a large JPEG faster at a reduced size. With `keep_original`, Pillow reduces the pixels afterwards.
+        # libjpeg decodes a large JPEG faster at a reduced size. With `keep_original`, libjpeg decodes the full size instead, and Pillow
+        # reduces the pixels afterwards.
         grey = file.load("L", None if keep_original else 2 * side_px)
         scale = choose_scale(file.header, 2 * side_px) if file.header.format == "JPEG" else 1
         small = _shrink(grey.reduce(scale) if keep_original and scale > 1 else grey, scale, file.header, side_px)

@@ -27,7 +27,7 @@ _PROGRESSIVE = (0xC2, 0xC6, 0xCA, 0xCE)
 # A progressive JPEG stores the picture in several scans. Cameras write at most a few dozen scans. A small file with thousands of scans
 # would take minutes to decode.
 _MAX_SCANS = 100
-# The largest accepted number of segments and size of the tables, because each segment and each table takes about 1 µs. Pictures of real
+# The number of segments and the size of all tables are limited, because each segment and each table takes about 1 µs. Pictures of real
 # cameras had at most 8 segments and some hundred bytes of tables. Large metadata need a segment for each 64 KB. Each of at most 100 scans
 # needs a few segments.
 _MAX_SEGMENTS = 1000

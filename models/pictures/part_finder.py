@@ -119,7 +119,7 @@ _PRIOR = (np.diag(PRIOR_RAYS) + 1e-3 * np.eye(5)).astype(np.float32)
 
 
 def _invert_harmonics(rays: int, terms: int) -> Floats:
-    """Returns matrices that compute an outline from its radii on a few of the 48 rays. Each matrix uses `rays` of the rays.
+    """Returns matrices that compute an outline from its radii on a few of the 48 rays. Each matrix uses only `rays` rays.
 
     A matrix computes the first `terms` of the outline's five terms (harmonics). Example: if `rays` is 6, matrix 0 uses the rays 0, 8, 16,
     24, 32 and 40, and matrix 1 uses the rays 1, 9, 17, 25, 33 and 41.

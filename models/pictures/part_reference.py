@@ -59,17 +59,18 @@ class PartReference(BaseModel):
     most_asymmetry: float = Field(
         ge=0,
         description="The part is divided into 8 sectors around its centre. The brightness of a sector may differ at most this much from "
-        "the whole part, in standard deviations of the grey levels. The sector that differs most is not counted.",
+        "the whole part. The sector that differs most is not counted. The unit is the standard deviation of the mean grey levels of the "
+        "rings around the centre.",
     )
     least_detail: float = Field(
         ge=0,
         description="A picture whose detail is below this limit is blurred. Its detail is the sum of all changes of the grey level from "
-        "the part's centre to its rim, in standard deviations of the grey levels.",
+        "the part's centre to its rim. The unit is the standard deviation of the mean grey levels of the rings around the centre.",
     )
     most_distance: float = Field(
         gt=0,
-        description="The signature of a picture may differ at most this much from the most similar one in `signatures`, in standard "
-        "deviations of the grey levels.",
+        description="The signature of a picture may differ at most this much from the most similar signature in `signatures`. The unit is "
+        "the standard deviation of the mean grey levels of the rings around the centre.",
     )
     signatures: tuple[Signature, ...] = Field(
         min_length=1,

@@ -88,7 +88,7 @@ class LearnedPictures:
         return np.isin(groups, groups[is_learned])
 
     def may_miss(self, rendered: int) -> bool:
-        """Returns whether the weights may have learned a picture of the present training that is not in the list.
+        """Returns whether the version may have learned a picture of the present training that is not in the list.
 
         `rendered` is how many pictures of the present training Castline has rendered.
         """

@@ -40,7 +40,7 @@ def find_dominant_groups(labels: npt.NDArray[np.int32], groups: npt.NDArray[np.i
 
 
 def class_share_weights(labels: npt.NDArray[np.int32], validates: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
-    """Returns a weight for each validation picture. With the weights, a class has the same share of these pictures as of all pictures.
+    """Returns a weight for each validation picture. With the weights, each class has the same share of these pictures as of all pictures.
 
     Example: 20 % of all pictures are defective, but only 10 % of the validation pictures. Then each defective validation picture has
     the weight 2.
@@ -67,8 +67,8 @@ def split_by_group(
 
     Dominant groups (very large groups of near-duplicates) are used only for training.
 
-    `is_learned` is True for pictures in groups that the start version has learned. These pictures are used only for training, too. The
-    number of validation pictures stays about `share` of all pictures, but is at most half of the pictures that have not been learned.
+    `is_learned` is True for pictures in groups that the start version has learned. These pictures are used only for training, too. About
+    `share` of all pictures are still used for validation, but at most half of the pictures that the start version has not learned.
 
     Raises ModelError if a class would have no training or no validation pictures.
     """
