@@ -115,8 +115,8 @@ class _LocaliserBench:
                 self._warm_up()
                 windows: list[tuple[_Window, _Window]] = []
                 for number in range(1, pairs + 1):
-                    # In one pair the window with the localiser comes first, in the next pair the window without it. So a change of the
-                    # machine's speed affects the two windows equally.
+                    # In one pair the measurement with the localiser comes first, in the next pair the one without it. So a change of the
+                    # machine's speed affects both measurements equally.
                     pair = {is_running: self._measure_window(is_running) for is_running in ((True, False) if number % 2 else (False, True))}
                     windows.append((pair[True], pair[False]))
                     with_per_s, without_per_s = pair[True].pictures_per_s, pair[False].pictures_per_s

@@ -68,7 +68,8 @@ class SupervisedThread:
 
     - `name`: a label of a metric, so it must not contain a number that changes, such as a process id.
     - `stopping`: the thread ends if this event is set during a pause. The thread also ends when `work` returns.
-    - `pause`: called for each pause with its seconds. It returns early if `stopping` is set. The default only waits.
+    - `pause`: called for each pause, with the length of the pause in seconds. It returns early if `stopping` is set. The default only
+      waits.
     """
 
     def __init__(

@@ -537,7 +537,7 @@ class Spool:
             self._count_write_ahead()
 
     def _count_write_ahead(self) -> int:
-        """Updates the size of the write-ahead log in the total size of all spools. Returns the size of the log, in bytes."""
+        """Measures the write-ahead log, corrects the total size of all spools, and returns the size of the log in bytes."""
         size = os.fstat(self._write_ahead_file).st_size
         self._budget.set_write_ahead(self.line, size)
         return size

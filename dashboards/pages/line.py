@@ -133,7 +133,7 @@ ALERTS: tuple[Alert, ...] = (
             "On the Line dashboard, find the reason in the panel “What did the gate do, and why?”. If the reason is "
             "`no-verdict` or `late-verdict`, open the Pipeline dashboard. If the reason is `fault`, open the Gates dashboard.",
             "Hold back the castings that passed without a verdict. Remove the cause, which another alert usually names.\n\n"
-            "If a bad part costs more than a good one, set `lines.gate.safe` to `divert`.",
+            "If a missed bad part costs more than a good part that leaves the belt, set `lines.gate.safe` to `divert`.",
         ),
     ),
     Alert(

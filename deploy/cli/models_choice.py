@@ -76,7 +76,7 @@ def choose(file: Path | None, version: str, line: str | None, force: bool, dry_r
 def shadow(file: Path | None, version: str, line: str | None) -> None:
     """Let VERSION judge as a shadow, beside the chosen version. The answers of a shadow are counted and logged, but move no gate.
 
-    If VERSION is `none`, the shadow ends. After a call with --line, choices for all lines no longer apply to this line.
+    If VERSION is `none`, the shadow ends. If a shadow was once chosen with --line, later calls without --line do not change this line.
     """
     settings, key = _load_settings_and_key(file, line)
     name = None if version == "none" else open_plant_registry(settings).open_version(version).name

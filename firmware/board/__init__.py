@@ -2,5 +2,5 @@
 
 - `board`: the board.
 - `plant`: a belt with its castings.
-- `line`: connects both, at a pseudo-terminal.
+- `line`: connects the board and the belt. A program reaches the board through a pseudo-terminal.
 """

@@ -648,7 +648,9 @@ class BoardLane:
             self.gate.test(now_us)
 
     def trigger_camera(self, delay_us: int = 0) -> None:
-        """Adds a camera pulse that is due in `delay_us` microseconds. With the setting `trigger_mm`, the pulse is due at once."""
+        """Adds a camera pulse that is due in `delay_us` microseconds. If `trigger_mm` is set, the
+        pulse is due at once, whatever `delay_us` is.
+        """
         self.camera.add(self.place() if self.settings.number("trigger_mm") else self._ticked_us + delay_us)
 
     def _tick_camera(self, now_us: int) -> None:

@@ -263,8 +263,8 @@ void Lane::check_inputs(Place here) {
 
 void Lane::commit(const Settings& settings) {
   const bool first = !is_committed_, was_further = is_further_gate_;
-  // A camera pulse waits for a time or, with trigger_mm, for a belt position. If the new settings switch between the two, the waiting
-  // pulses are deleted.
+  // A camera pulse waits until its time or, with trigger_mm, until its belt position. If the new settings switch between the two, the
+  // waiting pulses are deleted.
   if ((settings.value[kTriggerMm] == 0) != (settings_[kTriggerMm] == 0)) camera_.clear();
   const bool inverts = settings.value[kEyeLightOn] != settings_[kEyeLightOn];
   const bool switches_button = settings.value[kUseButton] != settings_[kUseButton];

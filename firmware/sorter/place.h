@@ -5,7 +5,8 @@
 
 namespace castline {
 
-// The unit of a place is 1/16 of an encoder step or, on a belt without an encoder, the travel of the belt in 64 us at full speed.
+// A position on the belt. Its unit is 1/16 of an encoder step. On a belt without an encoder, the unit is the distance that the belt
+// moves in 64 us at full speed.
 typedef uint32_t Place;
 const Place kPlaceMask = 0xFFFFFFUL;
 const uint8_t kPlacesPerStepLog2 = 4;

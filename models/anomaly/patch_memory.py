@@ -110,7 +110,7 @@ class PatchMemory(ResidualScorer):
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Reads a memory that `save` wrote. Raises ModelError, naming the file, if the file is missing or damaged."""
+        """Returns the patch memory from the file that `save` wrote. Raises ModelError if the file is missing or damaged."""
         path = folder / f"{cls.name}.npz"
         names = ("kernel", "bias", "means", "whitening", "patches", "limits")
         arrays = load_arrays(path, (*names, "side_px"))

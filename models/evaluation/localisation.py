@@ -227,7 +227,9 @@ def compute_aupro(heats: Sequence[HeatMap], masks: Sequence[Mask], limit: float 
 def compute_aupimo(
     heats: Sequence[HeatMap], masks: Sequence[Mask], low: float = AUPIMO_LOW, high: float = AUPIMO_HIGH
 ) -> FloatArray | None:
-    """Returns the AUPIMO of each defective picture, 0..1, in the order of `masks`. Returns None without good or defective pictures.
+    """Returns the AUPIMO of each defective picture, 0..1, in the order of `masks`.
+
+    Returns None if there are no good pictures or no defective pictures.
 
     The AUPIMO is the mean share of the defect pixels that are found, for false positive rates from `low` to `high` (logarithmic axis).
     The false positive rate is the share of pixels in good pictures that are wrongly called a defect.
@@ -435,7 +437,7 @@ def _area_under_curve(background: npt.NDArray[np.float32], levels: npt.NDArray[n
 def _list_false_positives(good: Sequence[HeatMap], high: float) -> tuple[npt.NDArray[np.float32], FloatArray]:
     """Returns thresholds in descending order, and the mean false positive rate of the good pictures at each threshold.
 
-    The last threshold is the first threshold with a rate of at least `high`.
+    The list ends at the first threshold whose rate is at least `high`.
     """
     levels, weights = [], []
     for heat in good:

@@ -101,7 +101,7 @@ class DefectMap:
 
 
 def crop_to_picture(heat: npt.NDArray[Level], width_px: int, height_px: int) -> npt.NDArray[Level]:
-    """Returns a square heat map or picture without the margins that the decoder had added to make the picture square.
+    """Crops a square heat map or picture: removes the margins that the decoder had added to make the picture square.
 
     `width_px` and `height_px` are the size of the upright original picture.
     """

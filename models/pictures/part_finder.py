@@ -93,8 +93,8 @@ ODD_NEIGHBOURS = 1
 # A limit lies a little outside of the range that was measured on good parts. Example: for a range from 2 to 3, the limits are 1.9 and 3.1.
 ROOM_SHARE = 0.1
 LEAST_ROOM = {"size": 0.04, "aspect": 0.06, "overhang": 0.03, "offset": 0.02, "support": 0.05, "asymmetry": 0.2}
-# If at least 70 % of the rim is visible as an edge, the part is not refused because of its rim. A higher limit would refuse good parts,
-# because sections of a good rim can be as grey as the belt.
+# A part is refused because of its rim only if less than 70 % of the rim is visible as an edge. With a higher limit, good parts would be
+# refused, because sections of a good rim can be as grey as the belt.
 ENOUGH_SUPPORT = 0.7
 # The number `detail` says how sharp a picture is. A picture is blurred if its detail is below 90 % of the smallest detail among the good
 # pictures.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # Never rename these words, because verdicts contain them.
 PartRefusal = Literal["no-part", "partly-in-view", "unknown-part"]
 PART_REFUSALS: tuple[PartRefusal, ...] = ("no-part", "partly-in-view", "unknown-part")
-# A signature describes a part by this many rings around its centre: by the mean and the spread of the grey levels in each ring.
+# Number of rings around the centre of a part. A signature has the mean and the spread of the grey levels in each ring.
 SIGNATURE_RINGS = 20
 SIGNATURE_LENGTH = 2 * SIGNATURE_RINGS
 MAX_SIGNATURES = 48

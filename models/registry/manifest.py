@@ -100,7 +100,7 @@ class SegmentationMember(_ManifestModel):
     figures: dict[str, float] = Field(default_factory=dict, description="Figures of the network, measured after its training.")
     command: str = Field(description="Command that trained the network.")
     learned: LearnedPicturesEntry | None = Field(
-        default=None, description="The pictures that the network has learned. It is absent in older versions."
+        default=None, description="The pictures that the network was trained with. Older versions do not have this field."
     )
     warnings: tuple[str, ...] = Field(default=(), description="Warnings of the training of the network.")
 

@@ -106,9 +106,9 @@ class LearnedPictures:
 
 
 def warn_of_unknown_pictures(weights: str, harm: str) -> str:
-    """Returns a warning that Castline does not know all the pictures that `weights` have learned.
+    """Returns a warning that Castline does not know all the pictures with which `weights` were trained.
 
-    Example of `weights`: "version line-3". `harm` says which result is then wrong, for example "the figures are too good".
+    Example of `weights`: "version line-3". `harm` says which result may be wrong for this reason, for example "the figures are too good".
     """
     return (
         f"It is not known which pictures {weights} has learned, because an older release made it or one of its start versions, or because "

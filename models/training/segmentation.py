@@ -183,7 +183,7 @@ def _choose_batches(pictures: MarkedPictures, recipe: SegmentationRecipe) -> Any
     chances = compute_draw_chances(pictures.marks[defective], len(pictures.kinds))
     from_defective = round(DEFECT_SHARE * recipe.batch) if len(good) else recipe.batch
     for step in range(recipe.steps):
-        # For each batch, `augment` uses the seed s and also s + 1 and s + 2. The next batch gets s + 4, so no seed is used twice.
+        # For each batch, `augment` uses the seeds s, s + 1 and s + 2. The next batch begins at s + 4, so no seed is used twice.
         yield (
             np.concatenate([rng.choice(defective, from_defective, p=chances), _draw(rng, good, recipe.batch - from_defective)]),
             [recipe.seed, 4 * step],

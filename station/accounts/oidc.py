@@ -1,7 +1,8 @@
 """The log-in by an OpenID Connect provider, with the library Authlib: authorization code flow with PKCE, state and nonce.
 
 The first log-in of a person makes an account. The next log-ins find this account by two claims in the provider's token: issuer and
-subject. A log-in by the provider never opens an account that was made at this station, even if the names are equal.
+subject. A log-in by the provider never gives access to an account that was made at this station, even if the
+names are equal.
 """
 
 from __future__ import annotations

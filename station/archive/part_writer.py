@@ -125,7 +125,7 @@ def make_row(part: PartId, seen_at: datetime) -> Part:
 
 
 def time_of(record: PartRecord) -> datetime:
-    """Returns the time of the event that `record` reports. A part with only this record has this time in the history."""
+    """Returns the time of the event that `record` reports. The history shows this time if the part has no other record."""
     match record:
         case Verdict():
             return record.captured_at

@@ -123,7 +123,7 @@ class PictureArchiver:
         failures: list[Exception] = []
         try:
             for part in self._find_waiting():
-                # Each failure can take seconds, so stop after a few failures. The next call begins with other parts.
+                # Each failure can take seconds, so stop after a few failures. The next call begins with parts that this call has not tried.
                 if not go_on() or len(failures) >= _MOST_FAILURES:
                     break
                 try:

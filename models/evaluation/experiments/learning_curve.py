@@ -186,7 +186,7 @@ def make_learning_curve(pictures: LabelledPictures, groups: npt.NDArray[np.int32
 
 
 def draw_learning_curve(curve: LearningCurve) -> bytes:
-    """Returns a PNG with the share of errors over the number of training pictures."""
+    """Returns a PNG diagram that shows how the share of errors depends on the number of training pictures."""
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     numbers = [point.training_pictures for point in curve.points]
