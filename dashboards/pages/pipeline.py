@@ -354,8 +354,8 @@ ALERTS: tuple[Alert, ...] = (
             "The pictures of a camera with a wrong token are refused. After ten different wrong tokens, an address must wait up to 10 s "
             "before the next one. Cameras behind this address that have sent their token before go on.",
             "The page /healthz of the gateway names the address that sent the last wrong token. Check whether this is a camera of yours.",
-            "Enter the right token at the camera, or set `CASTLINE_GATEWAY__TOKEN` for gateway and sorters. If a stranger tries to guess the token, block "
-            "the address in the network, and check with `castline security check` that the tokens are long enough.",
+            "Enter the right token at the camera, or set `CASTLINE_GATEWAY__TOKEN` for gateway and sorters. If a stranger tries to guess "
+            "the token, block the address in the network, and check with `castline security check` that the tokens are long enough.",
         ),
     ),
     Alert(
