@@ -178,12 +178,13 @@ ALERTS: tuple[Alert, ...] = (
             "produces nothing.",
             "On the Gates dashboard, open the panel “Which faults did the boards report?”. `firmware/error_codes.csv` explains each code.",
             "Remove the cause, for instance a blocked photo-eye, a servo without power, or a pressed emergency stop. A restart of the "
-            "sorter or of the board does not end the fault.\n\nWhen the cause is gone, run a command on the machine of the sorter, while "
-            "the sorter runs. `castline board acknowledge --line <line>` ends all faults whose causes are gone. `castline board clear "
-            "--line <line> <code>` ends one of the faults 41 to 45, 47, 49, 52 and 54 to 57. Fault 58 ends when a person turns the bypass "
-            "key back.\n\n`docs/maintenance.md` says how to run the line without Castline meanwhile, and how to exchange a "
-            "board.\n\nFault 40 ends when the sorter runs again. Fault 50 ends when the board is reset. The faults 46, 48 and 51 end by "
-            "themselves.\n\nUse `castline board monitor --line <line>` to see photo-eyes, encoder and faults while you work.",
+            "sorter or of the board does not end the fault.\n\nWhen the cause is gone, run one of two commands on the sorter's machine, "
+            "while the sorter runs. `castline board acknowledge --line <line>` ends all faults whose causes are gone. `castline board "
+            "clear --line <line> <code>` ends a single fault.\n\nThe command `clear` works for the codes 41 to 45, 47, 49, 52 and 54 to "
+            "57. Fault 58 ends when a person turns the bypass key back. Fault 40 ends when the sorter runs again. Fault 50 ends when the "
+            "board is reset. The faults 46, 48 and 51 end by themselves.\n\n`docs/maintenance.md` says how to run the line without "
+            "Castline meanwhile, and how to exchange a board.\n\nUse `castline board monitor --line <line>` to see photo-eyes, encoder "
+            "and faults while you work.",
         ),
     ),
     Alert(
@@ -198,12 +199,12 @@ ALERTS: tuple[Alert, ...] = (
             "The board has reported a fault in the last ten minutes. The fault may already be over.",
             "A single short fault affects few parts. A long or repeated fault affects many, because during a fault the board may apply "
             "the line's safe action (divert, pass or stop) to every part.",
-            "Look up the fault's code in `firmware/error_codes.csv`. Code 40 means that no messages came from the sorter. The codes 41 "
-            "and 42 mean a problem with a photo-eye. Code 43 means a stopped encoder, code 44 means a servo without power, and code 45 "
-            "means an emergency stop. Code 54 means a gate that is stuck, code 55 a diverted part that was not seen in the chute, "
-            "and code 56 a full chute. Code 46 means that the board was reset while it was working. Code 52 means that a person must "
-            "start the line after a reset. Code 57 means that too many parts in a row were diverted or had no verdict, and code 58 means "
-            "that the bypass key is on.",
+            "Look up the fault's code in `firmware/error_codes.csv`.\n\nCode 40 means that no messages came from the sorter. The codes 41 "
+            "and 42 mean a problem with a photo-eye. Code 43 means a stopped encoder, code 44 a servo without power, and code 45 an "
+            "emergency stop.\n\nCode 46 means that the board was reset while it was working. Code 52 means that a person must start the "
+            "line after a reset. Code 54 means that the gate is stuck. Code 55 means that a diverted part was not seen in the chute, and "
+            "code 56 means that the chute is full.\n\nCode 57 means that too many parts in a row were diverted or had no verdict. Code 58 "
+            "means that the bypass key is on.",
             "For the codes 41 and 42, clean and align the photo-eyes. For code 44, measure the servo's supply under load. For code 40, "
             "check whether the sorter's computer is overloaded.",
         ),
@@ -282,9 +283,9 @@ ALERTS: tuple[Alert, ...] = (
             "that belongs to no part is judged, but its verdict does not reach the board.",
             "On the Gates dashboard, open the panel “How much time lies between a picture and its part?”.\n\nThe panel shows the time "
             "between a picture and the nearest part, after the gateway has subtracted the latency of the camera. If these times are "
-            "small, the latency is right. The cause is then that pictures or part reports were lost.\n\nIf many of these times are larger "
-            "than a quarter of the time between two parts, either the gateway uses a wrong latency, or the delay of the pictures varies "
-            "too much.",
+            "small, the gateway uses the right latency, and pictures or part reports were lost.\n\nIf many of these times are larger than "
+            "a quarter of the time between two parts, either the gateway uses a wrong latency, or the delay of the pictures varies too "
+            "much.",
             "If pictures are lost, check the trigger and the camera's own log. If part reports are lost, see the alert "
             "`PartReportsFail`.\n\n"
             "If the gateway uses a wrong latency, check the clock of the camera and run `castline gateway measure <line>`.\n\n"
@@ -329,9 +330,8 @@ ALERTS: tuple[Alert, ...] = (
             "The gateway assigns no picture of this line to a part, because with a wrong latency a part could get the verdict on another "
             "part. So the board applies the line's safe action (divert, pass or stop) to every part.",
             "Run `curl <address>/readyz` with the address of the gateway from the file `<run_dir>/targets/<instance>.json`. The page "
-            "shows one of two values: the latency that the gateway has computed from the last pictures, or the number of pictures for "
-            "which no part was counted at the right time.\n\nThe usual cause is a wrong clock. Compare the clock of the camera with the "
-            "clock of the gateway's machine.",
+            "gives the reason, for example that the last pictures show another latency, or that they fit no part.\n\nThe usual cause is a "
+            "wrong clock. Compare the clock of the camera with the clock of the gateway's machine.",
             "First remove the cause: repair the time synchronisation (NTP) of the camera or file server, or the network.\n\nThen "
             "measure the camera's latency again: run `castline gateway measure <line>` while parts pass. If all parts follow each other "
             "at equal intervals, the measurement finds several latencies that fit equally well. So hold one part back for half an "
@@ -349,8 +349,8 @@ ALERTS: tuple[Alert, ...] = (
         PAGE.uid,
         DISTANCE,
         Runbook(
-            "The latency of the camera has changed, so pictures come too early or too late. The median difference from the expected "
-            "time is more than an eighth of the time between two parts.",
+            "Pictures come too early or too late, because the latency of the camera has changed. The median of these time differences is "
+            "more than an eighth of the time between two parts.",
             "No part is affected yet. If the median difference grows to more than a quarter of the time between two parts, the gateway no "
             "longer assigns pictures to parts.",
             "On the Gates dashboard, open the panel “How much time lies between a picture and its part?”.\n\n"

@@ -167,8 +167,9 @@ ALERTS: tuple[Alert, ...] = (
         ACTIONS,
         Runbook(
             "The board did not report what its gate did with a part (action `untracked`), or a casting without a part number reached the "
-            "gate (reason `unmatched`). Usually the cause is a reset of the board. There are three other causes: the sorter did not run "
-            "for so long that reports of the board were lost, the gateway assigned no picture to a part, or photo-eye 1 missed a casting.",
+            "gate (reason `unmatched`). Usually the cause is a reset of the board.\n\nThere are three other causes. The sorter did not "
+            "run for a long time, so reports of the board were lost. Or the gateway assigned no picture to a part. Or photo-eye 1 missed "
+            "a casting.",
             "The records do not say where these castings are. During a reset, the gate does not move, so a casting can pass it without a "
             "verdict. The records can also count one casting twice: once as untracked, and once as unmatched.",
             "On the Line dashboard, find action and reason in the panel “What did the gate do, and why?”. The topic "

@@ -352,7 +352,7 @@ ALERTS: tuple[Alert, ...] = (
         Runbook(
             "A camera or a sorter sends a wrong token again and again, or somebody guesses the token of the line.",
             "The pictures of a camera with a wrong token are refused. After ten different wrong tokens, an address must wait up to 10 s "
-            "before the next one. Cameras behind this address that have sent their token before go on.",
+            "before it may send another token. The wait does not delay a camera that has sent its right token before.",
             "The page /healthz of the gateway names the address that sent the last wrong token. Check whether this is a camera of yours.",
             "Enter the right token at the camera, or set `CASTLINE_GATEWAY__TOKEN` for gateway and sorters. If a stranger tries to guess "
             "the token, block the address in the network, and check with `castline security check` that the tokens are long enough.",
@@ -480,13 +480,13 @@ ALERTS: tuple[Alert, ...] = (
             "The embedded broker remembers the last time at which the clock of its machine was right. When the broker started, the clock "
             "was more than 31 days ahead of this time, so the clock is probably wrong.",
             "With a wrong clock, Kafka would take all records for too old, and would delete them. So Kafka now deletes no records, and "
-            "the disk fills. When the disk is full, Kafka stops. No record in Kafka is lost then. The gateways keep new pictures in their "
+            "the disk fills. When the disk is full, Kafka stops, but loses none of its records. The gateways keep new pictures in their "
             "spools, as long as the spools have room.",
             "Read the page `/healthz` of the broker, or run `castline security check` on its machine. Compare the clock of the machine "
             "with another clock. Run `df` on this machine. The alert `BrokerDiskFilling` still fires before the disk is full.",
             "Correct the clock, for example with NTP. If the clock is right, because the plant stood still for weeks, delete the file "
-            "`clock` in `broker.data_dir`. In both cases, the broker then ends and is started again. If the disk is full, free space on "
-            "this disk.",
+            "`clock` in `broker.data_dir`. After either change, the broker ends by itself, and is started again.\n\nIf the disk is full, "
+            "free space on this disk.",
         ),
     ),
     Alert(
@@ -498,8 +498,9 @@ ALERTS: tuple[Alert, ...] = (
         PAGE.uid,
         ARCHIVED_PICTURES,
         Runbook(
-            "The archivist does not trust the clock of its machine. There are two possible reasons. The clock is more than 31 days ahead "
-            "of the last time at which it was right. Or a person or a program often sets the clock, each time by an hour or more.",
+            "The archivist does not trust the clock of its machine. There are two possible reasons. Either the clock is more than 31 days "
+            "ahead of the last time that the archivist trusted. Or a person or a program often sets the clock, each time by an hour or "
+            "more.",
             "With a wrong clock, the archivist would take all parts and pictures for too old, and would delete them. So now it deletes "
             "nothing because of its age. If the clock is really wrong, other processes on this machine write wrong times into their "
             "records.",
@@ -650,18 +651,18 @@ ALERTS: tuple[Alert, ...] = (
         DEAD_LETTERS,
         Runbook(
             "Kafka holds a batch of records that Castline cannot decode. There are three possible causes. Another program has compressed "
-            "the batch with zstd, lz4 or snappy, and the setting `compression.type` of the topic does not make the broker unpack it. Or "
-            "another program has given a header a name that is not UTF-8. Or a disk of a broker has damaged the batch.",
+            "the batch with zstd, lz4 or snappy, and the topic's setting `compression.type` lets the batch stay compressed. Or another "
+            "program has given a header a name that is not UTF-8. Or a disk of a broker has damaged the batch.",
             "The records of the batch are skipped. If they are pictures, their parts have no verdict, and the line's safe action (divert, "
             "pass or stop) applies.",
             "Run `castline dead-letters list`. A dead letter with the reason `unreadable` names the topic, the partition and the offsets, "
             "and the error of the decoder.",
             "Run `castline topics create`, so that the brokers unpack compressed batches. Let the other program write the names of "
-            "headers in ASCII. If the error is a wrong checksum or a wrong offset, check the disk of the broker. If records still wait in "
-            "a partition and no worker reads them, the damage can hide them from the broker, too. In a cluster, stop the broker that leads "
-            "the partition, delete the partition's folder on its disk, and start it again, so that it copies the records from another "
-            "broker. With a single broker, delete the topic with Kafka's tools, and run `castline topics create`. All records of the topic "
-            "are then lost.",
+            "headers in ASCII. If the error is a wrong checksum or a wrong offset, check the disk of the broker.\n\nIf workers no longer "
+            "read a partition in which records wait, perhaps the broker itself cannot read the damaged batch. In a cluster, stop the "
+            "broker that leads the partition, delete the partition's folder on its disk, and start the broker again. It then copies the "
+            "records from another broker.\n\nWith a single broker, delete the topic with Kafka's tools, and run `castline topics create`. "
+            "All records of the topic are then lost.",
         ),
     ),
     Alert(
