@@ -675,8 +675,8 @@ ALERTS: tuple[Alert, ...] = (
         EVENT_LOOP,
         Runbook(
             "Something blocks the event loop of the process, so its commits, heartbeats and deliveries come late.",
-            "Kafka may conclude that the worker is dead, and give its partitions to other workers. Verdicts are "
-            "late each time Kafka moves partitions, and this can happen again and again.",
+            "Kafka may conclude that the worker is dead, and give its partitions to other workers. Each time Kafka moves partitions, "
+            "verdicts are late. While the event loop is blocked, Kafka may move partitions several times.",
             "On the Pipeline dashboard, open the panel “Which process uses the processors?”, and check whether all cores of the machine "
             "are busy.",
             "Run fewer processes on the machine, or lower `model.threads`, so that the networks leave one core free.",
