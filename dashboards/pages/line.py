@@ -251,7 +251,7 @@ ALERTS: tuple[Alert, ...] = (
         Runbook(
             "Too many parts reach the gate without a verdict: more than 0.3 % in the last six hours, and also in the last 30 minutes. "
             "The objective allows 0.05 %, measured over 30 days.",
-            "The error budget for 30 days (0.05 % of the parts) is spent 6 times too fast: it lasts five days at most. At the belt, "
+            "The error budget for 30 days (0.05 % of the parts) is spent six times too fast, so it lasts five days at most. At the belt, "
             "nobody notices so few parts without a verdict.",
             "On the Line dashboard, look at the last shift. Check whether verdicts are missing with one product only, or at one time of "
             "day.",
