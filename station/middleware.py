@@ -2,7 +2,8 @@
 
 `station.server` connects these layers: BodyLimitMiddleware -> RequestQueueMiddleware -> SignedUrlMiddleware -> Django.
 
-A client is an IPv4 address, or the first 64 bits of an IPv6 address. Behind proxies, it is the address that the outermost proxy saw.
+A client is an IPv4 address, or the first 64 bits of an IPv6 address. If the station is behind proxies, the client is the address from which
+the outermost proxy got the request.
 """
 
 from __future__ import annotations

@@ -12,7 +12,8 @@ from zoneinfo import ZoneInfo
 class ShiftPeriod:
     """A shift or a day: the time from `since` (included) to `to` (excluded), both in UTC.
 
-    The period begins on the date `day` at the time of day `shift`, both in the plant's time zone. For a whole day, `shift` is None.
+    - `day`: the date on which the period begins, in the plant's time zone.
+    - `shift`: the time at which the shift begins, in the plant's time zone. None for a whole day.
     """
 
     day: date

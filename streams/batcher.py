@@ -1,6 +1,7 @@
 """The micro-batcher: gathers records for the next batch while the current batch is being processed.
 
-Faust's `Stream.take` is not used, because it gathers no records during the processing of a batch, and acknowledges failed batches.
+Faust's `Stream.take` is not used. It does not gather records while a batch is being processed, and it acknowledges a batch even if the
+processing failed.
 """
 
 from __future__ import annotations
@@ -50,8 +51,8 @@ def choose_batch_size(count: int, limits: BatchSettings) -> int:
 class Batcher(Generic[Item]):
     """A queue of at most `capacity` items. `get_batch` returns the oldest items as a batch.
 
-    `is_busy` says whether the consumer of the batches is busy. While it is busy, `get_batch` returns only full batches. Call `reconsider`
-    when the consumer is no longer busy. `clock` returns monotonic seconds.
+    `is_busy` returns True while the caller is busy with earlier batches. During this time, `get_batch` returns only full batches. Call
+    `reconsider` when the caller is no longer busy. `clock` returns monotonic seconds.
     """
 
     def __init__(

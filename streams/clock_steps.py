@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-# A change of the clock by fewer seconds than this is not a step. It is treated like the drift of a camera's clock. Example: NTP corrects a
-# small error by at most 0.5 ms a second.
+# A step is a change of the clock by at least this many seconds. Smaller changes are treated like the slow drift of a clock. For example,
+# NTP corrects a small error by at most 0.5 ms a second.
 LEAST_STEP_S = 0.02
 # The two clocks are read one after the other. If this takes longer than this many seconds, the process was interrupted between the
 # readings, and both clocks are read again.

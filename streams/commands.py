@@ -38,8 +38,8 @@ def decode_command(settings: Settings, key: bytes | None, value: bytes | None, h
         raise RecordError(
             "signature", f"The header {SIGNATURE_HEADER} is missing or wrong. Set the same sorter.command_key for station and sorter."
         )
-    # The times of a command are compared with the present time, and not with the time of the Kafka record, because a command is valid for
-    # only a minute.
+    # Compare the times of a command with the present time, because a command is valid for only a minute. So the time of the Kafka record is
+    # not given to `read_record`.
     command = read_record(Command, value)
     check_signature(settings, TopicNames(settings.topics.prefix).commands, key, value, headers, find_signers(command))
     if command.line.encode() != key:

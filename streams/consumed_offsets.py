@@ -81,10 +81,10 @@ class CheckedConsumer(Consumer):  # type: ignore[misc]  # Faust ships no types
         self,
         timeout: float,  # noqa: ASYNC109  the method of Faust has this parameter
     ) -> AsyncIterator[tuple[TP, Any]]:
-        """Yields the next records. If offsets without records follow the record 0, marks them as a gap for Faust.
+        """Yields the next records. Tells Faust about offsets without records that follow the offset 0.
 
-        Control records and unreadable batches leave offsets without records. Faust recognises them by itself only after a record whose
-        offset is above 0. After the record 0, Faust would wait for acknowledgements of these offsets, and would commit nothing.
+        Some offsets hold no record for the consumer, for example because they hold control records of Kafka. Faust must not wait for the
+        acknowledgement of such offsets. Faust itself recognises such a gap, except directly after the offset 0.
         """
         async for partition, record in super().getmany(timeout):
             if self._read_offset[partition] == 0 and record.offset > 1:
@@ -105,9 +105,8 @@ class CheckedConsumer(Consumer):  # type: ignore[misc]  # Faust ships no types
     async def _commit_positions(self) -> None:
         """Commits the read position of each partition in which all records that were read are committed.
 
-        The position can be more than one offset after the last record. A producer that uses transactions writes control records, which no
-        consumer gets. Without this commit, the control records would count as waiting records, and the supervisor would restart a worker
-        that has nothing to do.
+        The last offsets of a partition can be control records of Kafka, which no consumer gets. Without this commit, the control records
+        would be counted as waiting records. The supervisor would then restart a worker that has nothing to do.
         """
         for found, (position, last_taken) in (await self._thread.find_positions()).items():
             partition = TP(found.topic, found.partition)
@@ -119,8 +118,8 @@ class CheckedConsumer(Consumer):  # type: ignore[misc]  # Faust ships no types
             if self._committed_offset[partition] != committed:
                 continue
             self._committed_offset[partition] = position
-            # Faust needs no acknowledgement of offsets without records between the last read offset and the next record. But it finds these
-            # offsets only if it knows the last read offset.
+            # Tell Faust the last read offset. Faust then sees that no records lie between this offset and the next record, and does not
+            # wait for their acknowledgement.
             self._read_offset[partition] = max(position, self._read_offset[partition] or 0)
 
     async def perform_seek(self) -> None:
@@ -149,12 +148,12 @@ class CheckedConsumer(Consumer):  # type: ignore[misc]  # Faust ships no types
                     log_ends[partition],
                     start.offset,
                 )
-            # This call makes Kafka's client fetch the records again that Faust dropped during a rebalance. The call is needed even if
-            # `committed` is the same offset, because the client may have looked for a commit before the first one was made.
+            # Kafka's client must fetch the records again that Faust dropped during a rebalance. The seek is needed even if `committed`
+            # equals `start.offset`, because the client may have asked for the committed offset before the group had committed one.
             await self.seek(partition, start.offset)
             if start.offset != committed:
-                # Faust would wait for ever for acknowledgements of the records before `start.offset`, because they are never read, and
-                # would commit no later offset. So `start.offset` is given to Faust as the committed offset.
+                # The records before `start.offset` are never read, so nobody acknowledges them. Faust would wait for them for ever, and
+                # commit no later offset. So tell Faust that `start.offset` is already committed.
                 self._committed_offset[partition] = start.offset or None
             if start.expired:
                 await self.transport.on_expired(ExpiredRecords(partition.topic, partition.partition, committed or 0, start.expired))

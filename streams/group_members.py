@@ -75,10 +75,10 @@ class GroupIdentity:
         )
 
     def must_yield_to(self, rival: GroupMember) -> bool:
-        """Returns True if this process must end, and False if `rival` must end. Decides between processes that joined at the same time.
+        """Returns True if this process must end, and False if `rival` must end. Both processes joined the group at the same time.
 
-        - If the names differ, the process with the larger client id ends.
-        - If the names are equal, Kafka lists only the first process. So only the second process finds a rival, and the second process ends.
+        - If the names of the processes differ, the process with the larger client id ends.
+        - If the names are equal, only one of the two processes finds the other one in Kafka's list. The process that finds a rival ends.
         """
         return rival.instance_id == self.instance_id or self.client_id > rival.client_id
 

@@ -243,8 +243,8 @@ class InstanceSlot:
 def remove_stale_targets(run_dir: Path) -> None:
     """Deletes the files with the addresses of processes that have ended, for example because they were killed.
 
-    Each process holds the lock of its slot until it ends. So a process has ended if its lock is free. The process id in the file does not
-    show this, because a new process can have the same id.
+    A process has ended if its lock file is no longer locked. The process id in the file is not used, because a new process can have the
+    same id.
     """
     for file in (run_dir / "targets").glob("*.json"):
         with suppress(OSError), (run_dir / f"{file.stem}.lock").open("a") as lock:

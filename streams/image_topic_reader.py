@@ -104,8 +104,8 @@ def _read_record(consumer: Any, partition: TopicPartition, offset: int) -> Any |
             return record if record.offset == offset else None
     except OffsetOutOfRangeError:
         return None
-    # Kafka has sent nothing. If the topic was deleted and created again, the new topic may not reach `offset`. Then there is no such
-    # record. Otherwise Kafka was too slow.
+    # Kafka has sent nothing. If the partition ends before `offset`, the record does not exist, for example because the topic was deleted
+    # and created again. Otherwise Kafka was too slow.
     if consumer.end_offsets([partition])[partition] <= offset:
         return None
     raise ConnectionError(f"Kafka sent no record of {partition.topic}/{partition.partition} within {_READ_MS} ms")

@@ -100,12 +100,10 @@ class _ReaderPartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc]  
 def open_client(kind: type[Client], *topics: str, **arguments: Any) -> Client:
     """Returns a new client of kafka-python of the class `kind`. If the client is a consumer, it reads `topics`.
 
-    Raises the errors of the constructor of `kind`.
-
     If a consumer cannot decode some records, it gets one record in their place. The value of this record is an `UnreadableBatch`.
 
-    If a constructor of kafka-python fails, for example because no broker answers, a thread still tries to connect. This function ends the
-    thread.
+    Raises the errors of the constructor of `kind`, for example if no broker answers. In this case, also ends the
+    thread of kafka-python that would still try to connect.
     """
     networks: list[KafkaNetClient] = []
 

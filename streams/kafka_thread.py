@@ -19,11 +19,11 @@ _MAX_STOP_S = 5.0
 class KafkaThread:
     """Calls `follow` in a thread of its own, until `stop` is called.
 
-    `follow` reads from Kafka and returns soon after `is_stopping` became True. If `follow` raises KafkaError or OSError, the thread logs
-    `failure` with the reason, and calls `follow` again after a second. The thread does not repeat a warning with the same reason until
-    `report_success` is called.
+    `follow` reads from Kafka, and must return soon after `is_stopping` has become True.
 
-    After any other error, the thread starts again like every `SupervisedThread`.
+    If `follow` raises KafkaError or OSError, the thread logs the sentence `failure` with the reason, and calls `follow` again after a
+    second. The same reason is logged only once until `report_success` is called. After any other error, the thread does what every
+    `SupervisedThread` does.
     """
 
     def __init__(self, name: str, follow: Callable[[], None], failure: str, system: OperatingSystem = SYSTEM) -> None:

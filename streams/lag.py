@@ -48,7 +48,8 @@ def lag_by_partition(
 class LagMonitor:
     """Measures a worker's lag, the number of records that wait for it, every `interval_s` seconds in a thread.
 
-    If a worker has no partitions, its lag is 0, and its health check watches all partitions of the topics in `lines_by_topic`.
+    If Kafka has given the worker no partitions, the reported lag is 0, and the health check watches all partitions of the topics in
+    `lines_by_topic`.
 
     The thread calls these functions:
 
@@ -154,7 +155,7 @@ class LagMonitor:
     def _check_members(self, members: Sequence[GroupMember]) -> None:
         """Reports a conflict with a process of another installation.
 
-        The check at the start of this process does not find a process that starts at the same time.
+        This process has looked for such a process at its start. But that check misses a process that starts at the same time.
         """
         rival = self._identity.find_rival(members)
         if rival is not None and self._identity.must_yield_to(rival):

@@ -163,8 +163,8 @@ class LineActivity:
     def add_counts(self, counts: LineCounts, now: float) -> None:
         """Adds the counts at the time `now`. A count that has grown since the last call means that an event happened.
 
-        The first call only sets the numbers with which later calls are compared. A count that fell belongs to a restarted process, and is
-        no event.
+        The first call only stores the counts, so that the next call can compare its counts with them. A count can fall if a process was
+        restarted. This is no event.
         """
         before, self._counts = self._counts, counts
         if before is None:

@@ -40,8 +40,8 @@ _SORTINGS_BACK = 100
 _REMEMBERED_PART_IDS = 1000
 # If the clock is set by at least this many seconds, the times of castings and pictures are forgotten, because they come from the old clock.
 _LEAST_STEP_S = 1.0
-# After the clock was set, records with times of the old clock can still arrive for about three seconds. In this time, `add_counts` is
-# called this many times.
+# After the clock was set, records with times of the old clock can still arrive for about three seconds. So the stored times are forgotten
+# in this many rounds, one round a second.
 _CALLS_UNTIL_SETTLED = 3
 _ENDING_ACTIONS = ("acknowledge", "clear")
 
@@ -66,9 +66,10 @@ class WatchedLine:
         self.activity.forget_times()
 
     def add_sorting(self, sorting: Sorting) -> None:
-        """Adds a sorting that the board has reported. Ignores all other sortings, and a further sorting about the same casting.
+        """Adds a sorting that the board has reported. Ignores sortings that the board has not reported.
 
-        A casting has two sortings if its verdict came late. After a lost connection, the newest sortings are read again.
+        Also ignores a second sorting of the same casting. A casting has two sortings if its verdict came late, and sortings are read again
+        after a lost connection.
         """
         if not sorting.is_reported_by_board or not self._sorted.add(sorting.part_id):
             return

@@ -103,8 +103,8 @@ def _list_entries(folder: Path) -> list[Path]:
 def find_replaceable_paths(settings: Settings, settings_file: Path | None) -> list[Path]:
     """Returns the files and folders through which other users of this machine can replace a path of `list_trusted_paths`.
 
-    These are trusted paths to which other users can write, and folders above trusted paths in which other users can rename the entries. In
-    a folder with the sticky bit, such as /tmp, they cannot rename them.
+    Users can replace a file if they can write to the file, or can rename entries of a folder above it. In a folder with the sticky bit,
+    such as /tmp, they cannot rename the entries of other users.
     """
     found: dict[Path, None] = {}
     for trusted in list_trusted_paths(settings, settings_file):

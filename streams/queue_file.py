@@ -20,8 +20,8 @@ from streams.port_holder import find_user_name
 
 log = logging.getLogger(__name__)
 
-# Errors of the operating system, and result codes of SQLite, whose cause is the disk. In this case no setting is wrong, and a later attempt
-# can succeed.
+# These errors of the operating system and of SQLite mean that the disk is full, is read-only or fails. No setting is wrong, and a
+# later attempt can succeed.
 _DISK_FAULTS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS})
 _SQLITE_DISK_FAULTS = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN})
 # SQLite also gives one of these codes if the process has no permission for the file.
@@ -63,8 +63,8 @@ def _is_read_only(place: Path) -> bool:
 def refuse_missing_right(error: sqlite3.Error, path: Path, setting: str) -> None:
     """Raises SettingsError if `error` means that this process lacks a permission. The message names `setting`, a path and its owner.
 
-    `path` is the file of a queue. To use this file, SQLite must also be allowed to write to its folder, and to the files of the write-ahead
-    log and of the log's index.
+    `path` is the SQLite file of a queue. Its folder and the files of the write-ahead log (`-wal` and `-shm`) are checked, too, because
+    SQLite must write to all of them.
     """
     if _primary_code(error) in _SQLITE_REFUSALS:
         _refuse_closed_place(setting, path.parent, path, Path(f"{path}-wal"), Path(f"{path}-shm"))

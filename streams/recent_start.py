@@ -74,8 +74,8 @@ class _RecentConsumer(CheckedConsumer):
     async def choose_start(self, partition: TP, committed: int | None, log_start: int, log_end: int) -> StartOffset:
         """Returns where the consumer starts in `partition`.
 
-        The first call returns the offset of the first recent record. Later calls return the committed offset, or the result of the first
-        call if this is larger. The skipped records do not count as expired, because the consumer skips them on purpose.
+        The first call returns the offset of the first recent record. Later calls return the committed offset, but never an offset before
+        the result of the first call. The skipped records are not reported as expired, because the consumer skips them on purpose.
         """
         usual = await super().choose_start(partition, committed, log_start, log_end)
         first = self._first_offsets.get(partition)

@@ -195,7 +195,6 @@ class BoundedConsumerThread(AIOKafkaConsumerThread):  # type: ignore[misc]  # Fa
         except Exception as error:
             if not taken:
                 raise
-            # aiokafka gives each record only once, so the records in `taken` must not be lost. This call returns the records, and the next
-            # call raises `error`.
+            # This call returns the records in `taken`, because aiokafka does not give them a second time. The next call raises `error`.
             self._postponed_error = drop_traceback(error)
         return taken

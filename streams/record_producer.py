@@ -202,7 +202,8 @@ class RecordProducer:
     def _replace_refused(self, refused: Sequence[tuple[ProducerRecord, BaseException]]) -> list[ProducerRecord]:
         """Returns dead letters for the records that Kafka refused.
 
-        If Kafka refused a dead letter, a copy with a shorter value is sent. If the value is short already, the dead letter is lost.
+        If a refused record is a dead letter, the result holds a copy with a shorter value. If its value is short already, the dead letter
+        is lost.
         """
         letters = []
         for record, error in refused:

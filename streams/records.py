@@ -129,8 +129,8 @@ class Verdict(PartRecord):
     schema_: Literal["castline.verdict.v1"] = Field("castline.verdict.v1", alias="schema", description="Name of this schema.")
     verdict_id: uuid.UUID = Field(
         description="Id of the verdict, computed from part id, image sha256, model version and `decision`. A repeated verdict has the same "
-        "id. If the reason is `inference-failed`, `handling-failed`, `claim-missing` or `claim-damaged`, the id also depends on the "
-        "reason. So a later judgement of the same picture gets another id."
+        "id. For the reasons `inference-failed`, `handling-failed`, `claim-missing` and `claim-damaged`, the id is computed from the "
+        "reason, too. If the picture is judged later, the new verdict therefore has another id."
     )
     label: Label = Field(description="`ok`, `defect` or `review`. A person should check a part with the label `review`.")
     defect_probability: Share | None = Field(
@@ -149,8 +149,8 @@ class Verdict(PartRecord):
     model: str = Field(description="Model version that judged the picture.")
     decision: str = Field(
         "",
-        description="Digest of those settings on the topic `castings.lines` that can change a label. If the line has no such settings, "
-        "the digest is empty. If `model` and `decision` of two verdicts are equal, the same rule decided the verdicts.",
+        description="Digest (a kind of checksum) of the line's settings on the topic `castings.lines` that can change a label. Empty if "
+        "the line has no such settings. Two verdicts with the same `model` and `decision` were decided by the same rule.",
     )
     reason: str = Field(
         "",

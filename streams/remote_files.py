@@ -12,9 +12,8 @@ from streams.secrets import mask_address, mask_secrets
 
 # fsspec uses these libraries for remote storage. They can be missing, so their errors are recognised by the names of their modules.
 _CLIENT_LIBRARIES = ("botocore", "aiobotocore", "aiohttp", "urllib3", "gcsfs", "adlfs")
-# Limits for S3. Without them, a request takes seven minutes if the server accepts connections but never answers. S3's answer is awaited
-# only after the object was sent, so a slow network does not exceed the limit. The callers of this module repeat a failed request
-# themselves.
+# Limits for S3. Without them, a request takes seven minutes if the server accepts connections but never answers. The limit `read_timeout`
+# begins after the object was sent, so a slow upload does not exceed it. The callers of this module repeat a failed request themselves.
 _S3_OPTIONS: dict[str, Any] = {"connect_timeout": 3, "read_timeout": 5, "retries": {"total_max_attempts": 2, "mode": "standard"}}
 _S3_PROTOCOLS = ("s3", "s3a")
 # The time limit for a whole object is this number of seconds, plus the size of the object divided by the speed below.

@@ -46,8 +46,8 @@ SIGNERS: dict[str, tuple[KafkaRole, ...]] = {
 SIGNING_ROLES: tuple[KafkaRole, ...] = tuple(dict.fromkeys(role for roles in SIGNERS.values() for role in roles))
 # The role that signs manifests of model versions.
 MANIFEST_SIGNER: KafkaRole = "administrator"
-# The signature of a record also covers the first text, and the signature of a manifest the second text. So the signature of a record is
-# never valid for a manifest.
+# One of these texts is signed together with each record, the other with each manifest. So the signature of a record is never valid for a
+# manifest.
 _RECORD_PURPOSE = b"castline record, version 1"
 _MANIFEST_PURPOSE = b"castline manifest, version 1"
 _ABSENT = 0xFFFFFFFF
@@ -87,8 +87,8 @@ def check_signature(
     `signers` are the permitted roles. If `signers` is empty, all roles that SIGNERS names for the topic are permitted. If SIGNERS does not
     name the topic, the record needs no signature.
 
-    Also raises RecordError if `value` belongs to a placeholder for records that could not be decoded. Raises SettingsError if a public key
-    cannot be used.
+    Also raises RecordError if `value` is an `UnreadableBatch`, which stands for records that could not be decoded. Raises SettingsError if
+    a public key cannot be used.
     """
     check_readable(value)
     folder, kind = settings.signing.public_keys, _kind_of(topic)

@@ -188,10 +188,10 @@ def create_topics(admin: KafkaAdminClient, settings: Settings) -> list[TopicChan
 
 @contextmanager
 def _repeated_requests_allowed(admin: KafkaAdminClient, specs: list[TopicSpec]) -> Iterator[None]:
-    """Ignores the refusal of a request if each topic of `specs` exists with its partitions.
+    """Ignores Kafka's refusal to create topics or partitions, if each topic of `specs` exists with its partitions.
 
-    Kafka refuses a change that was made before. This happens if another process has made the same change in the meantime. It also happens
-    if Kafka's answer is late, because kafka-python then sends the request again.
+    Kafka refuses to create what exists already. Another process may have created it in the meantime. Or Kafka's answer came late, and
+    kafka-python has sent the same request twice.
     """
     try:
         yield

@@ -42,7 +42,7 @@ class UnreadableBatch(bytes):
 
 
 def check_readable(value: bytes | None) -> None:
-    """Raises RecordError if `value` belongs to a placeholder for records that could not be decoded."""
+    """Raises RecordError if `value` is an `UnreadableBatch`, which stands for records that could not be decoded."""
     if isinstance(value, UnreadableBatch):
         raise RecordError(UNREADABLE, str(value))
 
@@ -69,8 +69,8 @@ class _ReadableBatch:
 
     - `first`: the first offset that the client has not read yet.
     - `following`: the next batch, if it is known.
-    - `is_misplaced`: True if the offset of the batch contradicts its neighbours. The checksum does not show this, because it does not cover
-      the offset of the batch.
+    - `is_misplaced`: True if the offset of the batch does not fit between the offsets of its neighbours. The checksum of the batch does not
+      show this fault, because the offset is not part of the checksum.
     """
 
     def __init__(self, batch: Any, place: Any, first: int, following: Any | None, is_misplaced: bool) -> None:
@@ -101,9 +101,8 @@ class _ReadableBatch:
     def next_offset(self) -> int:
         if not self._problem:
             return int(self._batch.next_offset)
-        # The damage can also be in the field that says how many records the batch has. So the reader does not trust this field, and goes on
-        # at the first offset of the next batch. If the next batch is not known, the reader skips one offset, and then asks the broker
-        # again.
+        # The number of records in the batch may be damaged, too, so do not use it. Go on at the first offset of the next batch. If the next
+        # batch is not known, skip one offset. The client then asks the broker again.
         following = self._first + 1 if self._following is None else int(self._following.base_offset)
         return int(max(self._first + 1, following))
 

@@ -45,8 +45,8 @@ from streams.supervision import run_supervised
 
 log = logging.getLogger(__name__)
 
-# The longest time for Faust to close its connections after the worker has finished its work, in seconds. If Kafka does not answer, Faust
-# gets this time a second time.
+# When the worker has finished its work, Faust has this many seconds to close its connections. If Kafka does not answer, Faust gets the same
+# time again before the process is ended.
 _LEAVE_S = 3.0
 
 

@@ -94,8 +94,8 @@ class WorkerProcess:
     def wait_for_topics(self, topics: Iterable[str], identities: Iterable[GroupIdentity] = ()) -> bool:
         """Waits until Kafka answers. Returns True if `topics` exist, and False if the process is asked to stop first.
 
-        Raises SettingsError if one of `topics` does not exist. Raises DuplicateProcessError if another installation already runs a process
-        with the name or the work of one of `identities`.
+        Raises SettingsError if one of `topics` does not exist. `identities` are the names of this process in its consumer groups. Raises
+        DuplicateProcessError if another installation already runs a process with the same name or the same work.
         """
         self.health.set_waiting("waiting for Kafka")
         existing = None
@@ -134,7 +134,7 @@ def handle_stop_signals() -> threading.Event:
 def worker_process(settings: Settings, role: str, port: int, slot_name: str = "") -> Iterator[WorkerProcess]:
     """Sets up this process for `role`, and serves its health pages at `port` (0: a free port) until the block ends.
 
-    If each process of a role has its own task, `slot_name` names the role and the task, such as `sorter-line-1`. Otherwise it is "".
+    `slot_name` is needed if the processes of a role have different tasks. It names the role and the task, such as `sorter-line-1`.
     """
     stop_requested = handle_stop_signals()
     slot = InstanceSlot(settings.service.run_dir, slot_name or role)

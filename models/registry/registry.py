@@ -26,9 +26,10 @@ class Registry(Protocol):
         """
 
     def check_version(self, name: str) -> bool:
-        """Compares the files of the version `name` with its manifest, without downloading them. Returns whether checksums were compared.
+        """Compares the files of the version `name` with its manifest. Returns True if the checksums of the files were compared.
 
-        A remote registry compares only names and sizes. Raises ModelError, naming the file, if a file is missing, changed or unknown.
+        A remote registry downloads no files, so it compares only their names and sizes. Raises ModelError, naming the file, if a file is
+        missing, changed or unknown.
         """
 
     def open_version(self, name: str) -> Version:
@@ -62,7 +63,8 @@ class Registry(Protocol):
 def open_registry(root: Path | str, reuse_checksums: bool = False, public_keys: Path | None = None) -> Registry:
     """Returns the registry at `root`: a folder of this machine or an fsspec address such as s3://bucket/castline/versions.
 
-    With `reuse_checksums`, a file is read again only if its size or time has changed. Use this for web pages, never for workers.
+    With `reuse_checksums`, the checksum of a file is computed again only if the size or the modification time of the file has changed. Use
+    `reuse_checksums` for web pages, never for workers.
 
     If `public_keys`, a folder of public keys, is given, manifests without a valid signature are refused.
     """

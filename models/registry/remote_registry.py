@@ -53,9 +53,10 @@ def parse_remote_url(root: Path | str) -> str | None:
 class RemoteRegistry:
     """A registry at the fsspec address `url`. It implements `models.registry.Registry`.
 
-    Local copies of versions are kept in the user's cache folder, in a separate subfolder for each address. With `reuse_checksums`, a local
-    file is read again only if its size or time has changed. If `public_keys`, a folder of public keys, is given, manifests without a valid
-    signature are refused.
+    Local copies of versions are kept in the user's cache folder, in a separate subfolder for each address.
+
+    With `reuse_checksums`, the checksum of a local file is computed again only if the size or the modification time of the file has
+    changed. If `public_keys`, a folder of public keys, is given, manifests without a valid signature are refused.
     """
 
     def __init__(self, url: str, reuse_checksums: bool = False, public_keys: Path | None = None) -> None:
@@ -82,10 +83,10 @@ class RemoteRegistry:
             return self._read_manifest(files, f"{root}/{_check_name(name)}", name)
 
     def check_version(self, name: str) -> bool:
-        """Compares the names and sizes of the remote files of the version `name` with its manifest. Does not compare checksums.
+        """Compares the names and sizes of the remote files of the version `name` with its manifest.
 
-        The result is always False, because the checksums are not verified. Raises ModelError, naming the file, if a file is missing, has
-        another size or is unknown.
+        Returns False, because no checksums are compared. Raises ModelError, naming the file, if a file is missing, has another size or is
+        unknown.
         """
         with _connect(self._url) as (files, root):
             folder = f"{root}/{_check_name(name)}"
@@ -214,9 +215,9 @@ class RemoteRegistry:
         log.info("Version %s was downloaded from %s.", name, folder)
 
     def _copy_signature(self, name: str, manifest: bytes, signature: bytes) -> None:
-        """Replaces the copied signature by `signature`.
+        """Stores `signature`, which comes from the remote registry, in the local copy of the version.
 
-        If public keys are set and `signature` does not fit, keeps the copied signature and raises ModelError.
+        Raises ModelError if public keys are set and `signature` is not valid. The local copy then stays unchanged.
         """
         if not signature or signature == self._copies.read_signature(name):
             return

@@ -226,7 +226,8 @@ class ErrorShare(_ReportModel):
 class LearningCurvePoint(_ReportModel):
     """One point of a learning curve: the share of errors on pictures that were not used for training.
 
-    The pictures are divided into folds. `share` is the share of the pictures outside the tested fold that were used for training.
+    The pictures are divided into folds. One fold is used to test the network, and the other folds to train it. A `share` of 0.5 means that
+    only half of the pictures in these other folds were used.
     """
 
     share: float
@@ -273,7 +274,8 @@ class LearningCurve(_ReportModel):
 class ExportCheck(_ReportModel):
     """The speed of one runtime at one batch size, in pictures a second (`per_s`).
 
-    `distance` is the largest difference between its probabilities for the golden set and the recorded ones.
+    The runtime was also tested with the golden set. `distance` is the largest difference between a probability that the runtime gave and
+    the recorded probability.
     """
 
     runtime: str

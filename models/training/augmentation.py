@@ -47,7 +47,7 @@ def augment(grey: tf.Tensor, seed: tf.Tensor, turned: str = "free", handed: bool
 def move_marks(marks: tf.Tensor, seed: tf.Tensor, turned: str = "free", handed: bool = False) -> tf.Tensor:
     """Moves `marks`, shape (n, side, side, 1), exactly as `augment` moves the pictures. Both functions need the same arguments.
 
-    A mark is the number of a kind of defect, so two marks have no mean value. Each pixel gets the mark of the nearest original pixel.
+    Each pixel gets the mark of the nearest original pixel. Marks are not averaged, because a mark is only the number of a kind of defect.
     """
     return _move(marks, _draw_chance(marks, seed), turned, handed, "NEAREST")
 
@@ -78,8 +78,8 @@ def _transforms(chance: tf.Tensor, side: tf.Tensor, turned: str, handed: bool) -
     if turned == "quarter":
         turn, scale, tilt = tf.floor(2 * chance[0]) / 2 * math.pi, tf.ones_like(scale), tf.zeros_like(tilt)
         shift_x, shift_y = tf.zeros_like(shift_x), tf.zeros_like(shift_y)
-    # The transform leads from each pixel of the changed picture back to the original picture. So the transform undoes the changes in
-    # reverse order: first the tilt, which is the last change.
+    # TensorFlow needs the transform from the changed picture back to the original picture. So undo the last change first, which is the
+    # tilt.
     wider = 1 / (1 - tilt) - 1
     xx, xy, yy = 1 + wider * tf.cos(axis) ** 2, wider * tf.cos(axis) * tf.sin(axis), 1 + wider * tf.sin(axis) ** 2
     cos, sin = tf.cos(turn) / scale, tf.sin(turn) / scale

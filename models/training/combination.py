@@ -21,11 +21,11 @@ from streams.errors import ModelError
 TEMPERATURE_LIMITS = (0.5, 20.0)
 WEIGHT_STEPS = 20
 FOLDS = 5
-# The threshold lies in the gap between the probabilities of two pictures. Its distance from each of them is at least this share of the gap.
-# Example: between 0.4 and 0.6, the threshold lies from 0.42 to 0.58.
+# The threshold lies between the probabilities of two pictures. It must not be too near to one of them, so this share of the gap stays free
+# at both ends. Example: between 0.4 and 0.6, the threshold lies from 0.42 to 0.58.
 GAP_MARGIN = 0.1
-# How far the review band may reach beyond its outermost picture, in log odds. The outermost picture is the picture in the band with the
-# largest distance from the threshold. Without this limit, a wide gap between two pictures could make the band too wide.
+# The review band ends at most this far, in log odds, beyond the last picture in it. Without this limit, the band could reach far into a gap
+# in which no pictures lie.
 MAX_LOGITS_BEYOND_PICTURE = 0.1
 # Largest distance, in log odds, between the threshold and an end of the review band. With the threshold 0.5, this allows 0.05 to 0.95.
 MAX_BAND_LOGITS = 3.0
@@ -68,15 +68,15 @@ def choose_combination(
     picture_weights: Numbers | None = None,
     groups: npt.NDArray[np.int32] | None = None,
 ) -> Combination:
-    """Returns the best combination of the networks `names`.
+    """Chooses the temperatures, the weights, the threshold and the review band with which the networks `names` vote.
 
     - `probabilities` has shape (n, networks, classes), `labels` shape (n,).
     - `picture_weights`, shape (n,), gives the weight of each picture; None means 1 for all.
     - `groups`, shape (n,), are the groups of near-duplicates; None means that each picture is a group.
     - A `review_share` of 0.05 means that about 5 % of the pictures lie in the review band.
 
-    The chosen weights have the lowest cross-entropy on held-out pictures (`compare_weights`). If a network alone is at least as good as
-    every ensemble, this network gets the weight 1, and `notes` says so.
+    The chosen weights have the lowest cross-entropy on held-out pictures (`compare_weights`). If no ensemble is better than one network
+    alone, this network gets the weight 1, and `notes` says so.
     """
     is_defect: Flags = labels != ok_class
     counts = np.ones(len(labels)) if picture_weights is None else picture_weights
@@ -114,11 +114,11 @@ def compare_weights(
 ) -> Numbers | None:
     """Returns the cross-entropy of the ensemble with each of the weights `candidates`, in nats, shape (candidates,).
 
-    The pictures are divided into folds, but near-duplicates stay in the same fold. For each fold, the temperatures are chosen on the
-    other folds. Returns None if the pictures are too few for two folds.
+    The pictures are divided into folds, and near-duplicates stay in the same fold. The cross-entropy of a fold is computed with
+    temperatures that were chosen on the pictures of the other folds. Returns None if there are too few pictures for two folds.
 
-    `counts`, shape (n,), gives the weight of each picture. `groups`, shape (n,), are the groups of near-duplicates; None means that each
-    picture is a group.
+    - `counts`, shape (n,): the weight of each picture.
+    - `groups`, shape (n,): the groups of near-duplicates. None means that each picture is a group.
     """
     is_defect: Flags = labels != ok_class
     folds = list_folds(is_defect.astype(np.int32), np.arange(len(labels), dtype=np.int32) if groups is None else groups, FOLDS)

@@ -87,8 +87,8 @@ class GoodOnlyResult:
 class LearnedScorer:
     """A scorer that has learned from all good pictures, with its cut-off.
 
-    `scores`, shape (n,), are the scores of the good pictures, from which the cut-off was chosen. They do not come from `scorer`, but from
-    further scorers. Each picture was scored by a scorer that had not learned from this picture.
+    `scores`, shape (n,), are the scores of the good pictures. The cut-off was chosen from these scores. They come from other scorers than
+    `scorer`, because a picture must be scored by a scorer that has not learned from this picture.
     """
 
     scorer: GoodOnlyScorer

@@ -1,6 +1,7 @@
-"""Remembers in a version which pictures its weights have learned, so that a later training never validates with these pictures.
+"""The list of the pictures that a model version has learned. A later training never validates with these pictures.
 
-A picture is recognised by the checksum of its file. A copy that another program has saved again is not recognised.
+A picture is recognised by the checksum of its file. If a program saves the picture again, the checksum changes, and the picture is not
+recognised.
 """
 
 from __future__ import annotations
@@ -65,9 +66,9 @@ class LearnedPictures:
             return cls(load_arrays(folder / entry.file, ("sha256",))["sha256"].astype(np.uint64), missing)
 
     def extend(self, checksums: Sequence[str]) -> LearnedPictures:
-        """Returns the list with the pictures that a training has learned, too. `checksums` holds the SHA-256 of each of them.
+        """Returns a list that also holds the pictures with the given `checksums` (SHA-256).
 
-        If there are more than MAX_PICTURES, some are left out. The log then says how many.
+        If there would be more than MAX_PICTURES pictures, leaves some of them out and logs how many.
         """
         new = np.unique(shorten_checksums(checksums))
         old = np.setdiff1d(self.checksums, new)
@@ -88,9 +89,9 @@ class LearnedPictures:
         return np.isin(groups, groups[is_learned])
 
     def may_miss(self, rendered: int) -> bool:
-        """Returns whether the version may have learned a picture of the present training that is not in the list.
+        """Returns whether a picture of the present training may be missing in this list, although the version has learned the picture.
 
-        `rendered` is how many pictures of the present training Castline has rendered.
+        `rendered` is the number of pictures of the present training that Castline has rendered.
         """
         return self.missing is Missing.ANY or (self.missing is Missing.RENDERED and rendered > 0)
 
@@ -108,7 +109,8 @@ class LearnedPictures:
 def warn_of_unknown_pictures(weights: str, harm: str) -> str:
     """Returns a warning that Castline does not know all the pictures with which `weights` were trained.
 
-    Example of `weights`: "version line-3". `harm` says which result may be wrong for this reason, for example "the figures are too good".
+    Both arguments become parts of the sentence. `weights` is, for example, "version line-3". `harm` says what may be wrong, for example
+    "the figures are too good".
     """
     return (
         f"It is not known which pictures {weights} has learned, because an older release made it or one of its start versions, or because "

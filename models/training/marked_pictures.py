@@ -69,8 +69,10 @@ class MarkedPictures:
 
     A mark says what a pixel shows: 0 is no defect, and k is a defect of the kind `kinds[k - 1]`. Marks from BOX_MARK on mean that the pixel
     lies in a box around a defect.
-    `paths` and `checksums` have the order of `pixels`. `left_out` says in sentences which pictures were left out. `rendered` is the number
-    of pictures that Castline has rendered, among those that were read.
+
+    - `paths`, `checksums`: a value for each picture, in the order of `pixels`.
+    - `left_out`: sentences that say which pictures were left out.
+    - `rendered`: how many of the pictures Castline has rendered.
     """
 
     pixels: Pixels

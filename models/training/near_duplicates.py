@@ -54,7 +54,8 @@ def group_near_duplicates(
 def find_hash_pairs(pixels: npt.NDArray[np.uint8], near_bits: int) -> Pairs:
     """Returns the pairs of pictures whose hashes differ in at most `near_bits` bits.
 
-    One picture of a pair is compared in eight orientations (turned by right angles, and mirrored). The most similar orientation counts.
+    One picture of each pair is turned by right angles and mirrored, which gives eight orientations. The hash of the most similar
+    orientation is used.
     """
     hashes = np.stack([_orientation_hashes(picture) for picture in pixels])
     upright = hashes[:, 0]

@@ -37,8 +37,8 @@ class NetworkRecipe:
 class TrainingOptions(BaseModel):
     """Holds the options of a training run. The options and the pictures together determine its result.
 
-    A stopped training run can be resumed only with the same options. Only those in CUT_OFF_OPTIONS may differ, because they are used after
-    the training of the networks.
+    A stopped training run can be resumed only with the same options. The options in CUT_OFF_OPTIONS may differ, because they have no effect
+    on the networks.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -190,8 +190,8 @@ class TrainingOptions(BaseModel):
         if names:
             options = " and ".join(f"--{name.replace('_', '-')}" for name in names)
             raise ModelError(
-                f"{options} can only choose a cut-off, but only a scorer and the search for small defects have one. Add --scorer or "
-                f"--details, or leave out {options}."
+                f"{options} can only choose a cut-off, but this training has no cut-off, because it has neither a scorer nor a search for "
+                f"small defects. Add --scorer or --details, or leave out {options}."
             )
 
     def recipe_of(self, network: str) -> NetworkRecipe:

@@ -34,11 +34,11 @@ MeasureHead = Callable[[Segmentation, MarkedPictures], dict[str, float]]
 class SegmentationRun:
     """Trains a segmentation head and adds it to a copy of `version`. The copy is the new version `root`/`name`.
 
-    The training begins with the weights of a first head: the head in `version`, or the head in `start` if `version` has no head. If neither
-    version has a head, the training begins with random weights.
+    The training begins with the weights of an older head. This head comes from `version`, or from `start` if `version` has no head. If
+    neither version has a head, the training begins with random weights.
 
-    The pictures are divided into groups of near-duplicates. The share `validation_share` of the groups is kept for the validation. The
-    figures in the manifest are measured on these groups. Groups that the first head has learned are never used for the validation.
+    The pictures are divided into groups of near-duplicates. The share `validation_share` of the groups is kept for the validation, which
+    gives the figures in the manifest. Groups that the older head has learned are used only for the training.
     """
 
     version: Version
@@ -122,9 +122,9 @@ class FirstHead:
     learned: LearnedPictures
 
     def describe_unknown_pictures(self, rendered: int) -> tuple[str, ...]:
-        """Returns a warning if the head may have learned some of the validation pictures, else nothing.
+        """Returns a warning if the head may have learned some of the validation pictures. Otherwise returns an empty tuple.
 
-        Castline has rendered `rendered` of the given pictures.
+        `rendered` is the number of pictures that Castline has rendered.
         """
         if not self.learned.may_miss(rendered):
             return ()

@@ -25,11 +25,11 @@ MAX_GROUP_SHARE = 0.2
 def find_dominant_groups(labels: npt.NDArray[np.int32], groups: npt.NDArray[np.int32], share: float) -> npt.NDArray[np.bool_]:
     """Returns a mask of the pictures in dominant groups. These pictures must be used only for training.
 
-    A group of near-duplicates is dominant if it would make up more than a fifth of the validation pictures of its class. `share` is the
-    share of validation pictures. If too few other groups would be left, no group is dominant.
+    A group of near-duplicates is dominant if it would make up more than a fifth of the validation pictures of its class. If too few other
+    groups would be left, no group is dominant. A `share` of 0.2 means that a fifth of all pictures are used for validation.
 
-    A dominant group shows few castings, so it is not suitable for validation. In a trial, a threshold was chosen on two dominant groups.
-    This threshold rejected every fifth good casting of other groups.
+    A dominant group has many pictures, but shows few castings. In a trial, a threshold was chosen on the pictures of two dominant groups.
+    This threshold rejected every fifth good casting of the other groups.
     """
     is_dominant = np.zeros(len(labels), np.bool_)
     for label in np.unique(labels):
@@ -40,10 +40,10 @@ def find_dominant_groups(labels: npt.NDArray[np.int32], groups: npt.NDArray[np.i
 
 
 def class_share_weights(labels: npt.NDArray[np.int32], validates: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
-    """Returns a weight for each validation picture. With the weights, each class has the same share of these pictures as of all pictures.
+    """Returns a weight for each validation picture. The weights correct the share of each class to its share of all pictures.
 
-    Example: 20 % of all pictures are defective, but only 10 % of the validation pictures. Then each defective validation picture has
-    the weight 2.
+    Example: 20 % of all pictures are defective, but only 10 % of the validation pictures. So each defective validation picture gets the
+    weight 2.
     """
     all_shares = np.bincount(labels, minlength=labels.max() + 1) / len(labels)
     validation_shares = np.bincount(labels[validates], minlength=labels.max() + 1) / validates.sum()
@@ -67,8 +67,8 @@ def split_by_group(
 
     Dominant groups (very large groups of near-duplicates) are used only for training.
 
-    `is_learned` is True for pictures in groups that the start version has learned. These pictures are used only for training, too. About
-    `share` of all pictures are still used for validation, but at most half of the pictures that the start version has not learned.
+    `is_learned` is True for pictures in groups that the start version has learned. These pictures are used only for training, too. So the
+    validation pictures come from the other pictures, of which at least half stay for training.
 
     Raises ModelError if a class would have no training or no validation pictures.
     """

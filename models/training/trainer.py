@@ -52,8 +52,8 @@ class EpochResult:
 class Checkpoint:
     """Holds everything that is needed to continue the training of one network after a stop.
 
-    `variables` (of the network) and `optimiser` hold the values after the last finished epoch. `best` holds the best variables of the
-    network so far. After the last epoch of the training, these are the variables of this epoch.
+    - `variables`, `optimiser`: the variables of the network and of the optimiser after the last finished epoch.
+    - `best`: the best variables of the network so far. At the end of a complete training, they are the variables of its last epoch.
     """
 
     variables: list[Array]
@@ -257,8 +257,8 @@ class _CheckpointCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Ke
         logs = logs or {}
         result = EpochResult(epoch + 1, *(float(logs[name]) for name in ("loss", "accuracy", "val_loss", "val_accuracy")))
         before, network = self.checkpoint, self._trainer.network
-        # The weights of the last epoch count as the best weights, because the learning rate has sunk to nearly 0 by this epoch. A lower
-        # validation loss of an earlier epoch does not count.
+        # The weights of the last epoch are taken as the best weights, even if an earlier epoch had a lower validation loss. The reason is
+        # that the learning rate is nearly 0 in the last epoch.
         is_last = result.number == self._trainer.recipe.epochs
         is_best = is_last or all(result.validation_loss < earlier.validation_loss for earlier in before.history)
         variables = _arrays(network.variables)

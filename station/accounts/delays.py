@@ -2,9 +2,11 @@
 
 Nobody is locked out, because each delay ends, and because an attempt during a delay does not make the delay longer.
 
-Wrong passwords have three counters: one for the account, one for the network of the client, and one for the account in this network. So
-an attacker cannot quickly try many passwords for one account, or many accounts from one network. A browser with which the account has
-logged in before has a separate counter. So the guesses of a stranger do not delay the owner of the account.
+A wrong password is counted three times: for the account, for the network of the client, and for the account in this network. So an attacker
+cannot quickly try many passwords for one account, or many accounts from one network.
+
+If somebody has logged in to an account with a browser before, wrong passwords from this browser have a separate counter. So the wrong
+passwords of a stranger do not delay the owner of the account.
 """
 
 from __future__ import annotations
@@ -46,12 +48,11 @@ _LONGEST_ACCOUNT_DELAY_S = 10.0
 
 @dataclass(frozen=True)
 class DelayRule:
-    """The rule of one counter of failures. `key` identifies the counter, for example the counter of an account.
+    """The rule of one counter of wrong passwords (failures). `key` names the counter, for example the counter of an account.
 
     After `free_failures` failures, the delay is 1 s. The delay doubles with each further failure, up to `longest_s`.
 
-    If `is_own` is true, a successful log-in sets the counter to 0. Other counters also contain the failures of other people, so a
-    successful log-in does not set them to 0.
+    If `is_own` is True, a successful log-in sets the counter to 0. It is False if the counter also contains the failures of other people.
     """
 
     key: str
@@ -131,9 +132,8 @@ def begin_attempt(rules: Sequence[DelayRule], now: datetime) -> float:
 def end_attempt(rules: Sequence[DelayRule]) -> None:
     """Ends an attempt whose password was right. Subtracts the failure that `begin_attempt` has counted.
 
-    Also forgets the earlier failures of this account from this network or browser. Keeps the failures of the whole network, and those of
-    the account from other networks. Otherwise an attacker could guess passwords of other accounts, and remove each delay by a log-in to
-    their own account.
+    Also sets the counter of this account in this network or browser to 0. The counters of the whole network and of the whole account stay.
+    Otherwise, an attacker with an account could log in to it, which would end the delay after wrong passwords for other accounts.
     """
     _take_back(rules, {rule.key for rule in rules if rule.is_own})
 

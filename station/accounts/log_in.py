@@ -89,8 +89,8 @@ class LogInView(LoginView):
     def form_valid(self, form: AuthenticationForm) -> HttpResponse:
         end_attempt(self._rules)
         user = form.get_user()
-        # If the person began a log-in by an OpenID Connect provider and did not finish this log-in, the session would end 15 minutes later.
-        # Give the session the usual lifetime again.
+        # Give the session its usual lifetime. The lifetime may be only 15 minutes, if the person began a log-in by an OpenID Connect
+        # provider before and did not finish it.
         self.request.session.set_expiry(None)
         response = super().form_valid(form)
         remember_device(self.request, response, user.pk)

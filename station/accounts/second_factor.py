@@ -68,9 +68,11 @@ def list_old_codes() -> QuerySet[StaticToken]:
 @sensitive_post_parameters()
 @never_cache
 def set_up(request: HttpRequest) -> HttpResponse:
-    """Shows the new key of the account as a QR code. A POST request with a code of the app and the password turns the second factor on.
+    """Makes and shows the new key of the account, and turns the second factor on.
 
-    A POST request with the field `begin`, from the page of the account, makes the key.
+    - A POST request with the field `begin` makes the key. The page of the account sends this request.
+    - A GET request shows the key as a QR code.
+    - A POST request with a code of the app and the password turns the second factor on.
     """
     user = request.user
     assert isinstance(user, User)

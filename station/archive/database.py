@@ -100,8 +100,8 @@ def _migration_lock(apply: bool) -> Iterator[None]:
         return
     file = Path(f"{connection.settings_dict['NAME']}.lock")
     if not apply and not file.exists():
-        # Do not make the lock file here, because the caller only checks the tables and may be root. The file would then belong to root,
-        # and the station could not open it. Without the file, no process has applied migrations yet, so no lock is needed.
+        # Without the lock file, no process has applied migrations yet, so no lock is needed. Do not make the file here. If the command
+        # that checks the tables runs as root, the file would belong to root, and the station could not open it.
         yield
         return
     with file.open("w" if apply else "r") as lock:

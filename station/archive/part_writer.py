@@ -110,8 +110,8 @@ def _load_rows(parts: Iterable[PartId]) -> dict[PartId, Part]:
 
 
 def _values(row: Part) -> list[object]:
-    # The caller compares these values with the values after the merge. The lists and dicts among them need no copy, because a merge puts
-    # a new list or dict into the row and never changes the old one.
+    # The caller compares the values before a merge with the values after it. The merge never changes a list or dict of the row, but puts
+    # a new one in its place. So no copies are needed here.
     return [getattr(row, name) for name in _FIELDS]
 
 

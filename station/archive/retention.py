@@ -46,7 +46,7 @@ _LONGEST_WAIT_S = 30.0
 class _Tries:
     """Counts how often the picture of a part could not be read.
 
-    `archived_before` is the number of all pictures that were archived before the last counted try.
+    `archived_before` is how many pictures of all parts the archiver had archived when it last counted a try for this part.
     """
 
     archived_before: int
@@ -117,7 +117,7 @@ class PictureArchiver:
         Stops early if `go_on` returns False. Returns the number of pictures that were copied or no longer exist.
 
         If a picture cannot be read, copies the pictures of other parts first and raises the error afterwards. After five failed tries, the
-        archiver gives the picture up. A try counts only if another picture was archived since the try before.
+        archiver gives the picture up. A further failed try is not counted if no other picture was archived since the last counted try.
         """
         done: list[Part] = []
         failures: list[Exception] = []
@@ -157,8 +157,8 @@ class PictureArchiver:
     def _gives_up(self, part: Part) -> bool:
         """Notes that the picture of `part` could not be read. Returns True after the last attempt.
 
-        An attempt does not count if no picture was archived since the attempt before, because Kafka or the store then probably does not
-        answer.
+        If no other picture was archived since the last counted attempt, Kafka or the store probably does not answer. The attempt is then
+        not counted.
         """
         # The part moves to the end of the dictionary, behind all parts whose last failure is longer ago.
         tries = self._tries.pop(part.pk) if part.pk in self._tries else _Tries(self._archived_count)
@@ -219,8 +219,8 @@ class PictureArchiver:
         uploads, castings = with_picture.filter(line=self._upload_line), with_picture.exclude(line=self._upload_line)
         limit = int(self._limits.keep_bytes * self._limits.upload_share) if self._upload_line else 0
         upload_bytes = self._delete_oldest(uploads, _sum_distinct_bytes(uploads), limit)
-        # Do not sum the pictures of the castings directly, because the database would then read each row of the table. The database can
-        # read the sum of all pictures, and the addresses of the shared pictures, from indexes.
+        # Compute the bytes of the castings from the bytes of all pictures, because the database finds all three terms in indexes. For a
+        # direct sum, the database would read each row of the table.
         casting_bytes = _sum_bytes(with_picture) - _sum_bytes(uploads) - _sum_repeated_bytes(castings)
         casting_bytes = self._delete_oldest(castings, casting_bytes, self._limits.keep_bytes - limit)
         metrics.archive_kept_bytes.set(upload_bytes + casting_bytes)
@@ -298,7 +298,7 @@ def _sum_repeated_bytes(parts: QuerySet[Part]) -> int:
 def _find_oldest_pictures(parts: QuerySet[Part], excess_bytes: int) -> dict[str, int]:
     """Returns the addresses and sizes of the oldest pictures that together have `excess_bytes` or more, at most 500 pictures.
 
-    If several of the parts share a picture, the picture is as old as the newest of these parts, because this part needs it longest.
+    Several parts can have the same picture. Such a picture is as old as the newest of these parts.
     """
     oldest: dict[str, int] = {}
     newest: dict[str, datetime] = {}

@@ -1,4 +1,6 @@
-"""Loads the history in pages, newest parts first. The URL of a page holds the key of the part before or after the page.
+"""Loads the history in pages, newest parts first.
+
+The URL of a page contains the key of a part. The page shows the parts that are just older, or just newer, than this part.
 
 If no index fits the filters, a search reads at most SEARCH_LIMIT rows.
 """
@@ -154,9 +156,9 @@ def index_condition(column: str) -> Q:
 def _search(
     filters: PartFilters, key: HistoryKey | None, older: bool, rows: int, search_limit: int
 ) -> tuple[list[Part], HistoryKey | None]:
-    """Returns up to `rows` + 1 parts that are older than `key`, or newer if `older` is False.
+    """Returns up to `rows` + 1 parts that are older than the part with the key `key`. If `older` is False, returns newer parts.
 
-    Also returns the key at which the search stopped because of `search_limit`, or None.
+    If the search stopped because of `search_limit`, also returns the key at which it stopped, otherwise None.
     """
     bound = None if filters.is_served_by_one_index else _find_bound(filters, key, older, search_limit)
     within_bound = _between(filter_parts(filters), key, bound, older)
@@ -174,9 +176,10 @@ def _find_bound(filters: PartFilters, key: HistoryKey | None, older: bool, searc
 
 
 def _indexed_condition(filters: PartFilters) -> Q:
-    """Returns a query condition for one filter: of the filters that have an index, the filter that probably finds the fewest parts.
+    """Returns the query condition of one filter that has an index.
 
-    If no filter has an index, returns an empty condition.
+    If several filters have an index, chooses the filter that probably finds the fewest parts. If none has an index, returns an empty
+    condition.
     """
     for column, value in (("reviewer", filters.reviewer), ("kind", filters.kind), ("action", filters.action)):
         if value and value not in _COMMON_ACTIONS:

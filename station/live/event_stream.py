@@ -124,8 +124,8 @@ class OpenStream:
 class OpenStreams:
     """The open event streams, oldest first, and the limits of their number. All methods are called in the event loop.
 
-    If the limit for all people is reached, a new stream can displace the newest stream of the account that has the most streams. The
-    account of the new stream must have at least two streams fewer than this account.
+    If the limit for all people is reached, a new stream displaces the newest stream of the account with the most streams. This happens only
+    if the account of the new stream has at least two streams fewer. Otherwise the new stream is refused.
     """
 
     def __init__(self) -> None:

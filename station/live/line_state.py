@@ -180,10 +180,10 @@ class LineState:
         self._missed_verdicts: deque[tuple[datetime, str]] = deque(maxlen=_REMEMBERED_EVENTS)
 
     def start_shift(self, since: datetime, counts: Counter[str], minutes: dict[datetime, Counter[str]] | None = None) -> None:
-        """Replaces the counts of the last shift by the counts of a shift that began at `since`.
+        """Begins the counts of a new shift, which began at `since`. The counts of the shift before are forgotten.
 
-        - `counts`: number of parts of the new shift in the archive, for each label.
-        - `minutes`: number of parts in each minute of the last hour, for each label. If None, the present numbers for each minute stay.
+        - `counts`: how many parts of the new shift the archive holds already, for each label.
+        - `minutes`: number of parts in each minute of the last hour, for each label. If None, the present numbers are kept.
         """
         self.shift_since, self.counts, self.diverted = since, Counter(counts), 0
         if minutes is not None:
@@ -214,8 +214,8 @@ class LineState:
         latency_s = (max(arrived_at, verdict.decided_at) - verdict.captured_at).total_seconds()
         self._latencies.append((arrived_at, max(0.0, latency_s)))
         if len(self._trend) > _MAX_TREND_MINUTES:
-            # Delete the counts that are more than an hour older than the new picture. If the picture's time is later than `arrived_at`, the
-            # camera's clock is fast, so use `arrived_at` instead. Otherwise a camera clock that is a day fast would delete all counts.
+            # Delete the counts that are more than an hour older than the new picture. If the camera's clock is fast, the time of the
+            # picture is later than `arrived_at`. Use `arrived_at` in this case, because all counts would be deleted otherwise.
             newest = min(verdict.captured_at, arrived_at)
             self._trend = {minute: counts for minute, counts in self._trend.items() if newest - minute <= _HOUR}
 

@@ -38,8 +38,9 @@ _KAFKA_READERS = 4
 _MAX_WAIT_S = 10.0
 _CACHE_BYTES = 48 * 2**20
 _CONVERSION_LOCKS = 64
-# Limits of the memory for pictures that are being read or wait for their conversion, for all accounts and for one account. The unit is
-# `pictures.max_bytes`, the size of the largest allowed picture. With the limit 3, one account can use three of the four Kafka readers.
+# The memory for pictures that are being read or wait for their conversion has room for this many of the largest allowed pictures
+# (`pictures.max_bytes`). The first limit is for all accounts together, the second for one account. So one account can use at most three of
+# the four Kafka readers at a time.
 _MAX_LARGEST_PICTURES = 8
 _MAX_LARGEST_OF_ACCOUNT = 3
 # If the decoder has refused a picture, the station does not try to convert the picture again for this time. A later try can succeed if the
@@ -51,8 +52,8 @@ _SEGMENT = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}"
 _ADDRESS = re.compile(rf"{_SEGMENT}(/{_SEGMENT}){{0,9}}")
 
 Converted = TypeVar("Converted", EncodedPicture, GreyPixels)
-# Identifies a picture and its conversion. The first element is the part id, or "" for a heat map. The other elements alone are the key of a
-# refused conversion, because the decoder refuses the same bytes for every part.
+# Identifies a picture and its conversion. The first element is the part id, or "" for a heat map. Refused conversions are remembered
+# without the first element, because the decoder refuses the same bytes for every part.
 _Key = tuple[object, ...]
 
 

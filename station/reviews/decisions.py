@@ -175,8 +175,8 @@ def decide(part: Part, user: User, annotation: Annotation, settings: Settings, n
 def undo_last_decision(user: User, settings: Settings, now: datetime, send: SendRecord) -> Decision | None:
     """Undoes the last decision of `user` and returns it, or None if the user has no decision to undo.
 
-    If the undone decision counted for the part, sends the decision that counts now to Kafka, or an empty record if no decision is left.
-    If Kafka does not confirm the record, undoes nothing and raises KafkaUnavailableError.
+    If another decision is now valid for the part, sends that decision to Kafka. If no decision is left, sends an empty record. If Kafka
+    does not confirm the record, undoes nothing and raises KafkaUnavailableError.
     """
     last = Decision.objects.filter(reviewer=user, undone_at=None).select_related("part").order_by("-at", "-pk").first()
     if last is None:

@@ -1,9 +1,11 @@
 """Computes kappa, which says how well people agree beyond chance, and the 95 % interval of kappa.
 
 To find the interval, this module computes kappa many times, each time with other random weights of the parts (Rubin, The Bayesian
-bootstrap, Annals of Statistics 9(1), 1981). If people agree about all parts of a study, this method alone gives the interval 1 to 1. But
-the same people could disagree about other parts. So this module adds imaginary parts, with a weight of 0.5 for each of three outcomes:
-all people say ok, all people say defect, and the people do not agree (Jeffreys' prior).
+bootstrap, Annals of Statistics 9(1), 1981).
+
+If people agree about all parts of a study, this method alone gives the interval 1 to 1. But the same people could disagree about other
+parts. So this module adds imaginary parts for three outcomes: all people say ok, all people say defect, and the people do not agree. Each
+outcome has the weight 0.5 (Jeffreys' prior).
 
 The intervals were checked in simulated studies, in which two people made errors in 1 % or 2.5 % of the parts. The table shows how many of
 the intervals contained the true kappa:
@@ -27,7 +29,7 @@ MISSING = -1
 _DRAWS = 2000
 _SEED = 1
 # The weights of the four imaginary parts: all people say ok, only one person says defect, only one person says ok, all people say defect.
-# About the second and the third part, the people do not agree. These two parts together have the weight 0.5.
+# In the second and the third part, the people do not agree, and this outcome has the weight 0.25 + 0.25 = 0.5.
 _PRIOR_WEIGHTS = (0.5, 0.25, 0.25, 0.5)
 
 Labels = npt.NDArray[np.int8]
@@ -81,9 +83,9 @@ def compute_fleiss(labels: Labels) -> Kappa:
 
 
 def _count_fleiss(defects: Counts, raters: int) -> Counts:
-    """Returns an array with a row for each part and three columns. `defects` says how many of the `raters` labels of a part are `defect`.
+    """Returns an array with a row for each part and three columns.
 
-    The columns are:
+    Each part got `raters` labels. `defects` says for each part how many of its labels are `defect`. The columns are:
 
     - 1, so that the sum of the column is the number of parts
     - the share (0..1) of equal pairs among all pairs of labels that the part got
@@ -117,9 +119,11 @@ def _correct_for_chance(agreement: Counts, chance: Counts) -> Counts:
 
 
 def _estimate(counts: Counts, imaginary: Counts, compute: Callable[[Counts], tuple[Counts, Counts]]) -> Kappa:
-    """Returns kappa and its interval. `counts` has a row for each part, and `imaginary` has a row for each imaginary part.
+    """Returns kappa and its interval.
 
-    `compute` takes weighted sums of these rows, and returns the agreement and kappa of each sum.
+    - `counts`: a row for each part.
+    - `imaginary`: a row for each imaginary part.
+    - `compute`: a function that gets several weighted sums of these rows. It returns the agreement and kappa of each sum.
     """
     parts = len(counts)
     if not parts:

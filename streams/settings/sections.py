@@ -421,8 +421,8 @@ class ModelSettings(Section):
     cascade: bool = Field(
         False,
         description="If true, the inspector runs LeNet first, and AlexNet only if LeNet is in doubt. `castline evaluate --cascade` "
-        "measures the effect. If a line passes fewer parts than its model version would, LeNet alone passes no part of this line. If a "
-        "line rejects fewer parts than its version would, LeNet alone rejects no part. AlexNet then judges these parts, too.",
+        "measures the effect. If the settings of a line pass fewer parts than the model version would, AlexNet also judges each part "
+        "that LeNet would pass. If they reject fewer parts, AlexNet also judges each part that LeNet would reject.",
     )
     cascade_low: float | None = Field(
         None,
