@@ -107,9 +107,9 @@ class AccountLimitMiddleware:
 
 
 def _call_at_end(response: HttpResponseBase, end: Callable[[], None]) -> None:
-    """Calls `end` once, when Django closes the response. If Django never closes it, calls `end` when the response object is deleted.
+    """Calls `end` once: when Django closes the response, or at the latest when the response object is deleted.
 
-    Django does not close the response if the client has left before the response begins.
+    If the client leaves before the response begins, Django never closes the response.
     """
     finalizer = weakref.finalize(response, end)
     finalizer.atexit = False

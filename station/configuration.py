@@ -181,9 +181,9 @@ def _log_in_settings() -> dict[str, Any]:
             {"NAME": "station.accounts.plant_words.PlantWordValidator"},
         ],
         "OTP_TOTP_ISSUER": "Castline",
-        # 0 means that a wrong recovery code causes no delay. The setting concerns only the recovery codes of earlier releases, which nobody
-        # can guess, because they have 40 random bits. A delay would even do harm: django-otp also tries each wrong code of the app as a
-        # recovery code, so wrong codes of the app would block the right recovery codes.
+        # 0 means that a wrong recovery code causes no delay. The setting concerns only the recovery codes that earlier releases made.
+        # Nobody can guess them, because they have 40 random bits. A delay would do harm, because django-otp also tries each wrong code of
+        # the app as a recovery code. So a wrong code of the app would delay the right recovery codes.
         "OTP_STATIC_THROTTLE_FACTOR": 0,
     }
 

@@ -72,8 +72,8 @@ class CheckedConsumer(Consumer):  # type: ignore[misc]  # Faust ships no types
         """Commits `offsets`. Empties `offsets` and returns False if Kafka refuses them, for example after a rebalance."""
         is_committed: bool = await super()._commit(offsets)
         if not is_committed:
-            # Kafka has refused to commit `offsets`. If they stayed in the dictionary, Faust would treat them as committed. When Kafka
-            # delivers the same records again, Faust would then ignore their acknowledgements.
+            # Kafka has refused to commit `offsets`. Empty the dictionary, because Faust treats its offsets as committed. When Kafka
+            # delivers the same records again, Faust would otherwise ignore their acknowledgements.
             offsets.clear()
         return is_committed
 
@@ -124,8 +124,8 @@ class CheckedConsumer(Consumer):  # type: ignore[misc]  # Faust ships no types
 
     async def perform_seek(self) -> None:
         """Moves the read position of each assigned partition to its start offset. Faust calls this method after each assignment."""
-        # After the seek, Faust empties its queues. A record that arrived in a queue during the seek would then be lost. So `stop_flow`
-        # first stops the fetching of records.
+        # First stop the fetching of records. After the seek, Faust empties its queues, so a record that arrived during the seek would be
+        # lost.
         self.stop_flow()
         self._has_starts = False
         await super().perform_seek()
@@ -158,8 +158,8 @@ class CheckedConsumer(Consumer):  # type: ignore[misc]  # Faust ships no types
             if start.expired:
                 await self.transport.on_expired(ExpiredRecords(partition.topic, partition.partition, committed or 0, start.expired))
             if start.offset > (committed or 0):
-                # The new offset is committed at once, for two reasons. At the next start, the expired records are not reported again. And
-                # the skipped records do not count as waiting. Otherwise the supervisor would restart a worker that has nothing to do.
+                # Commit the new offset at once. Otherwise the expired records would be reported again at the next start. The skipped
+                # records would also be counted as waiting, and the supervisor would restart a worker that has nothing to do.
                 await self._commit({partition: start.offset})
         self._has_starts = True
 

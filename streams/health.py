@@ -135,7 +135,8 @@ class ProcessHealth:
     def record_wait(self) -> None:
         """Notes that the process waits for Kafka, the database or the object store, and has just tried again.
 
-        A process that tries again does not count as stalled, because a restart would not help. It counts as stalled if it stops trying.
+        As long as the process tries again, it is not reported as stalled, because a restart would not help. If it stops trying, it is
+        reported as stalled.
         """
         self._wait_count += 1
         self.watchdog.record_progress()

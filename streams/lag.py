@@ -25,8 +25,8 @@ from streams.supervision import SupervisedThread
 
 Partition = tuple[str, int]
 
-# A single partition counts as stalled only after this many times the setting service.stall_s. If many records wait, a worker reads its
-# partitions one after the other, so a partition can wait although the worker makes progress.
+# A single partition is stalled if its records wait without progress for this many times the setting service.stall_s. A worker with many
+# waiting records reads its partitions one after the other, so a partition must be allowed to wait longer than the worker.
 _PARTITION_STALLS = 2
 # If a partition has no owner in this many measurements in a row, the worker asks Kafka to distribute the partitions again.
 _MAX_OWNERLESS = 5
@@ -109,8 +109,8 @@ class LagMonitor:
                 with closing(admin):
                     self._measure_with(admin)
             except (KafkaError, OSError, ValueError) as error:
-                # While Kafka does not answer, no worker counts as stalled, although none makes progress. A restart would not help: it would
-                # only delay the work when Kafka answers again.
+                # While Kafka does not answer, the worker makes no progress, but must not be reported as stalled. A restart would not help.
+                # It would only delay the work when Kafka answers again.
                 for watchdog in (self._health.watchdog, *self._watchdogs.values()):
                     watchdog.set_pending(0)
                 self._health.set_not_ready(f"Kafka at {self._settings.bootstrap} does not answer: {error!r}", "kafka")

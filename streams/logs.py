@@ -25,9 +25,10 @@ _MAX_CHARACTERS = 1024
 class RepeatFilter(logging.Filter):
     """Logs the same message of a library only once in `interval_s` seconds. The next such message says how many were left out.
 
-    Without the filter, the Kafka clients log hundreds of messages a second while Kafka does not answer, and the gateway's web server logs a
-    traceback for each malformed request. The station's web server logs each unknown path and each wrong host name. Two messages are the
-    same if they have the same template, the same kind of error and the same HTTP status.
+    Two messages are the same if they have the same template, the same kind of error and the same HTTP status.
+
+    Without the filter, the Kafka clients log hundreds of messages a second while Kafka does not answer. The web servers of the gateway and
+    the station log each wrong request.
     """
 
     def __init__(self, interval_s: float = _REPEAT_INTERVAL_S, clock: Callable[[], float] = time.monotonic) -> None:

@@ -2,7 +2,7 @@
 
 All programs that show the state of a line, or raise an alarm about it, call `compute_state`.
 
-Times are seconds of one clock, which the caller chooses. The functions read no clock.
+The functions read no clock. The caller passes all times as seconds of the same clock.
 """
 
 from __future__ import annotations

@@ -25,10 +25,10 @@ MAX_RECENT = 2048
 
 
 def find_first_offset(recent: int | None, log_end: int) -> int:
-    """Returns the offset at which a consumer starts.
+    """Returns the offset at which a consumer starts, which is at most MAX_RECENT before `log_end`.
 
-    `recent` is the offset of the first record that is young enough, or None if there is no such record. `log_end` is the offset after the
-    newest record.
+    - `recent`: the offset of the first recent record, or None if there is no recent record.
+    - `log_end`: the offset after the newest record.
     """
     return log_end if recent is None else max(recent, log_end - MAX_RECENT)
 

@@ -109,8 +109,8 @@ def make_dead_letter(topic: str, record: ConsumedRecord, role: str, reason: str,
 
     `reason` is a word from a fixed set, `detail` a sentence, and `role` the role of the worker.
 
-    If some records could not be decoded, `record` is a placeholder for all of them. The header `dead-first-offset` then gives the offset of
-    their first record, and the header `dead-offset` the offset of their last record.
+    `record` can be a placeholder for several records that could not be decoded. In this case, the header `dead-first-offset` gives the
+    offset of the first of these records, and the header `dead-offset` the offset of the last one.
     """
     original = [
         (name[:_MAX_HEADER_NAME_CHARACTERS], value[:_MAX_HEADER_BYTES])

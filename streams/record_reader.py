@@ -90,10 +90,10 @@ def read_record(kind: type[R], value: bytes | None, broker_time: datetime | None
 
 
 def read_broker_time(timestamp_s: float | None, now: datetime | None = None) -> datetime:
-    """Returns the time of a Kafka record in UTC. `timestamp_s` are seconds since 1970.
+    """Returns the time of a Kafka record in UTC, or `now` if the record has no plausible time. `timestamp_s` are seconds since 1970.
 
-    If the record has no time, or a time before 2020 or more than a year after `now`, returns `now`. By default, `now` is the present time.
-    A time up to a year after `now` is accepted, because the clock of the reader can be wrong.
+    A plausible time is not before 2020 and at most a year after `now`. The limit is so long because the clock of the reader can be wrong.
+    The default of `now` is the present time.
     """
     now = now or datetime.now(UTC)
     try:

@@ -84,8 +84,8 @@ class ConnectionLimits:
     def add(self, address: str, abort: Callable[[], None]) -> Connection | None:
         """Counts and returns a new connection from `address`. Returns None if a limit is reached and no connection is idle.
 
-        If None is returned, the caller must refuse the connection. `abort` is a function that closes the new connection at once. It is
-        called when another connection takes the place of this connection.
+        If None is returned, the caller must refuse the connection. Otherwise `abort`, which closes the connection at once, is called
+        when a later connection takes the place of this connection.
         """
         network = find_network(address)
         with self._lock:

@@ -127,8 +127,8 @@ def is_manifest_signed(public_keys: Path, version: str, manifest: bytes, signatu
 def check_keys(settings: Settings) -> None:
     """Loads the keys that this process needs, so that a missing key is reported at the start. Raises SettingsError if one is missing.
 
-    The private key of the administrator is loaded only when a command signs a record. The process of the broker also has the role
-    `administrator`, but it signs nothing. So this process must start without the key.
+    Does not load the private key of the administrator. The process of the broker also has the role `administrator`, but signs nothing and
+    must start without this key. Commands load the key when they sign a record.
     """
     if settings.role in SIGNING_ROLES and settings.role != "administrator":
         if settings.signing.private_keys is None:

@@ -136,8 +136,8 @@ def _make_spec(name: str, topics: TopicSettings, partitions: int, retention_ms: 
     # With replication 1, no other machine has a copy of a record. So the broker must force each record to its disk before it confirms
     # the record. Otherwise a power cut could lose confirmed records.
     flush = {"flush.messages": "1"} if topics.replication == 1 else {}
-    # The readers have no library for some codecs. So the broker unpacks each compressed batch. The broker then also refuses a batch that is
-    # small when compressed, but would fill the memory of its readers when unpacked.
+    # The broker unpacks each compressed batch, because the readers have no library for some codecs. The broker then also refuses a batch
+    # that is small when compressed, but would fill the memory of the readers when unpacked.
     formats = {"compression.type": "uncompressed", "max.message.bytes": str(topics.max_message_bytes)}
     return TopicSpec(name, partitions, topics.replication, {**cleanup, **flush, **formats})
 

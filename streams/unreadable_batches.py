@@ -1,9 +1,8 @@
 """Lets Kafka's clients step past batches of records that they cannot decode.
 
-A producer of the site can compress its batches with a codec for which no library is installed, or can give a header a name that is not
-UTF-8. The disk of a broker can damage a batch. The clients then raise an error, and read the same batch again for ever. With
-`ReadableBatches`, the clients get one record in place of such a batch. The value of this record is an `UnreadableBatch`, and each role
-refuses it like any other invalid record.
+A batch cannot be decoded if it is damaged, if no library for its compression is installed, or if the name of a header is not UTF-8. The
+clients would raise an error, and read the same batch again for ever. With `ReadableBatches`, the clients get one record in place of such a
+batch. The value of this record is an `UnreadableBatch`, and each role refuses it like any other invalid record.
 """
 
 from __future__ import annotations

@@ -119,8 +119,8 @@ class GoodOnlyRun:
     - `objective`: which share of the good parts is allowed to go to review.
     - `depth_bits`: the number of bits per pixel that the camera really uses, for files with more than 8 bits per pixel.
     - `command`: the command line, for the manifest.
-    - `with_details`: the version also searches the original pixels of large pictures for small defects. The false
-      alarms that `objective` allows are then divided between the golden template and this search.
+    - `with_details`: if True, the version also searches the original pixels of large pictures for small defects. The
+      allowed false alarms are then divided between the golden template and this search.
     """
 
     folder: Path

@@ -114,8 +114,8 @@ class LabelledPictures:
     def select(self, is_included: npt.NDArray[np.bool_]) -> LabelledPictures:
         """Returns only the pictures for which `is_included`, shape (n,), is True. The list of unreadable files stays the same.
 
-        `rendered` becomes the largest possible number of rendered pictures, because it is not known which pictures are rendered. Example:
-        if 5 of 100 pictures are rendered, `rendered` is 5 for a selection of 20 pictures, and 3 for a selection of 3 pictures.
+        Nobody knows which of the pictures are rendered. So `rendered` becomes the largest possible number. Example: if 5 of 100 pictures
+        are rendered, `rendered` is 5 for a selection of 20 pictures, and 3 for a selection of 3 pictures.
         """
         indices = np.flatnonzero(is_included)
         files, checksums = tuple(self.files[index] for index in indices), tuple(self.checksums[index] for index in indices)

@@ -180,7 +180,8 @@ def _is_password_right(user: User, password: str, rules: Sequence[DelayRule], pa
 def _log_out_elsewhere(request: HttpRequest, user: User, password: str) -> None:
     """Ends all sessions of `user` except that of `request`. `password` is the present password, which stays the same.
 
-    The key of a session contains the hash of the password. So a new hash of the same password, with another salt, ends the sessions.
+    Each session is valid only for the stored hash of the password. So this function stores a new hash of the same password, with another
+    salt.
     """
     user.set_password(password)
     user.save(update_fields=["password"])

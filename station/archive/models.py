@@ -145,10 +145,10 @@ class Part(models.Model):
 
 
 class RetentionState(models.Model):
-    """What retention must still know after a restart of the archivist. The table has at most one row, with the key 1.
+    """What the archivist must know after a restart to delete old parts and pictures. The table has at most one row, with the key 1.
 
-    `clock_right_at` is the newest time at which the clock was known to be right. Retention compares the clock with this time before it
-    deletes old parts and old pictures.
+    `clock_right_at` is the newest time at which the clock was known to be right. The archivist compares the clock with this time before
+    it deletes old parts and old pictures.
     """
 
     clock_right_at = models.DateTimeField()

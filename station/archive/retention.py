@@ -219,8 +219,8 @@ class PictureArchiver:
         uploads, castings = with_picture.filter(line=self._upload_line), with_picture.exclude(line=self._upload_line)
         limit = int(self._limits.keep_bytes * self._limits.upload_share) if self._upload_line else 0
         upload_bytes = self._delete_oldest(uploads, _sum_distinct_bytes(uploads), limit)
-        # Compute the bytes of the castings from the bytes of all pictures, because the database finds all three terms in indexes. For a
-        # direct sum, the database would read each row of the table.
+        # Compute the bytes of the castings from the bytes of all pictures, which the database finds in an index. For a direct sum, the
+        # database would read each row of the table.
         casting_bytes = _sum_bytes(with_picture) - _sum_bytes(uploads) - _sum_repeated_bytes(castings)
         casting_bytes = self._delete_oldest(castings, casting_bytes, self._limits.keep_bytes - limit)
         metrics.archive_kept_bytes.set(upload_bytes + casting_bytes)

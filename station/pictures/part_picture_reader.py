@@ -100,8 +100,8 @@ class PictureBudget:
     def reserved(self, account: int | None) -> Iterator[Callable[[int], None]]:
         """Waits until there is room, and reserves memory for one picture of `account` until the `with` block ends.
 
-        The size of a picture is unknown before it is read, so the memory for the largest picture is reserved. When the picture is read, the
-        caller must call the yielded function with the size of the picture, which changes the reservation.
+        The size of a picture is unknown before the picture is read. So memory for the largest allowed picture is reserved first. After the
+        picture was read, the caller must call the yielded function with its size. The function frees the memory that is not needed.
         """
         reserved_bytes = 0
 

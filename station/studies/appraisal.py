@@ -29,9 +29,10 @@ class Task:
 
 
 def order_numbers(seed: int, person: int, rounds: int, parts: int) -> list[tuple[int, int]]:
-    """Returns the order in which one person labels the parts: pairs of a round (from 1) and the number of a part (from 0).
+    """Returns the order in which one person labels the parts. Each element names a round (from 1) and a part (a number from 0).
 
-    The order is random in each round. The same part never comes twice in succession, because the person would recognise the part.
+    The order is random in each round. The last part of a round is not the first part of the next round, because the person would
+    recognise the part.
     """
     order: list[tuple[int, int]] = []
     for number in range(1, rounds + 1):

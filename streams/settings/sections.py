@@ -506,8 +506,8 @@ class SorterSettings(Section):
 
     @model_validator(mode="after")
     def _check_command_keys(self) -> Self:
-        # Every reader of the topic can try keys against a signed command, as fast as its computer can. So a short key protects nothing. A
-        # short key is accepted only beside a long one, because otherwise nobody could change a short key while the plant runs.
+        # A program that reads the topic can try very many keys with a signed command, so it would soon find a short key. A short key is
+        # accepted only beside a long one. Otherwise nobody could replace a short key while the plant runs.
         key, second = (len(each.get_secret_value()) for each in (self.command_key, self.second_command_key))
         if second and not key:
             raise ValueError("second_command_key: expected only beside command_key, but command_key is not set")
