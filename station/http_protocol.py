@@ -14,9 +14,9 @@ from streams.server_limits import HEADER_TIME_S, Connection, ConnectionLimits
 
 # Time without a request after which uvicorn closes a connection.
 KEEP_ALIVE_S = 20
-# How long the station waits for a client that reads an answer slowly. The time runs only while the send buffer is full. Each 16 KiB that
-# the client reads adds one second to the time that is left, up to this value. If no time is left, the station closes the connection. A
-# small answer never fills the buffer, so its time is not limited.
+# A client that reads an answer slowly has this many seconds in which the send buffer may be full. Each 16 KiB that the client reads adds
+# one second, up to this value. If no time is left, the station closes the connection. A small answer never fills the buffer, so its time is
+# not limited.
 _READ_PAUSE_S = 30.0
 _READ_BYTES_PER_S = 2**14
 

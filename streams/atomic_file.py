@@ -22,10 +22,10 @@ def write_atomically(path: Path, content: bytes | str, *, mode: int = 0o644) -> 
 
 
 def create_once(path: Path, content: bytes | str, *, mode: int) -> None:
-    """Writes `content` to `path`, as `write_atomically` does, unless `path` exists. Then the file stays as it is.
+    """Writes `content` to `path`, as `write_atomically` does. If the file exists already, it stays as it is.
 
-    If two processes call this function at once, both find the content of the first one. The folder of `path` must exist. Raises OSError if
-    the file cannot be created.
+    If two processes call this function at the same time, the file gets the content of only one of them. The folder of `path` must exist.
+    Raises OSError if the file cannot be created.
     """
     if path.exists():
         return

@@ -153,9 +153,9 @@ class LagMonitor:
         self._health.watchdog.set_pending(sum(lag.values()))
 
     def _check_members(self, members: Sequence[GroupMember]) -> None:
-        """Reports a conflict with a process of another installation.
+        """Reports a conflict if a process of another installation has the name or the work of this process.
 
-        This process has looked for such a process at its start. But that check misses a process that starts at the same time.
+        The check at the start of a process is not enough, because it misses a process that starts at the same time.
         """
         rival = self._identity.find_rival(members)
         if rival is not None and self._identity.must_yield_to(rival):

@@ -274,8 +274,8 @@ class LearningCurve(_ReportModel):
 class ExportCheck(_ReportModel):
     """The speed of one runtime at one batch size, in pictures a second (`per_s`).
 
-    The runtime was also tested with the golden set. `distance` is the largest difference between a probability that the runtime gave and
-    the recorded probability.
+    The runtime also judged the golden set, which holds the probabilities that the version must give. `distance` is the largest difference
+    between a probability of the runtime and the probability in the golden set.
     """
 
     runtime: str

@@ -52,9 +52,10 @@ class LearnedPictures:
 
     @classmethod
     def load(cls, version: Version, entry: LearnedPicturesEntry | None, is_only_rendered: bool = False) -> Self:
-        """Returns the pictures that `entry` of `version` names. The list is empty if `entry` is None, as in versions of older releases.
+        """Reads the list that `entry`, an entry in the manifest of `version`, names.
 
-        `is_only_rendered` says that the weights have learned only rendered pictures. Raises ModelError if the file is missing or damaged.
+        Returns an empty list if `entry` is None, as in versions of older releases. `is_only_rendered` says that the weights have learned
+        only rendered pictures. Raises ModelError if the file of the list is missing or damaged.
         """
         if entry is not None and entry.is_complete:
             missing = Missing.NONE

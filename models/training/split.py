@@ -40,7 +40,7 @@ def find_dominant_groups(labels: npt.NDArray[np.int32], groups: npt.NDArray[np.i
 
 
 def class_share_weights(labels: npt.NDArray[np.int32], validates: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
-    """Returns a weight for each validation picture. The weights correct the share of each class to its share of all pictures.
+    """Returns a weight for each validation picture. Weights are needed if a class has another share of the validation pictures than of all.
 
     Example: 20 % of all pictures are defective, but only 10 % of the validation pictures. So each defective validation picture gets the
     weight 2.

@@ -257,8 +257,8 @@ class _CheckpointCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Ke
         logs = logs or {}
         result = EpochResult(epoch + 1, *(float(logs[name]) for name in ("loss", "accuracy", "val_loss", "val_accuracy")))
         before, network = self.checkpoint, self._trainer.network
-        # The weights of the last epoch are taken as the best weights, even if an earlier epoch had a lower validation loss. The reason is
-        # that the learning rate is nearly 0 in the last epoch.
+        # Take the weights of the last epoch as the best weights, because the learning rate is nearly 0 in this epoch. A lower validation
+        # loss in an earlier epoch does not change this.
         is_last = result.number == self._trainer.recipe.epochs
         is_best = is_last or all(result.validation_loss < earlier.validation_loss for earlier in before.history)
         variables = _arrays(network.variables)

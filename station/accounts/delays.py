@@ -132,8 +132,8 @@ def begin_attempt(rules: Sequence[DelayRule], now: datetime) -> float:
 def end_attempt(rules: Sequence[DelayRule]) -> None:
     """Ends an attempt whose password was right. Subtracts the failure that `begin_attempt` has counted.
 
-    Also sets the counter of this account in this network or browser to 0. The counters of the whole network and of the whole account stay.
-    Otherwise, an attacker with an account could log in to it, which would end the delay after wrong passwords for other accounts.
+    Also sets the counter of this account in this network or browser to 0. Keeps the counters of the whole network and of the whole account.
+    Otherwise, attackers could end the delay after wrong passwords for other accounts by a log-in to an account of their own.
     """
     _take_back(rules, {rule.key for rule in rules if rule.is_own})
 

@@ -250,8 +250,8 @@ class PictureArchiver:
 
     def _delete_orphans(self, now: datetime) -> None:
         """Deletes pictures in the store that belong to no part. Each call searches one folder."""
-        # A new picture can be in the store before its part is in the archive. So delete only pictures that are at least a day older than
-        # the oldest picture in Kafka.
+        # Delete only pictures that are at least a day older than the oldest picture in Kafka. A newer picture may belong to a part that the
+        # archive does not know yet.
         before = now - timedelta(hours=self._topics.image_hours + 24)
         found = set(self._store.list_older_than(f"pictures/{self._next_folder:02x}", before))
         self._next_folder = (self._next_folder + 1) % _FOLDERS

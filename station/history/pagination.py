@@ -91,8 +91,8 @@ def load_page(
     if after is not None:
         found, limit = _search(filters, after, False, rows, search_limit)
         shown, has_more = found[:rows][::-1], len(found) > rows
-        # The search has reached the newest part, and perhaps found fewer parts than a page can show. So load the first page of the
-        # history instead, which shows the newest parts.
+        # The search has reached the newest part. Load the first page of the history instead, because the page could otherwise have fewer
+        # parts than usual.
         if not has_more and limit is None:
             return load_page(filters, rows=rows, search_limit=search_limit)
         newer = _key_of(shown[0]) if has_more and shown else limit

@@ -77,8 +77,8 @@ class CardRenderer:
             # The age is negative if the machine's clock was set back. The card is then rendered again.
             if known is not None and (known.revision == revision or timedelta() <= age < interval):
                 return known
-            # While people look at the card, each update replaces at most two of its parts, so that people can follow. If nobody has looked
-            # for 20 s, the card shows the newest parts.
+            # While people look at the card, replace at most two of its parts in each update, because people cannot follow more. If nobody
+            # has looked for 20 s, show the newest parts.
             shown_parts = known.parts if known and age < 2 * busy_interval else []
             with self.consumer.lock:
                 parts = state.update_selection(shown_parts, PARTS_ON_PAGE if for_page else PARTS_ON_WALL)

@@ -46,8 +46,8 @@ _RECONNECT_WAIT_S = 1.0
 # The consumer starts with the sorting records of the last ten minutes and the dead letters of the last hour.
 _SORTINGS_BACK = timedelta(minutes=10)
 _DEAD_LETTERS_BACK = timedelta(hours=1)
-# Number of uploaded pictures that the consumer remembers. For each production line, the consumer remembers only RECENT_PARTS parts. A
-# person can upload many pictures at once, and then waits for the verdicts of all these pictures.
+# The consumer remembers this many uploaded pictures, because a person can upload many pictures at once and waits for all their verdicts.
+# For each production line, the consumer remembers only RECENT_PARTS parts.
 _RECENT_UPLOADS = 2000
 # The archive may not have the parts of the last five minutes yet, so the consumer counts these parts from Kafka.
 _NOT_YET_ARCHIVED = timedelta(minutes=5)

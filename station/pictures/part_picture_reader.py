@@ -331,8 +331,8 @@ class PartPictureReader:
 
 def _make_key(part: PictureLocation, *conversion: object) -> _Key | None:
     """Returns the key for a conversion of the part's picture, or None if the checksum of the picture is unknown."""
-    # The key contains the part id, not only the checksum. Otherwise a forged verdict with the checksum of a private picture would give
-    # access to this picture.
+    # The key contains the part id, not only the checksum. Otherwise somebody could forge a verdict with the checksum of a private picture,
+    # and so see this picture.
     return (part.part_key, part.line, part.sha256, *conversion) if part.sha256 else None
 
 
