@@ -11,7 +11,7 @@ from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
 from django.db import transaction
 
-from station.accounts.access import ROLES, assign_role, get_role
+from station.accounts.access import ROLES, assign_role, end_sessions, get_role
 from station.accounts.models import TOKEN_LIFETIMES, ApiToken
 from station.accounts.second_factor import has_second_factor, remove_second_factor
 
@@ -101,7 +101,9 @@ class ChangeAccountForm(forms.Form):
             if cleaned["without_second_factor"] and has_second_factor(user):
                 changes.append("second factor removed")
                 remove_second_factor(user)
-            user.save()
+                # Whoever has the lost phone may also have a session.
+                end_sessions(user)
+            user.save(update_fields=["is_active", *(["password"] if cleaned["password"] else [])])
         return changes
 
 

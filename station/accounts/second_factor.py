@@ -10,7 +10,9 @@ from django import forms
 from django.contrib import messages
 from django.contrib.auth import update_session_auth_hash
 from django.contrib.auth.decorators import login_required
+from django.contrib.auth.hashers import make_password
 from django.contrib.auth.models import User
+from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
@@ -90,12 +92,13 @@ def set_up(request: HttpRequest) -> HttpResponse:
         rules = make_password_rules(current_settings().station, user.pk)
         if wait_s := begin_attempt(rules, timezone.now()):
             return refuse_early_attempt(request, wait_s)
-        if not _is_password_right(user, form.cleaned_data["password"], rules, "add second factor"):
+        new_hash = _check_password(user, form.cleaned_data["password"], rules, "add second factor")
+        if not new_hash:
             form.add_error("password", "The password is wrong.")
         elif device.verify_token(form.cleaned_data["code"].replace(" ", "")):
             with transaction.atomic():
+                _log_out_elsewhere(request, user, new_hash)
                 codes = _turn_on(user, device)
-                _log_out_elsewhere(request, user, form.cleaned_data["password"])
             return render(request, "station/accounts/recovery-codes.html", {"title": "The second factor is on", "codes": codes})
         else:
             form.add_error("code", "This code does not fit the key. Wait for the next code of the app, then try again.")
@@ -116,12 +119,13 @@ def remove(request: HttpRequest) -> HttpResponse:
     assert isinstance(user, User)
     if not has_second_factor(user):
         return redirect("account")
-    if refusal := _refuse_wrong_proof(request, user, "remove second factor", "The second factor stays."):
-        return refusal
+    proof = _check_proof(request, user, "remove second factor", "The second factor stays.")
+    if isinstance(proof, HttpResponse):
+        return proof
     with transaction.atomic():
+        _log_out_elsewhere(request, user, proof)
         remove_second_factor(user)
         AuditEntry.record(user, "second factor removed", user.username)
-        _log_out_elsewhere(request, user, request.POST["password"])
     messages.success(
         request, "The second factor is removed. This account now needs only its password. It is now logged out everywhere else."
     )
@@ -141,50 +145,55 @@ def renew_recovery_codes(request: HttpRequest) -> HttpResponse:
     assert isinstance(user, User)
     if not has_second_factor(user):
         return redirect("account")
-    if refusal := _refuse_wrong_proof(request, user, "new recovery codes", "The old recovery codes stay."):
-        return refusal
+    proof = _check_proof(request, user, "new recovery codes", "The old recovery codes stay.")
+    if isinstance(proof, HttpResponse):
+        return proof
     with transaction.atomic():
+        _log_out_elsewhere(request, user, proof)
         codes = _make_recovery_codes(user)
         AuditEntry.record(user, "recovery codes made", user.username)
-        _log_out_elsewhere(request, user, request.POST["password"])
     return render(request, "station/accounts/recovery-codes.html", {"title": "New recovery codes", "codes": codes})
 
 
-def _refuse_wrong_proof(request: HttpRequest, user: User, page: str, what_stays: str) -> HttpResponse | None:
-    """Checks the password and the code in the form. Returns None if both are right, else the answer that refuses the form."""
+def _check_proof(request: HttpRequest, user: User, page: str, what_stays: str) -> HttpResponse | str:
+    """Checks the password and the code in the form. If both are right, returns a new hash of the password, else the answer that refuses."""
     rules = make_password_rules(current_settings().station, user.pk)
     if wait_s := begin_attempt(rules, timezone.now()):
         return refuse_early_attempt(request, wait_s)
-    if not _is_password_right(user, request.POST.get("password", ""), rules, page):
+    if not (new_hash := _check_password(user, request.POST.get("password", ""), rules, page)):
         fault = "password"
     elif not use_code(user, request.POST.get("code", "")):
         AuditEntry.record(user, "wrong code", user.username, page=page)
         fault = "code"
     else:
-        return None
+        return new_hash
     messages.error(request, f"The {fault} is wrong. {what_stays}")
     return redirect("account")
 
 
-def _is_password_right(user: User, password: str, rules: Sequence[DelayRule], page: str) -> bool:
-    """Returns whether `password` is right. The caller must have counted the attempt with `begin_attempt(rules)`."""
+def _check_password(user: User, password: str, rules: Sequence[DelayRule], page: str) -> str:
+    """Returns a new hash of `password` if the password is right, else "". The caller must have called `begin_attempt(rules)`.
+
+    The hash is made here, because hashing can wait for other log-ins: a recovery code must not be used up and no transaction be open then.
+    """
     with cancelled_if_busy(rules):
-        is_right = user.check_password(password)
-    if is_right:
+        new_hash = make_password(password) if user.check_password(password) else ""
+    if new_hash:
         end_attempt(rules)
     else:
         AuditEntry.record(user, "wrong password", user.username, page=page)
-    return is_right
+    return new_hash
 
 
-def _log_out_elsewhere(request: HttpRequest, user: User, password: str) -> None:
-    """Ends all sessions of `user` except that of `request`. `password` is the present password, which stays the same.
+def _log_out_elsewhere(request: HttpRequest, user: User, new_hash: str) -> None:
+    """Ends all sessions of `user` except that of `request`. `new_hash` is a new hash of the present password, with another salt.
 
-    Each session is valid only for the stored hash of the password. So this function stores a new hash of the same password, with another
-    salt.
+    Each session is valid only for the stored hash of the password. Raises PermissionDenied if the password was changed since it was
+    checked.
     """
-    user.set_password(password)
-    user.save(update_fields=["password"])
+    if not User.objects.filter(pk=user.pk, password=user.password).update(password=new_hash):
+        raise PermissionDenied("The password was changed meanwhile. Log in with the new password, and try again.")
+    user.password = new_hash
     update_session_auth_hash(request, user)
 
 

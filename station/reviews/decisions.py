@@ -145,7 +145,7 @@ def decide(part: Part, user: User, annotation: Annotation, settings: Settings, n
     offset = None
     if annotation.label == SKIP:
         before = list_decisions(part)
-        _send_change(part, before, [decision for decision in before if decision.reviewer_id != user.pk], settings, send)
+        _send_change(part, before, [decision for decision in before if decision.reviewer_id != user.pk], settings, now, send)
     else:
         review = make_review(part, user.username, annotation, now)
         _, offset = send(TopicNames(settings.topics.prefix).reviews, str(part), review.encode())
@@ -165,9 +165,9 @@ def decide(part: Part, user: User, annotation: Annotation, settings: Settings, n
             )
             _update_candidate(part, settings, now)
     except IntegrityError:
-        # Kafka already has the refused decision. The decision of the other window is sent once more, so that it is the newest there, too.
-        if counting := _find_effective_decision(list_decisions(part)):
-            send(TopicNames(settings.topics.prefix).reviews, str(part), _make_review_again(counting).encode())
+        if offset is not None:
+            # Kafka already has the refused decision. The one that counts is sent once more, so that it is the newest there, too.
+            _send_counting(part, _find_effective_decision(list_decisions(part)), settings, now, send)
         raise DecisionRefusedError("You have just decided about this part in another window. The other decision counts.") from None
     return decision
 
@@ -182,21 +182,30 @@ def undo_last_decision(user: User, settings: Settings, now: datetime, send: Send
     if last is None:
         return None
     before = list_decisions(last.part)
-    _send_change(last.part, before, [decision for decision in before if decision.pk != last.pk], settings, send)
+    _send_change(last.part, before, [decision for decision in before if decision.pk != last.pk], settings, now, send)
     with transaction.atomic():
         Decision.objects.filter(pk=last.pk).update(undone_at=now)
         _update_candidate(last.part, settings, now)
     return last
 
 
-def _send_change(part: Part, before: Sequence[Decision], after: Sequence[Decision], settings: Settings, send: SendRecord) -> None:
-    """Sends the decision that counts in `after`, or an empty record if none counts.
+def _send_change(
+    part: Part, before: Sequence[Decision], after: Sequence[Decision], settings: Settings, now: datetime, send: SendRecord
+) -> None:
+    """Sends the decision that counts in `after`, unless the same decision already counts in `before`."""
+    counting = _find_effective_decision(after)
+    if counting != _find_effective_decision(before):
+        _send_counting(part, counting, settings, now, send)
 
-    Sends nothing if the same decision already counts in `before`.
-    """
-    counted, counting = _find_effective_decision(before), _find_effective_decision(after)
-    if counted != counting:
-        send(TopicNames(settings.topics.prefix).reviews, str(part), _make_review_again(counting).encode() if counting else None)
+
+def _send_counting(part: Part, counting: Decision | None, settings: Settings, now: datetime, send: SendRecord) -> None:
+    """Sends the decision that counts for `part` again, or an empty record if no decision counts."""
+    value = None
+    if counting:
+        annotation = Annotation(counting.label, tuple(counting.kinds), tuple(Box.model_validate(box) for box in counting.boxes))
+        # The archive keeps the review with the latest time. So the time is that of the sending, and not that of the decision.
+        value = make_review(part, counting.reviewer.username, annotation, now).encode()
+    send(TopicNames(settings.topics.prefix).reviews, str(part), value)
 
 
 def make_review(part: Part, reviewer: str, annotation: Annotation, at: datetime) -> Review:
@@ -217,12 +226,6 @@ def make_review(part: Part, reviewer: str, annotation: Annotation, at: datetime)
         verdict_id=part.verdict_id,
         reviewed_at=at,
     )
-
-
-def _make_review_again(decision: Decision) -> Review:
-    boxes = tuple(Box.model_validate(box) for box in decision.boxes)
-    annotation = Annotation(decision.label, tuple(decision.kinds), boxes)
-    return make_review(decision.part, decision.reviewer.username, annotation, decision.at)
 
 
 def _find_effective_decision(decisions: Sequence[Decision]) -> Decision | None:

@@ -162,7 +162,10 @@ def test_the_factor_is_removed_with_password_and_code_or_by_an_administrator(
         browser.post("/account/second-factor/remove/", wrong)
     assert TOTPDevice.objects.exists()
     form = {"role": "operator", "is_active": "on", "password": "", "without_second_factor": "on"}
+    assert browser.get("/account/").status_code == 200
     assert administrator.post(f"/accounts/{anna.pk}/", form).status_code == 302
+    assert browser.get("/account/").status_code == 302, "the session that began with the lost phone has ended"
+    assert administrator.get("/accounts/").status_code == 200
     assert log_in("") == 302
     assert AuditEntry.objects.filter(action="account changed", subject="anna", detail={"changed": ["second factor removed"]}).exists()
 
