@@ -96,10 +96,10 @@ BLOCKS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 
 
 def fill_placeholders(text: str, lane: int, pin: str, circuits: Mapping[str, str]) -> str:
-    """Replaces the placeholders in `text` by the values of lane 1 or 2 and of the Mega's pin `pin`, and returns the result.
+    """Replaces the placeholders in `text` and returns the result. `lane` is 1 or 2, and `pin` is the Mega's pin.
 
-    `circuits` has a text for each kind of circuit, such as "in" for an input. For example, the placeholder {in:3} becomes the text of "in"
-    with 3 as the number of the optocoupler.
+    `circuits` holds a text for each kind of circuit. Example: the placeholder {in:3} becomes the text of "in", an input circuit, with the
+    optocoupler number 3.
     """
     for kind, circuit in circuits.items():
         text = re.sub(rf"{{{kind}:(\d+)}}", circuit.replace("{k}", r"\g<1>"), text)

@@ -99,8 +99,8 @@ TERMINALS: tuple[tuple[str, str, str, str], ...] = (
 # The numbers of the terminals that must hold three wires. All other terminals must hold two wires.
 THREE_PLACES = frozenset({1, 2, 4, 5, 9, 21, 26, 27, 28, 29, 35, 36})
 
-# For each effect of a fault (see firmware/PROTOCOL.md): what the gate and the belt do during the fault, if the setting `safe` is divert,
-# pass or stop.
+# What the gate and the belt do during a fault. A key is an effect of a fault (see firmware/PROTOCOL.md). The three texts of each effect are
+# for the three values of the setting `safe`: divert, pass and stop.
 EFFECTS: dict[str, tuple[str, str, str]] = {
     "gate held": ("gate out; belt runs", "gate at rest; belt runs", "gate stays where it is; relay opens"),
     "host silent": (

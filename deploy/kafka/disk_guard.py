@@ -263,10 +263,12 @@ class DiskGuard:
             log.warning("The broker cannot make its reserve file of %d bytes in %s: %s", marks.reserve, self._folder, error)
 
     def _drop(self, may_drop_all: bool) -> None:
-        """Drops records of the first kind in DROP_ORDER that still has records. If `may_drop_all` is False, drops only judged pictures.
+        """Tries the kinds of records in DROP_ORDER one after the other, and drops the records of the first kind that Kafka still has.
 
-        Kafka frees disk space only by deleting whole segment files. If the segment files have not changed since records were last dropped,
-        it does not help to drop more records, so the method drops nothing.
+        If `may_drop_all` is False, drops only judged pictures.
+
+        Kafka frees disk space only by deleting whole segment files. If these files are still the same as before the last drop, a further
+        drop would not help, so nothing is dropped.
         """
         segments = list_segments(self._folder / "log", self._settings.topics.prefix)
         self._was_drop_vain = segments == self._before_drop

@@ -15,8 +15,9 @@ MAX_BYTES = 64 * 2**20
 def limit_log(file: Path, max_bytes: int = MAX_BYTES) -> None:
     """If `file` is larger than `max_bytes`, moves its content to a file with the same name and the ending `.1`, and empties `file`.
 
-    Every program that writes the log must append to it, because the file stays the same. If the disk has no room for the copy, the content
-    is lost. Raises OSError if the file cannot be emptied.
+    Programs may keep `file` open, but must write to it in append mode. If the disk has no room for the copy, the content is lost.
+
+    Raises OSError if the file cannot be emptied.
     """
     if not file.is_file() or file.stat().st_size <= max_bytes:
         return

@@ -41,10 +41,10 @@ def lower_priority(niceness: int = LOWEST_NICENESS) -> None:
 
 
 def _set_session_priority(niceness: int) -> None:
-    """Sets the priority of this process's session, if this process has started the session (setsid).
+    """If this process leads a session (setsid), sets the priority of the whole session.
 
-    Many Linux systems (`sched_autogroup_enabled`) divide the processor time among sessions, and then among the processes in a session.
-    The priority of a process has no effect on other sessions.
+    Many Linux systems (`sched_autogroup_enabled`) divide the processor time among the sessions first. So the priority of a single process
+    has no effect on the processes of other sessions.
     """
     if os.getsid(0) == os.getpid():
         with suppress(OSError):  # some kernels have no autogroup file, or refuse a new value

@@ -47,7 +47,7 @@ class ProbeResult:
         return sum(value for (sample, present), value in self.samples.items() if sample == name and required <= dict(present).items())
 
     def labels(self, name: str, label: str, **labels: str) -> list[str]:
-        """Returns which values a label has in the samples of metric `name` that also have `labels`. Samples with the value 0 are left out.
+        """Returns the values of the label `label` in the samples of metric `name`. Uses only samples above 0 that have all `labels`.
 
         Example: `labels("castline_gate_state", "state", line="line-1")` returns the present state of the gate of line-1.
         """

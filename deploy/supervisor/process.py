@@ -22,10 +22,11 @@ _LONGEST_LINE_BYTES = 65_536
 
 
 class ChildProcess:
-    """Starts a process. `on_line` is called with each line of the process's output, from another thread.
+    """Starts a process. `on_line` is called in another thread, with each line that the process prints.
 
-    Make this object in the main thread, because the kernel kills the process when the thread that started it ends. Raises OSError if the
-    machine has no room for another process or thread.
+    Must be made in the main thread. When the thread that started the process ends, the kernel kills the process.
+
+    Raises OSError if the machine has no room for another process or thread.
     """
 
     def __init__(self, command: Sequence[str], on_line: Callable[[str], None]) -> None:

@@ -88,8 +88,8 @@ class RestartPolicy:
     """Decides when a process that died is started again.
 
     - `first_s`: the wait after the second death in a row. After the first death there is no wait. Each further death doubles the wait.
-    - `longest_s`: the longest wait. If the same process already runs on another machine, the supervisor waits this long, too.
-    - `steady_s`: if a process was ready for at least this many seconds, its death is the first of a new row.
+    - `longest_s`: the longest wait. The supervisor also waits this long if the same process already runs on another machine.
+    - `steady_s`: if a process was ready for at least this many seconds, its earlier deaths no longer count.
     - `give_up_after`: the supervisor gives up after more than this number of deaths in a row. With None, it never gives up.
     """
 
@@ -106,8 +106,8 @@ class Role:
     - `stage`: the roles of stage 0 start first. The roles of stage 1 start when all roles of stage 0 are ready, and so on.
     - `stop_order`: the roles with the lowest number stop first.
     - `grace_s`: time from SIGTERM to SIGKILL.
-    - `slow_start_s`: a process that is not ready this many seconds after its start is restarted. If the process waits for Kafka, for the
-      database or for free space on a disk, the time begins at the end of this wait.
+    - `slow_start_s`: the process is restarted if it is not ready after this many seconds. The time starts again from 0 after a wait for
+      Kafka, for the database or for free disk space.
     - `is_one_shot`: if True, the process does one job and ends with status 0. It runs again after a role of a lower stage was restarted.
     - `is_essential`: if True, the plant stops if the process ends with status 3 (wrong settings) before it is ready.
     """

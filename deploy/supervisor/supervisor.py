@@ -27,8 +27,8 @@ class ManagedProcess:
 
     - `is_duplicate`: true if the last process ended because the same role already runs on another machine.
     - `grace_s`: how many seconds the process has between SIGTERM and `kill_at`.
-    - `waited_at`: when the process waited last for Kafka, for the database or for free space on a disk.
-    - `is_replaced_healthy`: true if the supervisor has stopped the process although its health was good, because it was not ready in time.
+    - `waited_at`: when the process last waited for Kafka, for the database or for free space on a disk.
+    - `is_replaced_healthy`: true if the supervisor has stopped a healthy process because it was not ready in time.
     """
 
     role: Role

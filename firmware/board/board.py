@@ -109,8 +109,9 @@ class Board:
     def _confirmation_fields(self, event: StoredEvent) -> tuple[object, ...]:
         """Returns the field `confirmed` of a GATE event: 1 if the eye in the chute has seen the part, and 0 if not.
 
-        The protocol puts the field `gate` before `confirmed`. If the event has no field `gate`, the result has two fields: `gate` 0, and
-        `confirmed`. The result is empty if the lane has no eye in its chute, or if the host does not read `confirmed`.
+        The result is empty if the chute has no eye, or if the host does not read `confirmed`.
+
+        In the protocol, `confirmed` comes after the field `gate`. If the event has no `gate`, the result begins with a `gate` of 0.
         """
         # An older host does not read the field `confirmed`, and could drop the longer frame.
         if event.confirmed is None or not self._sends_confirmed:
@@ -298,8 +299,8 @@ class Board:
     def _are_gates_consistent(self, lane: BoardLane, settings: LaneSettings) -> bool:
         """Returns whether the new settings of `lane` agree with the settings of the other lanes.
 
-        For example, if the setting `lane_of` is 2, the gate of `lane` stands at the belt of lane 2. Then lane 2 must be committed first. In
-        addition, each gate and the eye in its chute must be at most 500,000 steps behind photo-eye 2 of the belt.
+        - The setting `lane_of` says at which belt the gate of `lane` stands. The lane of that belt must be committed first.
+        - All gates of a belt, and the eyes in their chutes, must be at most 500,000 steps behind photo-eye 2.
         """
         belt_number, step_nm = settings.number("lane_of"), settings.step_nm
         if belt_number:

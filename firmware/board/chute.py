@@ -9,8 +9,8 @@ from __future__ import annotations
 MAX_CHUTE_PARTS = 8
 # After an order to move, a gate with an end switch has 2 x servo_ms + END_MARGIN_US to reach its other end.
 END_MARGIN_US = 100_000
-# After an order to move, an intact gate leaves its end within servo_ms / 2 + contact_ms + LEAVE_MARGIN_US. The margin is the longest time
-# until the servo gets its next pulse.
+# An intact gate leaves its end within servo_ms / 2 + contact_ms + LEAVE_MARGIN_US after an order to move. LEAVE_MARGIN_US is the longest
+# time from the order to the servo's next pulse.
 LEAVE_MARGIN_US = 20_000
 # The end switch can show two problems: the gate has not left its old end, or the gate has not arrived at its new end. The board reports
 # both problems as fault 54. The detail of the fault is one of these numbers.
@@ -84,9 +84,9 @@ class EndSwitch:
     def check(self, at_end: bool, is_out: bool, now_us: int, limit_us: int, leave_us: int) -> int:
         """Returns NOT_LEFT if the gate has not left its end in time, NOT_ARRIVED if it has not arrived at an end in time, otherwise 0.
 
-        `is_out` is True after the order to move out, and False after the order to move back to rest. After an order, the gate has
-        `limit_us` to reach the end. If the opposite order comes within `leave_us`, the result is 0, because the gate has had no time to
-        leave its end. After a problem, the time limit begins again.
+        - `is_out`: the last order. True means "move out", and False means "move back to rest".
+        - `limit_us`: the time in which the gate must reach its end. After a problem, this time begins again.
+        - `leave_us`: if the opposite order comes within this time, the gate need not leave its end.
         """
         if is_out != self._was_out:
             if at_end and self._must_leave and now_us >= self._since_us + leave_us:

@@ -143,20 +143,19 @@ class BoardLane:
         self._reporter = reporter
         # The parts between photo-eye 2 and this lane's gate. The board has already decided what to do with them.
         self._armed: list[DecidedPart] = []
-        # The leading edges of the objects that block photo-eyes 1 and 2 now. An edge is None if its eye is free.
+        # The leading edges of the objects that block photo-eyes 1 and 2 at present. While a photo-eye is free, its edge is None.
         # _edge2 is also None after the board has decided about the part at photo-eye 2.
         self._edge1: Edge | None = None
         self._edge2: Edge | None = None
         # The part that blocks photo-eye 1, if it has been counted.
         self._part_at_eye1: TrackedPart | None = None
-        # The trailing edges of the last parts at photo-eye 1 and photo-eye 2. An object less than part_min_mm behind the trailing edge of a
-        # part belongs to the same part.
-        # _end1 has three items: the trailing edge, the leading edge, and the part. _end2 is the trailing edge alone.
+        # The last part that left photo-eye 1: its trailing edge, its leading edge, and the part. An object that comes less than part_min_mm
+        # behind the trailing edge belongs to the same part. _end2 is the trailing edge of the last part that left photo-eye 2.
         self._end1: tuple[Edge, Edge, TrackedPart] | None = None
         self._end2: Edge | None = None
         self._steps = self._turned_steps = 0
-        # The travel of a belt without an encoder since the reset. The unit is the travel in a microsecond at full speed. For example, 4 s
-        # at half speed add 2,000,000.
+        # The travel of a belt without an encoder since the reset, given as the time in microseconds that this travel takes at full speed.
+        # For example, 4 s at half speed add 2,000,000.
         self._running_us = 0.0
         # The number of times that a photo-eye has become blocked since the belt stopped.
         self._edges_at_rest = 0
@@ -390,8 +389,8 @@ class BoardLane:
         if self.button.advance(now_us) and self.settings.number("use_button"):
             self._acknowledge(now_us)
         if self._belt_off.advance(now_us, hold_us) and self.settings.number("use_belt") and self.is_relay_closed(now_us):
-            # The belt was switched on or off `hold_us` ago. The lane accepts this change only now, because it ignores short pulses. During
-            # these `hold_us`, the lane has computed the belt's travel as if the belt had not been switched, so the travel is corrected.
+            # The belt was switched on or off `hold_us` ago. The lane has waited this long, because it ignores short pulses. During the
+            # wait, the lane computed the belt's travel as if nothing had changed. This travel is corrected here.
             self._running_us -= self._drive.speed * hold_us
             self._drive_belt(hold_us)
 
@@ -740,8 +739,8 @@ class BoardLane:
     def _decide_parts(self, edge: Edge, now_us: int) -> None:
         for decided in self.tracker.decide_at_eye2(edge):
             if self.faults.has(GATE_HELD):
-                # An earlier part was missing and raised a fault that holds the gate. The gate does not move for the later parts, so they
-                # are reported at once.
+                # An earlier part of this list can be missing, and then raise a fault that holds the gate. The gate does not move for the
+                # later parts, so they are reported at once.
                 safe = PartDecision(self._held_action or self.settings.word("safe"), "safe")
                 self._report(DecidedPart(decided.part, safe, Edge(False, self.place(), now_us)), False)
             else:
@@ -785,8 +784,8 @@ class BoardLane:
     def _check_eyes(self, now_us: int) -> None:
         """Raises a fault if a photo-eye seems defective.
 
-        Photo-eye 2 seems defective if `lost_limit` parts in a row are missing, because it has not seen them. Photo-eye 1 seems defective if
-        `lost_limit` parts in a row are unmatched, because it has not counted them.
+        - Photo-eye 2 has not seen `lost_limit` parts in a row: these parts are missing.
+        - Photo-eye 1 has not counted `lost_limit` parts in a row: these parts are unmatched.
         """
         if self._ignore_missing_until is not None:
             if self.place() < self._ignore_missing_until:
@@ -852,8 +851,8 @@ class BoardLane:
         if event is not None:
             self._reporter.confirm_sorted(event, True)
         elif not belt.faults.has(GATE_HELD) and belt.place() >= (belt._ignore_missing_until or 0):
-            # No gate has diverted this casting, so it is unexpected. During a fault and shortly after its end, such castings are not
-            # counted, because a fault can hold the gate out, and then all castings fall into the chute.
+            # No gate has diverted this casting, so it is unexpected in the chute. Such castings are not counted during a fault and shortly
+            # after it: a fault can hold the gate out, and then all castings fall into the chute.
             self.chute_counters.unexpected += 1
 
     def _check_gate(self, now_us: int) -> None:
@@ -879,9 +878,9 @@ class BoardLane:
     def _report(self, decided: DecidedPart, moved: bool, awaits_chute: bool = False) -> int:
         """Reports what this lane's gate did with a part, and returns the number of the event.
 
-        The report has the number of the belt's lane, but the field `moves` counts the movements of this lane's gate.
+        The event names the lane of the belt. Its field `moves` counts the movements of this lane's gate.
 
-        If `awaits_chute` is True, the report is sent when the chute's eye has seen the part, or when the part is overdue.
+        If `awaits_chute` is True, the event is sent when the chute's eye has seen the part, or when the part is overdue.
         """
         action, belt = decided.decision.action, self.belt
         belt.counters.diverted += action == "divert"

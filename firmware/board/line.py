@@ -132,8 +132,8 @@ class SimulatedLine:
 # The rest of this module runs a line in real time, at a pseudo-terminal that programs open as a serial port.
 
 TICK_S = 0.001
-# The longest step of the simulation, in microseconds of simulated time. The commands of the host are read after each step. If the
-# simulation is late, it makes many such steps, so that no command waits for long.
+# The longest step of the simulation, in microseconds of simulated time. The host's commands are read after each step. So commands do not
+# wait for long, even if the simulation is late and must make up for much time.
 MAX_STEP_US = 10_000
 # Before the simulated line ends, it waits at most this many seconds until the host has acknowledged all events.
 MAX_DRAIN_S = 5.0

@@ -18,7 +18,8 @@ from firmware.lane_settings import LaneSettings
 class Edge:
     """A change at a photo-eye that lasted for the debounce time.
 
-    `place`, `at_us` and `steps` are the place, the time and the number of encoder edges at which the change began.
+    The other fields describe the moment at which the change began: `place` is the position of the belt, `at_us` the time, and `steps` the
+    number of encoder edges so far.
     """
 
     blocked: bool

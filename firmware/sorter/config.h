@@ -45,16 +45,16 @@ const uint16_t kRepeatEveryMs = 1000;
 const uint16_t kEventIntervalMs = 10;
 // The board repeats only the oldest unacknowledged events. It repeats at most this many events in each period of kRepeatEveryMs.
 const uint8_t kMaxRepeatedEvents = 4;
-// If the board is reset less than kHostTalksMs after a frame of the host, it raises fault 46, because such a reset is not normal.
-// A host that opens the serial port can reset the board, too. This reset raises no fault, because the host has sent no frame just before.
+// If the board is reset less than kHostTalksMs after a frame of the host, it raises fault 46. A host that opens the serial port can reset
+// the board, too. This normal reset raises no fault, because the host has sent no frame just before.
 const uint16_t kHostTalksMs = 1000;
 // A push-button must be pressed for at least this long, and released before kMaxPressMs. A longer press does nothing.
 const uint16_t kMinPressMs = 50;
 const uint16_t kMaxPressMs = 3000;
 // After an order to move, a gate with an end switch has 2 x servo_ms + kEndMarginMs to reach its other end.
 const uint16_t kEndMarginMs = 100;
-// After an order to move, an intact gate leaves its end within servo_ms / 2 + contact_ms + kLeaveMarginMs. The margin is the longest time
-// until the servo gets its next pulse.
+// An intact gate leaves its end within servo_ms / 2 + contact_ms + kLeaveMarginMs after an order to move. kLeaveMarginMs is the longest
+// time from the order to the servo's next pulse.
 const uint16_t kLeaveMarginMs = 20;
 // Duration of a test that the command TEST begins. The lamp test shows each of the three colours for this time.
 const uint16_t kTestMs = 1000;
@@ -68,8 +68,8 @@ const uint16_t kServoFrameUs = 20000;
 const uint16_t kServoQuietUs = 4500;
 // The photo-eyes are read at this interval. The interval is short, because a photo-eye that is read late makes the gate move late.
 const uint16_t kEyeSampleUs = 200;
-// The main loop reads the inputs of a gate in every fourth round. A level that was the same at two readings has lasted for the time between
-// them, but at most this time is counted.
+// The main loop reads the inputs of a gate in every fourth round. If two readings find the same level, the time between them counts as time
+// at this level, but not more than kGateSampleUs.
 const uint16_t kGateSampleUs = 4000;
 // Largest age of a part that the board can report. 16 bits hold at most 65,535 ms.
 const uint16_t kMaxAgeMs = 65000;

@@ -8,8 +8,8 @@ namespace castline {
 // the sum reaches `hold_us`. For example, with a `hold_us` of 10 ms, 14 ms at the new level and 4 ms at the old level are enough, because
 // 14 - 4 is 10.
 //
-// The inputs of a gate have a stricter rule, because they are read only every few milliseconds: their new level must last for `hold_us`
-// without interruption. sample() uses this rule if `most_us` is above 1 ms.
+// The inputs of a gate are read only every few milliseconds. So for these inputs, the new level must last for `hold_us` without
+// interruption. sample() uses this stricter rule if `most_us` is above 1 ms.
 class Contact {
  public:
   Contact() : is_on_(false), was_on_(false) {}
@@ -38,14 +38,13 @@ class Contact {
   __attribute__((always_inline)) bool sample(bool level, uint16_t passed_us, uint16_t hold_us, uint16_t most_us = kMostUs) {
     const bool has_lasted = level == was_on_;
     was_on_ = level;
-    // The inputs of a gate have a stricter rule: the new level must last without interruption. So if the old level comes back too early,
-    // sum_us_ is set back to its start.
+    // For the inputs of a gate, the new level must last without interruption. If the old level comes back too early, the sum starts again.
     if (most_us > kMostUs && level == is_on_) sum_us_ = level ? hold_us : 0;
-    // If the level differs from the level at the last call, the moment of the change is not known. So the passed time is not counted,
-    // because otherwise a short pulse could count as a longer pulse.
+    // If the level has changed since the last call, the moment of the change is not known. The passed time is not counted, so that a short
+    // pulse does not count as a longer one.
     if (!has_lasted || (level ? is_on_ && sum_us_ == hold_us : sum_us_ == 0)) return false;
-    // One call changes sum_us_ by at most `most_us`. Without this limit, two short pulses could count as one long pulse: if a round of the
-    // main loop takes 20 ms, with a pulse at its start and another pulse at its end, they would count as one pulse of 20 ms.
+    // One call changes sum_us_ by at most `most_us`. Without this limit, two short pulses, at the start and at the end of a round of 20 ms,
+    // would count as one pulse of 20 ms.
     if (passed_us > most_us) passed_us = most_us;
     if (level) {
       sum_us_ = hold_us - sum_us_ > passed_us && hold_us > sum_us_ ? static_cast<uint16_t>(sum_us_ + passed_us) : hold_us;

@@ -25,10 +25,10 @@ class EndSwitch {
     since_us_ = now_us;
   }
 
-  // Returns the problem if the gate has not moved in time, otherwise kNoTrouble. See PROTOCOL.md, "Confirmed moves".
-  // `is_out` is true after the order to move out, and false after the order to move back to rest. If the opposite order comes within
-  // `leave_ms`, the result is kNoTrouble, because the gate has had no time to leave its end. After a problem, the time limit begins again.
-  // Must be called often.
+  // Returns the problem if the gate has not moved in time, otherwise kNoTrouble. See PROTOCOL.md, "Confirmed moves". Must be called often.
+  // - `is_out`: the last order. True means "move out", and false means "move back to rest".
+  // - `limit_us`: the time in which the gate must reach its end. After a problem, this time begins again.
+  // - `leave_ms`: if the opposite order comes within this time, the gate need not leave its end.
   __attribute__((always_inline)) GateTrouble check(bool at_end, bool is_out, uint32_t now_us, uint32_t limit_us, uint16_t leave_ms) {
     if (is_out != was_out_) {
       const bool has_stayed = at_end && must_leave_ && reached(now_us, since_us_ + uint32_t{leave_ms} * 1000);
@@ -52,8 +52,8 @@ class EndSwitch {
   }
 
  private:
-  // The start of the time limit. While the gate moves, this is the time of the last order to move. While the gate stands at the end to
-  // which it was sent, this is always the present time, so that the time limit does not run.
+  // The time limit is counted from this time. While the gate moves, this is the time of the last order to move. While the gate stands at
+  // the end to which it was sent, check() always sets the present time, so that the limit is never exceeded.
   uint32_t since_us_ = 0;
   bool was_out_ : 1, must_leave_ : 1;
 };

@@ -140,8 +140,8 @@ void write(Board& board) {
   }
   PORTF = triggers | relays;
   set_lamps(board);
-  // The board must answer a command before it sends the next event. If `was_quiet` is true, this round of the main loop has not read the
-  // received bytes, which can contain a command. So this round sends no frame.
+  // The board must answer each command before it sends the next event. If `was_quiet` is true, this round of the main loop has not read the
+  // received bytes. They can contain a command, so this round sends no frame.
   if (!quiet && !was_quiet && link::is_idle()) {
     const uint8_t length = board.next_frame(link::buffer());
     if (length > 0) link::send(length);

@@ -148,8 +148,8 @@ void Lane::set_inputs(bool estop_open, bool servo_power, bool belt_runs) {
   servo_power_missing_.sample(!servo_power, passed_us, hold_us);
   const bool ran = runs();
   if (!belt_off_.sample(!belt_runs, passed_us, hold_us) || runs() == ran) return;
-  // The belt was switched on or off `hold_us` ago. The lane accepts this change only now, because it ignores short pulses. During these
-  // `hold_us`, the lane has computed the belt's travel as if the belt had not been switched, so the travel is corrected.
+  // The belt was switched on or off `hold_us` ago. The lane has waited this long, because it ignores short pulses. During the wait, the
+  // lane computed the belt's travel as if nothing had changed. This travel is corrected here.
   travelled_us_ -= drive_.travel(hold_us);
   drive_belt(hold_us);
 }
@@ -228,8 +228,8 @@ void Lane::move_gate() {
     return;
   }
   const Place here = belt().place();
-  // act_on_moments() moves the gate for waiting parts. During a fault that holds the gate, no parts wait: the lane has removed them when
-  // the fault began.
+  // act_on_moments() moves the gate for waiting parts. When a fault begins to hold the gate, the lane removes all waiting parts, so the
+  // gate does not move during the fault.
   act_on_moments(here);
   is_divert_near_ = is_divert_near(here);
   gate_.tick(here, settings_, shared_->clock.us(), is_divert_near_);
@@ -370,8 +370,8 @@ void Lane::begin_counting() {
   edges_at_rest_ = 0;
   take_edge(0, shared_->clock.us(), 0);
   take_edge(1, shared_->clock.us(), 0);
-  // Each eye stores the present position of the belt as its leading edge. An old edge must not stay stored, because positions have 24 bits
-  // and then begin at 0 again: a very old edge would seem to be ahead of the present position.
+  // Each eye takes the present position of the belt as its leading edge, because a very old edge must not stay stored. Positions have 24
+  // bits and then begin at 0 again, so a very old edge would seem to be ahead of the present position.
   eyes_[0].restart(place());
   eyes_[1].restart(place());
   missing_in_a_row_ = unmatched_in_a_row_ = 0;

@@ -198,8 +198,9 @@ class Lane {
   // With the setting lane_of, the gate stands at the belt of another lane. Otherwise, the gate stands at the belt of its own lane.
   const Lane& belt() const { return is_further_gate_ ? shared_->lanes[settings_[kLaneOf] - 1] : *this; }
   Lane& belt() { return is_further_gate_ ? shared_->lanes[settings_[kLaneOf] - 1] : *this; }
-  // Returns the decided parts that are on their way to this gate. The parts of an additional gate are stored in the memory of the lane's
-  // tracker, because the tracker of such a lane has no parts.
+  // Returns the decided parts that are on their way to this gate.
+  // The lane of an additional gate tracks no parts. So the parts on their way to an additional gate are stored in the unused memory of the
+  // lane's tracker.
   Armed* armed() { return is_further_gate_ ? static_cast<Armed*>(tracker_.unused_memory()) : armed_; }
   const Armed& next_armed() const { return *const_cast<Lane*>(this)->armed(); }
   // Adds a part to the parts that wait for this gate. Returns false if there is no room.
@@ -282,8 +283,8 @@ class Lane {
   BoardShared* shared_ = nullptr;
   // Number of encoder steps since the reset.
   uint32_t steps_ = 0;
-  // The travel of a belt without an encoder since the reset. The unit is the travel in a microsecond at full speed. For example, 4 s at
-  // half speed add 2,000,000.
+  // The travel of a belt without an encoder since the reset, given as the time in microseconds that this travel takes at full speed. For
+  // example, 4 s at half speed add 2,000,000.
   uint32_t travelled_us_ = 0;
   // Time since the last call of set_inputs().
   uint16_t unsampled_us_ = 0;

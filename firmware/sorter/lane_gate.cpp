@@ -41,8 +41,8 @@ void Lane::see_in_chute(Place place) {
   if (chute_.take_nearest(place, belt.settings_.places(settings_[kChuteWindowMm]), event)) {
     shared_->events.confirm(event, true);
   } else if (!belt.faults_.has(kHoldsGate) && !belt.ignores_missing_) {
-    // No gate has diverted this casting, so it is unexpected. During a fault and shortly after its end, such castings are not counted,
-    // because a fault can hold the gate out, and then all castings fall into the chute.
+    // No gate has diverted this casting, so it is unexpected in the chute. Such castings are not counted during a fault and shortly after
+    // it: a fault can hold the gate out, and then all castings fall into the chute.
     ++chute_counters_.unexpected;
   }
 }

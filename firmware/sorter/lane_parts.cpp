@@ -198,8 +198,9 @@ void Lane::report_missing_front(const Stamp& at) {
   check_eyes();
 }
 
-// Raises a fault if a photo-eye seems defective. Photo-eye 2 seems defective if lost_limit parts in a row are missing, because it has not
-// seen them. Photo-eye 1 seems defective if lost_limit parts in a row are unmatched, because it has not counted them.
+// Raises a fault if a photo-eye seems defective:
+// - Photo-eye 2 has not seen lost_limit parts in a row: these parts are missing.
+// - Photo-eye 1 has not counted lost_limit parts in a row: these parts are unmatched.
 void Lane::check_eyes() {
   if (ignores_missing_) {
     if (past(place(), ignore_missing_until_) < 0) {
@@ -247,15 +248,15 @@ bool Lane::is_divert_near(Place here) const {
   if (left <= 0) return true;
   if (left >= 65536) return false;
   if (!belt.settings_[kEncoder]) return left < kServoQuietUs >> kMicrosPerPlaceLog2;
-  // The part reaches the gate in (left / 16) * (measured_duration_us_ / measured_steps_) microseconds. This time is compared with
-  // kServoQuietUs. To avoid slow divisions, both sides of the comparison are multiplied by 16 * measured_steps_.
+  // The part reaches the gate after left / 16 steps. A step takes measured_duration_us_ / measured_steps_ microseconds. To avoid slow
+  // divisions, both sides of the comparison are multiplied by 16 * measured_steps_.
   const uint32_t quiet = (uint32_t{kServoQuietUs} << kPlacesPerStepLog2) * belt.measured_steps_;
   return static_cast<uint32_t>(left) * belt.measured_duration_us_ < quiet;
 }
 
-// Stores the event GATE. The event has the number of the belt's lane, but the field `moves` counts the movements of this lane's gate.
-// If `awaits_chute` is true and the chute has an eye, the event of a diverted part is sent only when the eye has seen the part, or when the
-// part is overdue.
+// Stores the event GATE. The event names the lane of the belt. Its field `moves` counts the movements of this lane's gate.
+// If `awaits_chute` is true and the chute has an eye, the event of a diverted part waits. It is sent when the eye has seen the part, or
+// when the part is overdue.
 uint16_t Lane::report(uint32_t number, Decision decision, bool moved, uint32_t at_ms, uint16_t travel_ms, bool awaits_chute) {
   Lane& belt = this->belt();
   if (decision.action == kDivert) ++belt.counters_.diverted;
@@ -273,8 +274,8 @@ void Lane::remove_armed(Decision safe) {
   armed_count_ = 0;
 }
 
-// Removes all parts from the belt when a fault begins to hold the gates. Reports each part with the action in which the fault holds the
-// gates.
+// Removes all parts from the belt when a fault begins to hold the gates. Reports each part with the action of the held gates: divert, pass
+// or stop.
 void Lane::remove_parts() {
   const Decision safe = {held_action(), kSafe};
   remove_armed(safe);

@@ -9,7 +9,7 @@ namespace memory {
 
 namespace {
 
-// The layout number says how many settings are stored. The first layout is an exception: number 1 stands for kFirstLayoutKeys settings.
+// The layout number says how many settings are stored. Only the number 1 has another meaning: it stands for kFirstLayoutKeys settings.
 // New settings are always added at the end, so a firmware can read the settings that an older or a newer firmware has stored.
 const uint8_t kLayout = kKeys, kFirstLayout = 1;
 const uint8_t kFirstLayoutKeys = kLaneOf + 1, kMostKeys = 62;

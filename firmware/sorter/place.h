@@ -17,8 +17,8 @@ const uint8_t kMicrosPerPlaceLog2 = 6;
 // Converts microseconds to units of Place (64 us each). On an 8-bit processor, `us << 2 >> 8` is four times faster than `us >> 6`.
 inline Place places_of_us(uint32_t us) { return us << 2 >> 8; }
 
-// The longest distance that the settings allow, in encoder steps. In units of Place (16 a step), this is 8 million. The function past()
-// works with distances below 2^23 units (8.4 million).
+// The longest distance that the settings allow, in encoder steps. A step has 16 units of Place, so this distance has 8 million units.
+// past() works with distances below 2^23 units (8.4 million).
 const uint32_t kMaxSteps = 500000;
 
 // Returns how far `place` is past `mark`. The result is negative if `place` is before `mark`.

@@ -11,8 +11,8 @@ namespace {
 
 // While the firmware runs, `check` has this value. After a power cut, the RAM has random values, so `check` has another value.
 const uint32_t kCheck = 0xCA571113UL;
-// The number of samples of the photo-eyes in 100 ms. If the main loop stood still for 100 ms or longer before a reset, the watchdog was the
-// cause: it resets the board after 250 ms without a round, and a usual round is much shorter than 100 ms.
+// The number of samples of the photo-eyes in 100 ms. A usual round of the main loop takes much less time. If a round took 100 ms or longer
+// before a reset, the watchdog has caused the reset: it resets the board after 250 ms without a round.
 const uint16_t kStillSamples = 100000UL / kEyeSampleUs;
 
 // After a reset, the start-up code sets all variables to zero, except those in the section .noinit. So the marks stay unchanged.

@@ -1,5 +1,5 @@
-// Marks in RAM that a reset leaves unchanged. The firmware finds the cause of a reset from these marks if the boot loader has cleared the
-// register MCUSR, which contains the cause.
+// The register MCUSR contains the cause of a reset. If the boot loader has cleared this register, the firmware finds the cause from these
+// marks in RAM, which a reset leaves unchanged.
 //
 //   found in RAM                                    what caused the reset                           result
 //   no marks                                        the RAM was without power                       kPower

@@ -129,8 +129,8 @@ void time_pulse(uint8_t index, bool quiet) {
   volatile uint16_t* const to = channel(index).count;
   // Gates 2 and 3 have their own timers. Gates 1 and 4 share a timer, which is set only while no pulse of gate 1 or 4 is in progress.
   const uint8_t other = index == 0 ? 3 : index == 3 ? 0 : index;
-  // Interrupts are off while the timer is read and set. Otherwise, a pulse could begin between the two, and the timer could then be set
-  // past the end of this pulse. The pulse would last until the period of the timer ends.
+  // Interrupts are off, so that no pulse can begin between reading and setting the timer. Otherwise, the timer could be set past the end of
+  // this pulse, and the pulse would last until the period of the timer ends.
   ATOMIC_BLOCK(ATOMIC_RESTORESTATE) {
     const uint16_t count = *to;
     if (pulse_may_be_high(index, count) || pulse_may_be_high(other, count)) {

@@ -6,8 +6,8 @@ const char kReasonWords[] PROGMEM = "verdict no-verdict cancelled spacing touchi
 
 namespace {
 
-// The last part is forgotten when the belt has moved this far. Positions have 24 bits and then begin at 0 again. So after a much longer
-// travel, the last part would seem to be before the photo-eye.
+// The last part is forgotten when the belt has moved this far. Positions have 24 bits and then begin at 0 again. If the belt moved much
+// farther, the last part would seem to be before the photo-eye.
 const int32_t kForgotten = 1L << 22;
 
 }  // namespace
@@ -116,8 +116,8 @@ const Part* Tracker::next_to_announce(uint32_t& number) {
 }
 
 void Tracker::age(Place place, uint32_t now_ms) {
-  // The decision about a part can depend on the last part before it, so the last part stays stored. It is not forgotten as soon as the belt
-  // has moved spacing_mm, because the next part can already be at photo-eye 2 and wait for its decision.
+  // The decision about the next part can depend on the last part, so the last part stays stored. It stays stored even after the belt has
+  // moved spacing_mm, because the next part can already be at photo-eye 2 and wait for its decision.
   if (has_last_ && past(place, last_until_) >= kForgotten) has_last_ = false;
   if (size_ == 0) return;
   // To save time, each call of age() checks the age of one part. There are at most 64 parts, so 64 calls check them all.

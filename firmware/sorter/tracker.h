@@ -77,8 +77,7 @@ class Tracker {
   // Returns the decision for a part that has reached photo-eye 2 and was not counted.
   Decision take_unmatched(Place place, const Settings& settings);
 
-  // Returns whether the oldest part is missing: when the belt has the position `place`, the part has moved more than `reach` since it was
-  // at photo-eye 1.
+  // Returns whether the oldest part is missing: when the belt is at `place`, the part is more than `reach` past photo-eye 1.
   bool is_front_overdue(Place place, Place reach) { return size_ > 0 && past(place, parts_[first_].place) > static_cast<int32_t>(reach); }
   void drop_front();
   void forget_last_part() { has_last_ = false; }
@@ -91,8 +90,8 @@ class Tracker {
   const Part* next_to_announce(uint32_t& number);
   void announce_all_again() { round_ = 0; }
 
-  // Must be called in every update. A part stores its time at photo-eye 1 in 16 bits, so a time more than 65 s ago would look like a new
-  // time. This function changes such a time to 65 s ago.
+  // Must be called in every update. A part stores its time at photo-eye 1 in 16 bits, so 65 s later this time would look like a new time.
+  // This function replaces each older time by the time 65 s ago.
   void age(Place place, uint32_t now_ms);
 
   // Returns the time at which `part` was at photo-eye 1. If this was more than 65 s ago, returns the time 65 s ago.
@@ -119,8 +118,8 @@ class Tracker {
   // The index of the part for which the board repeats the message PART next, or kRoundOver if PART was repeated for all parts.
   uint8_t round_ = kRoundOver;
   uint32_t counted_ = 0;
-  // The belt position at which the last part is spacing_mm past photo-eye 2. A part that reaches photo-eye 2 before the belt has this
-  // position gets the action of the last part.
+  // The belt position at which the last part is spacing_mm past photo-eye 2. A part that reaches photo-eye 2 earlier gets the action of the
+  // last part.
   Place last_until_ = 0;
   uint8_t last_action_ : 2;
   uint8_t last_gate_ : 3;

@@ -45,8 +45,8 @@ INNER_RADIUS, OUTER_RADIUS = 0.05, 1.03
 # is 3.8 mm if the part has a radius of 150 mm.
 ALONG_RING = (0.025, 0.05)
 ACROSS_RINGS = (0.012, 0.024)
-# Each point is compared with means of three points, because a mean has less noise than a single point. From one of the three points to the
-# next, the distance is this value times the smoothing step: 3 points of the grid in the first step, and 6 in the second.
+# Each point is compared with means of three points, because a mean has less noise than a single point. The distance between these three
+# points is this value times the smoothing step: 3 points of the grid in the first step, and 6 in the second.
 SPREAD = 3
 STRIP_RINGS = 96
 # The largest number of rings, because more rings take more time and memory. A larger part has wider rings.
@@ -100,8 +100,8 @@ class DetailScore:
 class DetailTemplate:
     """Describes the surface of good parts at full size, to find small defects. `RingMeasures` explains the shapes.
 
-    - `texture`, shape (steps, rings): how strongly grey levels vary on each ring of a good part. If the grey levels of a judged picture
-      vary less, `texture` replaces their variation. Otherwise, every grain on a nearly black ring would be suspicious.
+    - `texture`, shape (steps, rings): how strongly grey levels vary on each ring of a good part. If they vary less in a judged picture,
+      this value is used instead. Otherwise, every grain on a nearly black ring would be suspicious.
     - `limits`, shape (2, steps, rings): how far a bright or a dark point of a good part may differ from the points beside it. The unit is
       the texture of the ring.
     - `radius_px`: the radius of the part in the good pictures.
@@ -161,8 +161,8 @@ class DetailTemplate:
             return None
         rows, columns = pixels.shape
         result: npt.NDArray[np.float16] = self.grid.wrap(polar, part, rows, columns)
-        # Near the centre, several points of the polar grid lie in the same pixel of `result`, but `wrap` keeps only one of their residuals.
-        # If `wrap` has left out the largest residual of the picture, the next lines put it back.
+        # Near the centre, several points of the polar grid lie in the same pixel of `result`, and `wrap` keeps the residual of only one of
+        # them. So the largest residual of the picture can be lost. The next lines write this residual into its pixel.
         ring, angle = divmod(int(polar.argmax()), self.grid.angles)
         x_px, y_px = self._find_point(part, ring, angle)
         result[min(max(round(y_px), 0), rows - 1), min(max(round(x_px), 0), columns - 1)] = polar[ring, angle]
@@ -261,7 +261,7 @@ def measure_rings(
 
     - `pixels`: shape (rows, columns).
     - `strip_rings`: number of rings that are compared at a time. A smaller number needs less memory and gives the same result.
-    - `mask`: the inspected pixels, same shape. Only inspected pixels count in the extremes. In the texture, all pixels count.
+    - `mask`: the inspected pixels, same shape. The extremes come only from inspected pixels, but the texture comes from all pixels.
 
     Returns None if `time.monotonic()` reaches `end_s` first.
     """

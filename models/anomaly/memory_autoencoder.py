@@ -138,7 +138,7 @@ class MemoryAutoencoder:
     def score_parts(self, pixels: PixelArray, parts: Sequence[FoundPart], masks: Masks | None = None) -> FloatArray:
         """Returns the scores of `pixels`, shape (n,), without residual maps. `parts` are the outlines of the parts in the pictures.
 
-        `masks` holds a mask of the inspected pixels for each picture, or None for the whole picture. Other pixels do not count.
+        `masks` holds a mask for each picture. Only pixels inside the mask count. None instead of a mask means that all pixels count.
         """
         if not len(pixels):
             return np.zeros(0, np.float32)
@@ -345,7 +345,7 @@ def compute_ring_moments(residuals: FloatArray, counts: npt.NDArray[np.bool_] | 
     """Returns the mean and the covariance of the neighbourhoods on each ring, shapes (n, rings, 5) and (n, rings, 5, 5).
 
     - A neighbourhood holds the residuals of a pixel and of its four neighbours. `residuals` has shape (n, side_px, side_px).
-    - `counts`, same shape, is True for the pixels that count. None means all. If no pixel of a ring counts, its values are 0.
+    - `counts`, same shape, is True for the pixels that are used. None means all pixels. A ring without used pixels gets zeros.
     """
     if counts is None:
         counts = np.ones(residuals.shape, np.bool_)

@@ -38,8 +38,8 @@ LIMIT_SHARE = 0.05
 # Learning needs at least two pictures, because it divides the pictures into two halves. The patches of each half are compared with those
 # of the other half, to find how much good parts differ.
 MIN_PICTURES = 2
-# Features are scaled to the variance 1. First, this share of the mean variance is added to the variance of each feature. Otherwise the
-# scaling would amplify rounding errors in features that hardly vary.
+# Features are scaled to the variance 1. In features that hardly vary, the scaling would amplify rounding errors. So this share of the mean
+# variance is first added to the variance of each feature.
 LEAST_VARIANCE = 0.01
 # A score is a distance divided by the limit of a ring. A limit is at least this large, so that no distance is divided by nearly 0.
 MIN_DISTANCE = 1e-3
@@ -72,7 +72,7 @@ class PatchMemory(ResidualScorer):
     - `means`, shape (features,): the mean features of good parts.
     - `whitening`, shape (features, features): the matrix that makes features uncorrelated, with variance 1.
     - `patches`, shape (patches, features): the remembered patches.
-    - `limits`, shape (rings,): for each ring, a distance from the remembered patches. Few good parts have a patch that is farther away.
+    - `limits`, shape (rings,): the distance from the remembered patches that few good parts exceed on this ring.
     """
 
     convolution: FirstConvolution
@@ -174,9 +174,9 @@ def _compute_whitening(features: FloatArray) -> FloatArray:
 
 
 def measure_limits(features: FloatArray, rings: npt.NDArray[np.int32], random: np.random.Generator) -> FloatArray:
-    """Returns for each ring a distance from the remembered patches, shape (rings,). Few good parts have a patch that is farther away.
+    """Returns for each ring the distance from the remembered patches that few good parts exceed, shape (rings,).
 
-    To measure this distance, a memory is made from each half of the pictures, and compared with the pictures of the other half.
+    The pictures are divided into two halves. A memory is made from each half, and compared with the pictures of the other half.
     `features` has shape (pictures, patches, features). `rings` holds the ring of each patch.
     """
     order = random.permutation(len(features))

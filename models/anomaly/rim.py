@@ -22,8 +22,8 @@ ANGLES = 720
 EDGE_RINGS = 5
 # The grey levels are averaged over this many angles, so that texture is not mistaken for the rim.
 SMOOTHED_ANGLES = 21
-# The strongest edge can be a soft shadow inside the rim. Therefore, the program then looks for the outermost sharp edge, in four rounds.
-# Each round moves the outline to the edges that it has found. Each row holds the numbers of one round:
+# The strongest edge can be a soft shadow inside the rim. So the program next looks for the outermost sharp edge, in four rounds.
+# Each round moves the outline to the edges that it has found. Each row below belongs to one round, and has three numbers:
 #   1. the width of the searched band on each side of the outline, as a share of the radius
 #   2. the number of averaged angles
 #   3. the least strength of an edge, as a share of the strongest edge in the same direction
@@ -31,15 +31,14 @@ SHARP_ROUNDS = ((0.03, 21, 0.4), (0.03, 31, 0.4), (0.012, 41, 1.0), (0.012, 41, 
 SHARP_ANGLES = 2880
 # In the search for sharp edges, an edge is the difference of the grey levels of two rings that are this many pixels apart.
 SHARP_RINGS = 2
-# An edge is sharp if the grey level changes much at the edge, but little at a small distance from the edge. This distance is called the
-# margin. The margin is this share of the radius, but at least 2 px and at most 4 px. It grows with the radius, because a large part has
-# softer shadows.
+# An edge is sharp if the grey level changes much at the edge, but little at a small distance from the edge. This distance, the margin, is a
+# share of the radius, because a large part has softer shadows. It is at least 2 px and at most 4 px.
 MARGIN_SHARE = 1 / 190
 MARGIN_LIMITS_PX = (2, 4)
 # In a blurred picture, the search for sharp edges finds only noise. So the median strength of the sharp edges is divided by the median
-# strength of the strongest edges. If this ratio is below the limit, the outline stays at the strongest edges. Without blur, the ratio was
-# at least 0.13 in 60 rendered pictures. With a blur of 3 px, it was below 0.1 in 58 of the 60 pictures. With a blur of 4 px, it was below
-# 0.1 in all pictures.
+# strength of the strongest edges. If the result is below this limit, the outline stays at the strongest edges.
+# In 60 rendered pictures, the result was at least 0.13 without blur. With a blur of 3 px, it was below 0.1 in 58 pictures, and with a blur
+# of 4 px in all 60.
 LEAST_SHARPNESS = 0.1
 # The search for sharp edges reaches at least 2.5 times the margin to both sides of the outline. Example: if the margin is 4 px, it reaches
 # 10 px.

@@ -92,7 +92,7 @@ class PartScorer(GoodOnlyScorer, Protocol):
     def score_parts(self, pixels: PixelArray, parts: Sequence[FoundPart], masks: Masks | None = None) -> FloatArray:
         """Returns the scores of `pixels`, shape (n,), without residual maps. `parts` are the outlines of the parts in the pictures.
 
-        `masks` holds a mask of the inspected pixels for each picture, or None for the whole picture. Other pixels do not count.
+        `masks` holds a mask for each picture. Only pixels inside the mask count. None instead of a mask means that all pixels count.
         """
         ...
 
@@ -133,7 +133,7 @@ class ResidualScorer(ABC):
     def score_parts(self, pixels: PixelArray, parts: Sequence[FoundPart], masks: Masks | None = None) -> FloatArray:
         """Returns the scores of `pixels`, shape (n,), without residual maps. `parts` are the outlines of the parts in the pictures.
 
-        `masks` holds a mask of the inspected pixels for each picture, or None for the whole picture. Other pixels do not count.
+        `masks` holds a mask for each picture. Only pixels inside the mask count. None instead of a mask means that all pixels count.
         """
         scores = [
             self._score_part(picture, part, mask) for picture, part, mask in zip(pixels, parts, masks or [None] * len(pixels), strict=True)
@@ -192,21 +192,21 @@ class AlarmsPerHour:
 
 @dataclass(frozen=True, slots=True)
 class ExpectedCosts:
-    """Chooses how many of the good parts go to review, so that the costs of misses and of reviews are lowest.
+    """Chooses how many of the good parts go to review, so that misses and reviews together cost least.
 
     - `miss`: the cost of a missed defect.
     - `false_alarm`: the cost of the review of a good part.
     - `defect_share`: the share of defective parts.
 
-    Consider all parts with one particular score. These parts go to review if there are fewer than `miss` / `false_alarm` good parts among
-    them for each defective part. The true number of good parts for each defective part is not known. The smallest possible number is used:
+    Among the parts with one particular score, there are n good parts for each defective part. These parts go to review if n is below `miss`
+    / `false_alarm`. The true n is not known, so the smallest possible n is used:
 
         (1 - defect_share) / defect_share * (-e p ln p)
 
     Here p is the share of good parts that have this score or a higher one.
 
-    Example: a miss costs 100 and a review costs 5, so the limit is 20 good parts for each defective part. 1 % of the parts are defective.
-    For a score with p = 0.01, the formula gives 99 * 0.125 = 12. This is less than 20, so parts with this score go to review.
+    Example: a miss costs 100 and a review costs 5, so parts go to review if n is below 20. 1 % of the parts are defective. For a score with
+    p = 0.01, the formula gives 99 * 0.125 = 12, so parts with this score go to review.
 
     Source: Sellke, Bayarri, Berger, 2001.
     """
@@ -273,20 +273,16 @@ def scale_scores(scores: npt.NDArray[Any], cut_off: float) -> FloatArray:
 
 
 def choose_cut_off(good_scores: npt.NDArray[Any], groups: npt.NDArray[np.integer[Any]], objective: CutOffObjective) -> CutOff:
-    """Returns the cut-off for `objective`.
+    """Returns the cut-off for `objective`. Raises ModelError if no useful cut-off exists.
 
-    - `good_scores`, shape (n,): the scores of good pictures that the scorer has not learned from.
-    - `groups`, shape (n,): near-duplicates have the same number. They probably show the same casting, so a group counts as one part. Each
-      score has the weight 1 / size of its group.
+    - `good_scores`, shape (n,): the scores of good pictures from which the scorer has not learned.
+    - `groups`, shape (n,): near-duplicates have the same number. They probably show the same casting, so a group counts as one part.
 
-    If there are enough groups, the cut-off lies between two scores (conformal quantile: Vovk, Gammerman, Shafer, 2005). If there are few
-    groups, the cut-off is extrapolated above all scores (Pickands, 1975).
+    With enough groups, the cut-off lies between two scores (conformal quantile: Vovk, Gammerman, Shafer, 2005). With few groups, the
+    cut-off is extrapolated above all scores (Pickands, 1975).
 
-    The field `highest_alarm_share` of the result is an upper limit of the share of false alarms. In simulated trainings with 20 castings
-    and 10 pictures of each, this limit was too low in at most 5 % of the trainings. This was so for any correlation of the scores within a
-    casting.
-
-    Raises ModelError if no useful cut-off exists.
+    In the result, `highest_alarm_share` is an upper limit of the share of false alarms. In simulated trainings with 20 castings and 10
+    pictures of each, this limit was too low in at most 5 % of the trainings.
     """
     from scipy.special import betaincinv  # type: ignore[import-untyped]  # no stubs; imported here because an inspector does not need it
 
@@ -424,7 +420,7 @@ def _expect_usable_scores(all_scores: npt.NDArray[np.float64], group_of: npt.NDA
 def _place_between_scores(scores: npt.NDArray[np.float64], weights: npt.NDArray[np.float64], castings: int) -> float | None:
     """Returns the lowest cut-off that at most `castings` castings exceed, or None if there is no such cut-off.
 
-    `scores` is sorted. A score counts as a fraction of a casting, which `weights` gives. The cut-off lies halfway between two scores.
+    `scores` is sorted. `weights` says which fraction of a casting each score stands for. The cut-off lies halfway between two scores.
     """
     if castings < 1:
         return None

@@ -39,15 +39,15 @@ LIMIT_SHARE = 0.05
 # Each ring around the part's centre has a limit. If the limits come from few pictures, neighbouring rings can have very different limits.
 # So a Gaussian with a standard deviation of 2 rings smooths the limits.
 LIMIT_SMOOTHING_RINGS = 2.0
-# The texture of a ring is the usual difference between points on this ring. The limit of a ring is at least 3 times the texture, because a
-# good ring also has a few points that differ by about 3 times the texture.
+# The texture of a ring says how much the points on this ring usually differ. Even on a good ring, a few points differ by about 3 times the
+# texture. So the limit of a ring is at least this many times the texture.
 MIN_LIMIT = 3.0
 # A very smooth ring has nearly no texture, so dust on this ring would count as a defect. Therefore, this share of the usual texture of
 # good parts is added to the texture of each ring.
 USUAL_TEXTURE_SHARE = 0.5
-# The smallest texture of a ring, as a share of the part's contrast. If the contrast is 256 grey levels, this texture is a tenth of a grey
-# level. Without this minimum, a ring that is overexposed in every picture would have the texture 0, and differences are divided by the
-# texture. The darkest rings of rendered castings have a texture of 0.0005.
+# The smallest texture of a ring, as a share of the part's contrast. Differences are divided by the texture, so the texture must not be 0,
+# even on a ring that is overexposed in every picture. Example: with a contrast of 256 grey levels, the smallest texture is a tenth of a
+# grey level. The darkest rings of rendered castings have a texture of 0.0005.
 MIN_TEXTURE = 4e-4
 # The smallest contrast of a part, in grey levels. Without this minimum, the noise of a nearly black picture would be amplified.
 MIN_CONTRAST = 40.0
@@ -163,9 +163,8 @@ def compare_places(polar: FloatArray, along: tuple[int, int], across: tuple[int,
 
     - `along`: two distances in angles, the smaller one first. Each point is compared with the points at these distances on its ring.
     - `across`: two distances in rings, the smaller one first. Each point is compared with the points at these distances on other rings.
-    - `spread`: if 0, each point is compared with single points. Otherwise, it is compared with means of three points. Means have less
-      noise, so smaller defects are found. The three points are `spread` times the smoothing step apart. This distance is limited to half of
-      the smaller distance in `along` or `across`.
+    - `spread`: 0 means that each point is compared with single points. Otherwise, it is compared with means of three points, because means
+      have less noise. These points are `spread` times the smoothing step apart, but at most half of the smaller distance.
     """
     result = np.empty((len(SMOOTHING_STEPS), *polar.shape), np.float32)
     for index, step in enumerate(SMOOTHING_STEPS):

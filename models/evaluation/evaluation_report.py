@@ -110,10 +110,9 @@ def evaluate_version(
 ) -> EvaluationReport:
     """Judges all `pictures` and returns a report. If `with_robustness` is True, also judges disturbed copies of the pictures.
 
-    `advance` is called after each batch with the number of its pictures. If the version has no networks, the largest score of its scorers
-    is used instead of the defect probability.
-
-    - If `ensemble` searches for small defects, `pictures` must come from a reader with `details=ensemble.details`. Disturbed copies are not
+    - `advance` is called after each batch with the number of its pictures.
+    - If the version has no networks, the largest score of its scorers is used instead of the defect probability.
+    - If `ensemble` searches for small defects, the reader of `pictures` needs `details=ensemble.details`. Disturbed copies are not
       searched.
     - A picture that does not show the whole part has the label `review`. Its probability still counts in the figures.
 

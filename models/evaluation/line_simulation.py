@@ -88,13 +88,12 @@ def estimate_cost_interval(
 ) -> CostInterval:
     """Returns the 95 % interval of the mean cost of a part on a line. `line_share` is the share of defective parts on the line.
 
-    `groups`, shape (n,), holds a group number for each picture. Near-duplicates have the same number. For the other arguments, see
-    `simulate_line`.
+    In `groups`, shape (n,), near-duplicates have the same number. For the other arguments, see `simulate_line`.
 
     The interval comes from random weights of the groups (Rubin, The Bayesian bootstrap, Annals of Statistics 9(1), 1981).
 
-    An error can happen on the line even if no picture shows the error. So the count of castings begins at 0.5 for each label (Jeffreys'
-    prior). Example: if none of 100 good castings was rejected, the true share of rejected good castings can still be up to 2.4 %.
+    An error that no picture shows can still happen on the line. So the count of castings begins at 0.5 for each label (Jeffreys' prior).
+    Example: if none of 100 good castings was rejected, the true share of rejected good castings can still be up to 2.4 %.
     """
     random = np.random.default_rng(seed)
     labels = np.array([rule.choose_label(float(value)) if rule else "ok" for value in probability])
@@ -120,18 +119,20 @@ def _draw_label_shares(labels: npt.NDArray[np.str_], groups: npt.NDArray[np.int3
     counts = np.zeros((len(sizes), len(_LABELS)))
     for column, label in enumerate(_LABELS):
         np.add.at(counts[:, column], group_of[labels == label], 1)
-    # A label that no casting got would have the share 0. Therefore, one imaginary group of castings is added for each label (Jeffreys'
-    # prior). These groups have the average size.
+    # One imaginary group of castings is added for each label (Jeffreys' prior), because a label that no casting got would otherwise have the
+    # share 0. These groups have the average size.
     totals = draw_totals(counts, np.eye(len(_LABELS)) * sizes.mean(), _DRAWS, random)
     result: FloatArray = totals / totals.sum(axis=1, keepdims=True)
     return result
 
 
 def draw_totals(counts: FloatArray, imaginary: FloatArray, draws: int, random: np.random.Generator) -> FloatArray:
-    """Returns random values of the sums over all groups of castings, shape (draws, columns). They show how uncertain the sums are.
+    """Sums up the counts of all groups of castings, each time with other random weights. Returns the sums, shape (draws, columns).
 
-    - `counts`, shape (groups, columns): the counts of each group. Each group gets a random weight (Bayesian bootstrap).
-    - `imaginary`, shape (outcomes, columns): the counts of one imaginary group for each possible outcome, with the weight 0.5.
+    The differences between the sums show how uncertain they are (Bayesian bootstrap).
+
+    - `counts`, shape (groups, columns): the counts of each group.
+    - `imaginary`, shape (outcomes, columns): the counts of one imaginary group for each possible outcome. Such a group has half the weight.
     """
     shapes = np.concatenate([np.ones(len(counts)), np.full(len(imaginary), _PRIOR_WEIGHT)])
     totals: FloatArray = random.gamma(shapes, size=(draws, len(shapes))) @ np.concatenate([counts, imaginary])
@@ -159,8 +160,8 @@ def find_validation_pictures(split: Path) -> list[LabelledFile]:
 def _find_picture(split: Path, path: str) -> Path:
     """Returns the path of a picture that `split` lists.
 
-    A relative path is looked up in the folder of the list, and then in the working folder, because lists of older releases contain paths
-    that are relative to the working folder of the training.
+    A relative path is first looked up in the folder of the list. In lists of older releases, paths are relative to the working folder of
+    the training. So the path is then looked up in the present working folder.
     """
     beside = split.parent / path
     return beside if beside.exists() else Path(path).absolute()

@@ -136,8 +136,10 @@ def read_masked_pictures(
     """Finds and reads the masks of `files`, which come from one folder or list of pictures.
 
     - The mask of `source/def_front/a.jpeg` is `masks_folder/def_front/a.png`, an 8-bit PNG of the picture's size.
-    - The values 0 and `part_values` mean no defect. For example, a mask can mark the casting with 1. All other values mean a defect.
-    - Pictures of the class `ok_class` need no mask. `left_out` lists masks and defective pictures that cannot be used.
+    - In a mask, the values 0 and `part_values` mean no defect, and all other values mean a defect. `part_values` are for masks that mark
+      the casting itself, for example with 1.
+    - Pictures of the class `ok_class` need no mask.
+    - In the result, `left_out` lists the masks and defective pictures that cannot be used.
 
     Raises ModelError if no defective picture is left, if two pictures have the same mask, or if most masks of good pictures show defects.
     """
@@ -211,7 +213,7 @@ def compute_aupro(heats: Sequence[HeatMap], masks: Sequence[Mask], limit: float 
     """Returns the AUPRO, 0..1: how much of each defect the heat maps find. Small and large defects count the same.
 
     The AUPRO is the mean share of a defect's pixels that are found, for false positive rates from 0 to `limit`.
-    The false positive rate is the share of all other pixels that are wrongly called a defect.
+    The false positive rate is the share of the pixels without a defect that are wrongly called a defect.
 
     A defect is a region of pixels that touch, also at corners. Returns None if no pixel or every pixel belongs to a defect.
 
@@ -423,8 +425,8 @@ def _area_under_curve(background: npt.NDArray[np.float32], levels: npt.NDArray[n
     values, places = np.unique(levels, return_inverse=True)
     sums = np.cumsum(np.bincount(places, weights)[::-1])
     heights = sums / sums[-1]
-    # The ROC curve has two points for each heat value of a defect pixel. For the first point, only hotter good pixels are false positives.
-    # For the second point, good pixels with exactly this heat are false positives, too.
+    # A good pixel can have exactly the same heat as a defect pixel. So the ROC curve has two points for each heat value of a defect pixel.
+    # At the first point, good pixels with this heat are not false positives. At the second point, they are false positives.
     above, from_here = (1 - np.searchsorted(background, values[::-1], side=side) / len(background) for side in ("right", "left"))
     x = np.concatenate([[0.0], np.stack([above, from_here], axis=1).ravel(), [1.0]])
     y = np.concatenate([[0.0, 0.0], np.repeat(heights, 2)])
@@ -441,9 +443,9 @@ def _list_false_positives(good: Sequence[HeatMap], high: float) -> tuple[npt.NDA
     """
     levels, weights = [], []
     for heat in good:
-        # The returned list ends at the false positive rate `high`, so only the hottest pixels of each picture are needed. Example: `high`
-        # is 0.01, and 10 good pictures have 1000 pixels each. Then the list ends at 100 false positives. They can all lie in one picture,
-        # so the 101 hottest pixels of each picture are used.
+        # The list ends at the false positive rate `high`, so only the hottest pixels of each picture are needed. Example: if `high` is 0.01
+        # and 10 good pictures have 1000 pixels each, the list ends at 100 false positives. All of them can lie in one picture, so the 101
+        # hottest pixels of each picture are used.
         count = min(heat.size, int(np.ceil(high * len(good) * heat.size)) + 1)
         levels.append(np.partition(heat.ravel(), heat.size - count)[heat.size - count :])
         weights.append(np.full(count, 1 / (len(good) * heat.size)))

@@ -18,8 +18,8 @@ from models.registry import Version
 from models.registry.manifest import CascadeBand
 from streams.errors import ModelError
 
-# The cascade band contains the defect probabilities for which the first network does not decide alone. As a safety margin, the odds at the
-# low end of the band are divided by this factor, and the odds at the high end are multiplied by it. For example, a low end of 0.2 has the
+# Inside the cascade band of defect probabilities, the first network does not decide alone. As a safety margin, the band is made wider: the
+# odds at its low end are divided by this factor, and the odds at its high end are multiplied by it. For example, a low end of 0.2 has the
 # odds 1:4. Halved, they are 1:8, so the new low end is 1/9 = 0.11.
 ODDS_MARGIN = 2.0
 # Two thresholds with a smaller difference are the same. The threshold of a line is computed with rounding errors.
@@ -62,9 +62,11 @@ class Cascade:
     def is_certain(self, probabilities: VoterProbabilities, rules: Sequence[DecisionRule | None] | None = None) -> npt.NDArray[np.bool_]:
         """Returns a mask, shape (n,), of the pictures about which the first voter decides alone.
 
-        `rules` holds the rule of the line of each picture, or None for the rule of the version. If the vote of the first voter lies in the
-        cascade band, the other voters are asked, too. The band was chosen for the rule of the version. For another rule, the band is made
-        wider, so that it also contains the threshold and the review band of this rule, with the margin ODDS_MARGIN.
+        The first voter does not decide alone if its vote lies in the cascade band. `rules` holds the rule of the line of each picture, or
+        None for the rule of the version.
+
+        The band was chosen for the rule of the version. For another rule, the band is made wider, so that it also contains the threshold
+        and the review band of this rule, with the margin ODDS_MARGIN.
         """
         own = _compute_own_probability(self.vote, self.first_index, probabilities)
         by_rule = {rule: self._widen_band(rule) for rule in set(rules or [None])}

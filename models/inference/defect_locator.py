@@ -23,11 +23,10 @@ from models.registry import Version
 from streams.records import Label
 
 RESIDUAL = "residual"
-# In at least this share of the validation pictures, the hottest point of a segmentation head must lie near a defect. Otherwise the head is
-# not used.
+# Without a scorer, a segmentation head is used only if its hottest point lies near a defect in at least this share of the validation
+# pictures.
 LEAST_POINTING = 0.75
-# A segmentation head can be combined with the residuals of a scorer. Then the head's hottest point must lie near a defect in at least this
-# share of the validation pictures.
+# With a scorer, the head's map is combined with the residuals of the scorer. Then a lower share of the validation pictures is enough.
 LEAST_POINTING_COMBINED = 0.5
 # Combined maps are smoothed with a Gaussian. Its standard deviation is this share of the picture's side: 2 px for 150 px.
 SMOOTHING_SHARE = 1 / 75
@@ -116,8 +115,9 @@ def open_heat_mapper(version: Version) -> HeatMapper | None:
     3. the residuals of a scorer
     4. Grad-CAM
 
-    A segmentation head that is not accurate enough in the validation is not used. A head that was never validated does not replace the
-    residuals of a scorer, whose cut-off was measured. It only replaces Grad-CAM, which is not measured either.
+    A segmentation head is not used if it was not accurate enough in the validation. A head that was never validated is used only if the
+    version has no scorer.
+
     Raises ModelError if weights cannot be read.
     """
     # TensorFlow is imported only here, because a worker with another runtime needs TensorFlow only for heat maps.
@@ -166,12 +166,11 @@ class DefectLocator:
     def locate(
         self, picture: DecodedPicture, label: Label, scores: Mapping[str, float], find_mask: FindMask = lambda rows, columns: None
     ) -> DefectMap | None:
-        """Returns the defect map of a picture, or None if no map can be made. The inspection gave the picture `label` and `scores`.
+        """Returns the defect map of a picture, or None if no map can be made. `label` and `scores` come from the inspection of the picture.
 
         - The map has the shape of the reduced picture without its margins.
         - If `needs_original(scores)` is True, `picture` must contain its original pixels.
-        - The map shows the defects in the reduced picture and small defects in the original pixels. If only small defects are found, the
-          map shows only small defects.
+        - The map shows the defects that were found in the reduced picture, and the small defects that were found in the original pixels.
         """
         small = self._find_small_defects(picture, find_mask) if self.needs_original(scores) else None
         if self.mapper is None:

@@ -17,7 +17,7 @@ _LIKELIHOOD_DROP = 1.92
 # Largest log odds of an estimated share, in both directions. The share lies between 0.00003 % and 99.99997 %.
 _MAX_LOG_ODDS = 15.0
 # The log odds of a defect are modelled as offset + slope * x, where x is computed from the part's defect probability. Offset and slope are
-# fitted to people's reviews. Their prior distributions are normal distributions with these standard deviations.
+# fitted to people's reviews. Without reviews, they are normally distributed with these standard deviations (prior).
 _OFFSET_DEVIATION, _SLOPE_DEVIATION = 2.0, 0.5
 _DRAWS = 2000
 
@@ -36,8 +36,8 @@ class DefectShareEstimate:
 def estimate_from_probabilities(probability: FloatArray, training_share: float) -> DefectShareEstimate:
     """Returns the share of defects that best explains the defect probabilities (maximum likelihood).
 
-    `probability` has shape (n,). The probabilities are right for parts of which the share `training_share` is defective. The estimate is
-    right only if the parts look like those in the training.
+    `probability`, shape (n,), is calibrated for parts with a share of defects of `training_share`. The estimate is right only if the parts
+    look like those in the training.
     Source: Saerens, Latinne, Decaestecker, Neural Computation 14(1), 2002, equation 2.9.
     """
     clipped = np.clip(probability, MIN_PROBABILITY, 1 - MIN_PROBABILITY)

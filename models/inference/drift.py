@@ -15,7 +15,7 @@ from models.inference.pass_threshold import make_miss_curve
 from models.registry.manifest import DriftReference, Histogram, PercentileHistogram
 
 PICTURE_BINS = 10
-# Limits between the wide bins of a histogram of defect probabilities. The bins are wide, so that the rounding of another runtime seldom
+# Limits between the wide bins of a histogram of defect probabilities. Runtimes round in different ways. With wide bins, the rounding seldom
 # moves a picture to another bin.
 PROBABILITY_EDGES = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95, 0.98)
 # Limits between the narrow bins of a histogram of defect probabilities, evenly spaced in log odds. Lines with few defects need narrow bins,

@@ -32,8 +32,8 @@ def make_miss_curve(probability: FloatArray, groups: npt.NDArray[np.int32]) -> M
     order = np.argsort(probability, kind="stable")
     misses = np.cumsum(1 / sizes[group_of][order])
     kept = np.unique(np.linspace(0, len(order) - 1, MAX_POINTS).astype(np.int64))
-    # The miss curve has a point for each picture, but at most MAX_POINTS points. A picture without a point is counted as missed at the
-    # point before it.
+    # The miss curve has at most MAX_POINTS points. If there are more pictures than points, a picture without a point is counted as missed
+    # at the point before it.
     upper = np.append(kept[1:] - 1, len(order) - 1)
     return MissCurve(castings=len(sizes), probabilities=tuple(probability[order][kept].tolist()), misses=tuple(misses[upper].tolist()))
 

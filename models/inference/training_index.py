@@ -29,9 +29,9 @@ THUMBNAIL_SIDE_PX, THUMBNAIL_QUALITY = 64, 50
 
 GRID = PolarGrid(rings=16, angles=128, inner=0.1, outer=0.98)
 WAVES = 24
-# A descriptor says how strongly the grey levels vary along each ring, in waves of several lengths. For each wave, it holds the value
-# log(strength + NOISE). Without NOISE, camera noise would change the logarithm of a small strength very much. The strength is relative to
-# the contrast of the picture.
+# A descriptor says how strongly the grey levels vary along each ring, in waves of several lengths. For each wave, it holds log(strength +
+# NOISE). The strength is relative to the contrast of the picture. Without NOISE, the noise of the camera would strongly change the
+# logarithm for a weak wave.
 NOISE = 0.01
 # The values of a descriptor are stored as integers from -127 to 127. The integer 127 stands for 4 standard deviations above the mean.
 STEPS_PER_DEVIATION = 127 / 4
@@ -128,8 +128,8 @@ def make_training_index(
 ) -> TrainingIndex:
     """Makes an index of the training pictures `pixels`, shape (n, side_px, side_px).
 
-    `groups`, shape (n,), holds the number of each picture's group of near-duplicates. The index gets one picture of each group and class,
-    but at most `most` pictures. If there are too many, pictures of the largest classes are left out first.
+    `groups`, shape (n,), holds the number of each picture's group of near-duplicates. The index gets one picture of each group and class.
+    If these are more than `most` pictures, pictures of the largest classes are left out.
     """
     chosen = _choose_pictures(groups, np.array(class_names), most)
     described = np.stack([_describe(pixels[number]) for number in chosen])

@@ -62,7 +62,8 @@ def load_network(version: Version, voter: Voter, dtype: str = "float32") -> kera
 def save_weights(path: Path, voter: Voter, network: keras.Model, half: bool = False) -> None:
     """Writes the weights of `network` to `path`.
 
-    If `half` is True, the weights are rounded to float16, also in `network` itself. So `network` predicts the same as the saved weights.
+    If `half` is True, rounds the weights to float16 first. The weights in `network` are rounded, too, so that `network` predicts the same
+    as the saved weights.
     """
     if half:
         small = build_network(voter, network.output_shape[-1], "float16")

@@ -259,8 +259,8 @@ def _flatten(image: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:
 def _shrink(image: Image.Image, scale: int, header: FormatHeader, side_px: int) -> Image.Image:
     """Resizes `image` so that its longer side has `side_px` pixels.
 
-    `image` is the picture that `header` describes, but with 1/`scale` of the width and height, rounded up. So only a part of the last row
-    and of the last column may belong to the picture. The result leaves out the rest.
+    `header` describes the original picture. `image` has 1/`scale` of its width and height, rounded up. Because of the rounding, only a part
+    of the last row and of the last column may belong to the picture. The result leaves out the rest.
     """
     size = _shrink_size(side_px, header.width_px, header.height_px)
     box = (0.0, 0.0, header.width_px / scale, header.height_px / scale)
@@ -281,10 +281,12 @@ def _pad_square(pixels: GreyPixels, side_px: int) -> GreyPixels:
 
 
 def scale_to_8_bits(levels: Levels, header: FormatHeader, depth_bits: int | None) -> GreyPixels:
-    """Scales `levels`, an array of any shape, to 0..255, where 255 is white.
+    """Scales `levels`, an array of any shape, to 0..255, where 255 is white. `depth_bits` is the setting of the line, or None.
 
-    `depth_bits` is the setting of the line, or None. Raises PictureError if a level is out of range. Also raises PictureError if the
-    picture is dark, and neither the setting nor the file says which level is the highest possible one.
+    Raises PictureError in two cases:
+
+    - A level is out of range.
+    - The picture is dark, and neither the setting nor the file gives the highest possible level.
     """
     if header.is_float and not np.isfinite(levels).all():
         raise damaged("some pixels of the picture are infinite or not a number")
@@ -301,8 +303,10 @@ def scale_to_8_bits(levels: Levels, header: FormatHeader, depth_bits: int | None
 def _find_range(levels: Levels, brightest: float, header: FormatHeader, depth_bits: int | None) -> float:
     """Returns the highest possible grey level. This level means white in most pictures, but black in some TIFFs.
 
-    Raises PictureError if a pixel has a higher level. Also raises PictureError if the picture is dark, and neither the settings nor the
-    file say which level is the highest possible one.
+    Raises PictureError in two cases:
+
+    - A pixel has a higher level.
+    - The picture is dark, and neither the settings nor the file give the highest possible level.
     """
     named = _find_named_range(levels, brightest, header, depth_bits)
     if named is not None:

@@ -71,8 +71,8 @@ class DecoderProcess:
     """Decodes pictures in a separate process, and starts a new process if the old one was killed. Thread-safe.
 
     - `memory_bytes`: the memory for one picture, without the memory of the idle process.
-    - `time_s`: the longest processor time for one picture. The process has the lowest priority, so it may have to wait for other programs.
-      With this waiting, a picture may take up to `_BUSY_FACTOR` times `time_s`.
+    - `time_s`: the longest processor time for one picture. The process has the lowest priority and may have to wait for other programs.
+      Waiting included, a picture may take up to `_BUSY_FACTOR` times `time_s`.
     """
 
     def __init__(self, memory_bytes: int, time_s: float) -> None:
@@ -206,11 +206,12 @@ class DecoderProcess:
 
 
 class _TimeLimit:
-    """Kills the process if it does not answer in time: within about `time_s` seconds of processor time.
+    """Kills the process if it does not answer within about `time_s` seconds of processor time.
 
     If other programs keep the processors busy, the process is killed after `_BUSY_FACTOR` times `time_s` seconds at the latest.
 
-    After the process was killed, `is_used_up` is true if it used its processor time, and `is_starved` is true if it got less.
+    - `is_used_up`: true if the process was killed because it had used its processor time.
+    - `is_starved`: true if the process was killed although it had got less processor time.
     """
 
     def __init__(self, process: subprocess.Popen[bytes], time_s: float) -> None:

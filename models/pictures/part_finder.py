@@ -43,9 +43,9 @@ SEARCH_SIDE_PX = 160
 ENLARGED_BELOW_PX = 120
 MIN_SIDE_PX = 48
 
-# A pixel is dark if its grey level is below a limit. The limit lies between the darkest grey levels and the median, at a share of their
-# difference. Example: from the darkest level 20 to the median 120, the share 0.3 gives the limit 50. If no clear rim is found with the
-# first share, the second is tried.
+# A pixel is dark if its grey level is below a limit. The limit is the darkest level, plus this share of the difference between the darkest
+# level and the median. Example: with the darkest level 20, the median 120 and the share 0.3, the limit is 50. The second share is tried if
+# no clear rim is found with the first.
 DARK_SHARES = (0.3, 0.45)
 GOOD_SUPPORT = 0.7
 # A picture can contain a dark cavity only if its darkest grey levels are at least this much below its median grey level.
@@ -69,14 +69,14 @@ MIN_RELATIVE_EDGE = 0.2
 MAX_OFFSET = 0.15
 # Largest difference between the tilts of rim and cavity. The tilt of an outline says how oval the outline is. A circle has the tilt 0.
 MAX_TILT_DIFFERENCE = 0.06
-# The support of an outline is the share of rays that have an edge near the outline. Among the outlines with at least 90 % of the highest
-# support, the outermost is the rim.
+# The support of an outline is the share of rays that have an edge near the outline. Outlines with at least 90 % of the highest support are
+# compared, and the outermost of them is the rim.
 RIM_SUPPORT_SHARE = 0.9
 MIN_SUPPORT = 0.35
 SUPPORT_DISTANCE_PX = 2.0
-# An outline has five terms: one for its size, two for its offset and two for its tilt. The rim has nearly the offset and the tilt of the
-# cavity. Therefore, when an outline is fitted to the edges, it is also fitted to the terms of the cavity. These are the weights of the
-# cavity's five terms. An edge has the weight 1.
+# An outline has five terms: one for its size, two for its offset and two for its tilt. The rim has nearly the same offset and tilt as the
+# cavity. So an outline is fitted to the edges and also to the terms of the cavity. An edge has the weight 1, and the cavity's five terms
+# have these weights.
 PRIOR_RAYS = (0.0, 2.0, 2.0, 8.0, 8.0)
 
 # A signature describes the surface of a part from the centre to 96 % of the radius. So the belt and thin excess metal at the rim do not
@@ -220,8 +220,8 @@ class _Area(NamedTuple):
     def measure_overhang(self, part: FoundPart, reach_x: float, reach_y: float) -> float:
         """Returns how far `part` extends beyond the area, on the side where it extends farthest. Returns 0 if the part lies inside.
 
-        The result is a share of the distance from the part's centre to its edge. This distance is `reach_x` to the left and right, and
-        `reach_y` upwards and downwards.
+        `reach_x` is the distance from the part's centre to its edge on the left and on the right, and `reach_y` at the top and at the
+        bottom. The result is a share of this distance.
         """
         return max(
             (self.left + reach_x - part.centre_x_px) / reach_x,
@@ -234,9 +234,9 @@ class _Area(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Measures:
-    """The measures of a part in one picture. The fields of `PartReference` hold the limits for these measures and explain them.
+    """The measures of a part in one picture. `PartReference` explains them and holds their limits.
 
-    `square_overhang` is the overhang beyond the border of the padded square. References of older releases limit it.
+    `square_overhang` is the overhang beyond the border of the padded square. Only references of older releases have a limit for it.
     """
 
     size: float
@@ -407,8 +407,8 @@ def _erode(mask: Flags) -> Flags:
 def _describe_cavity(mask: Flags, box: tuple[slice, slice], halved_shape: tuple[int, ...]) -> _Cavity | None:
     """Returns the cavity whose pixels are True in `mask`, or None if these pixels do not have the shape of a cavity.
 
-    `mask` covers only the rows and columns `box` of a picture with the shape `halved_shape`. This picture has half the width and half the
-    height of the picture in which the cavity is searched.
+    `mask` covers the rows and columns `box` of a halved picture with the shape `halved_shape`. The result is in pixels of the full picture,
+    which is twice as wide and twice as high.
     """
     fill = np.count_nonzero(mask) / mask.size
     if not CAVITY_FILL[0] <= fill <= CAVITY_FILL[1]:
@@ -448,10 +448,10 @@ def _measure_tilt(mask: Flags) -> Matrix | None:
 
 
 def _complete(start: int, stop: int, side: int, across: int) -> tuple[float, float, bool]:
-    """Returns the middle of the cavity on one axis, half the cavity's length, and whether the picture's border cuts the cavity.
+    """Returns three values for one axis: the middle of the cavity, half its length, and whether the picture's border cuts the cavity.
 
     The visible cavity goes from `start` to `stop` on this axis, and has the length `across` on the other axis. If the border cuts the
-    cavity, the function takes `across` as its full length.
+    cavity, its full length is taken to be `across`.
     """
     is_cut = (start <= 1) != (stop >= side - 1) and stop - start < across
     if not is_cut:
@@ -530,8 +530,10 @@ def _choose_outline(rays: _Rays) -> Floats | None:
 def _solve_samples(inverses: Floats, candidates: Floats) -> Floats:
     """Computes outlines from samples. A sample is 4 or 6 edges on different rays from the centre.
 
-    `inverses` holds a matrix for each sample (see `_invert_harmonics`). `candidates`, shape (3, RAYS), holds the radii of three edges on
-    each ray. The result, shape (3, samples, terms), holds the terms of each outline for size, offset and tilt.
+    - `inverses`: a matrix for each sample (see `_invert_harmonics`).
+    - `candidates`, shape (3, RAYS): the radii of three edges on each ray.
+
+    Returns the terms of each outline for size, offset and tilt, shape (3, samples, terms).
     """
     samples, _, rays = inverses.shape
     radii = candidates.reshape(3, rays, samples).transpose(2, 1, 0)

@@ -1,7 +1,7 @@
 """Reads the pixels of PNG, BMP and TIFF files with Pillow, and keeps all bits of each sample.
 
-Pillow reads only the upper 8 bits of 16-bit colours. For the lower 8 bits, the file is read again with the opposite byte order. In
-this order, the lower byte stands where Pillow expects the upper byte.
+Pillow reads only the upper 8 bits of 16-bit colours. To get the lower 8 bits, the module reads the file again with the opposite byte order.
+Pillow then takes the lower byte for the upper byte.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _OTHER_ORDER = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "
 class _QuietDecodes:
     """Silences Python's warnings while at least one thread decodes a picture.
 
-    Counts the decoding threads, because all threads share the filters of `warnings`.
+    All threads share the filters of `warnings`, so the class counts the decoding threads. After the last one, warnings are shown again.
     """
 
     def __init__(self) -> None:

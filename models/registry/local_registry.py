@@ -63,8 +63,8 @@ class Version:
     def copy_files(self, *names: str) -> Iterator[Path]:
         """Yields a folder with copies of the files `names`, and deletes the folder at the end of the `with` block.
 
-        While the copies are made, their checksums are verified, and only this user can write to the folder. Other users could exchange the
-        files in the registry after the version was opened. So everything that reads a file of a version must use this function.
+        Other users could exchange the files in the registry after the version was opened. So everything that reads a file of a version must
+        read such a copy. The checksums of the copies are verified, and only this user can write to the folder.
 
         Raises ModelError, naming the file, if a file is missing or changed, or if there is no room for the copies.
         """
@@ -131,10 +131,10 @@ class LocalRegistry:
             ) from error
 
     def check_version(self, name: str) -> bool:
-        """Compares every file of the version `name`, including its checksum, with the manifest.
+        """Compares the files of the version `name` with its manifest: names, sizes and checksums.
 
-        Returns True, which means that the checksums were compared. Raises ModelError, naming the file, if a file is missing, changed or not
-        named in the manifest.
+        The result is always True, because the checksums are compared. Raises ModelError, naming the file, if a file is missing, changed or
+        not named in the manifest.
         """
         self.open_version(name)
         return True

@@ -62,8 +62,8 @@ TEST(a_slow_round_of_the_main_loop_does_not_lengthen_a_pulse) {
   CHECK(!contact.sample(true, kRoundUs, kHoldUs));
   for (int round = 0; round < 9; ++round) CHECK(!contact.sample(true, 60000, kHoldUs));
   CHECK(contact.sample(true, 60000, kHoldUs));
-  // Each call of sample() comes 60 ms after the call before, and finds the opposite level. The pulses at the input can be much shorter than
-  // 60 ms, so they must not count as pulses of 60 ms.
+  // Between two calls of sample(), 60 ms pass and the level changes. The real pulses at the input can be much shorter, so they must not
+  // count as pulses of 60 ms.
   Contact pulses;
   for (int pulse = 0; pulse < 40; ++pulse) {
     CHECK(!pulses.sample(true, 60000, kHoldUs));

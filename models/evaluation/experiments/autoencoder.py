@@ -59,9 +59,8 @@ class RegisteredPictures:
 class AutoencoderExperiment:
     """Trains each variant of the autoencoder once for each of `seeds`, and tests it.
 
-    The seed chooses the test fold: seeds 1 to 5 test the folds 1 to 5, and seed 6 tests fold 1 again. The variants learn from the good
-    pictures of the other folds. If `good` is given, they learn from only this many of these pictures, which are drawn at random. All
-    variants of one seed learn from the same pictures.
+    The seed chooses the fold for the test: seeds 1 to 5 choose the folds 1 to 5, and seed 6 chooses fold 1 again. All variants of one seed
+    learn from the same good pictures of the other folds: from all of them, or from `good` of them, drawn at random.
     """
 
     recipe: AutoencoderRecipe
@@ -162,7 +161,8 @@ def assign_folds(is_defect: npt.NDArray[np.bool_], groups: npt.NDArray[np.int32]
 def make_autoencoder_table(results: Mapping[str, Sequence[Mapping[str, float]]], missing: int) -> ResultTable:
     """Returns the table of the experiment. `missing` is the number of pictures in which no part was found.
 
-    `results` has an entry for each variant of the autoencoder, with one item for each seed: the AUROC of the scores "frechet" and "error".
+    `results` holds a list for each variant of the autoencoder, with one item for each seed. The item has the AUROC of the scores "frechet"
+    and "error".
     """
     rows = []
     for name, values in results.items():

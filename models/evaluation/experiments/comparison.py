@@ -55,10 +55,10 @@ class ComparisonSplit:
 
     @property
     def sides(self) -> tuple[tuple[str, Flags], tuple[str, Flags]]:
-        """Returns two pairs of a key in the result file and a mask.
+        """Returns two pairs. Each pair has a key of the result file, and the mask of the pictures that belong to this key.
 
-        The key "chooses" belongs to the validation pictures, on which the voting rule is chosen. The key "judges" belongs to the test
-        pictures, on which the result is judged.
+        - "chooses": the validation pictures, on which the voting rule is chosen.
+        - "judges": the test pictures, on which the result is judged.
         """
         return ("chooses", self.is_validation), ("judges", self.is_test)
 

@@ -132,8 +132,8 @@ def compare_good_only_scorers(
                         if name == COMBINATION:
                             found[name] = combine_scores([_expect_scores(found, member) for member in scorers])
                         else:
-                            # Cross-validation scores the good pictures. To choose a cut-off, it needs 5 folds. To find the scale of each
-                            # scorer before several are combined, 2 folds are enough.
+                            # The training pictures are scored by cross-validation. To choose a cut-off, 5 folds are needed. To combine
+                            # several scorers, the scale of each scorer is needed, and 2 folds are enough for this.
                             cross_folds = 5 if condition.with_cut_off else 2 if len(scorers) > 1 else 0
                             found[name] = _score_fold(pixels, groups, seen, test, scorers[name], cross_folds)
                         values[name].append(_measure(found[name], is_defect[test], condition.with_cut_off))

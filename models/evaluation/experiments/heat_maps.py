@@ -69,8 +69,8 @@ class HeatMapExperiment:
         """Runs the folds that have no result in `folder` yet, and returns the table of all results.
 
         - `masks`: for each of the n pictures, the pixels that show a defect, shape (n, grid, grid).
-        - `is_tested`: True for each picture that is to be tested, shape (n,). These pictures are divided into folds. For each fold, the
-          networks learn from all pictures that are not near-duplicates of a picture of the fold.
+        - `is_tested`: True for each picture that is to be tested, shape (n,). These pictures are divided into folds. For the test of a
+          fold, the networks learn from all pictures except the fold and its near-duplicates.
 
         Raises ModelError if there are fewer groups of near-duplicates than folds, or if `folder` holds results of other inputs.
         """

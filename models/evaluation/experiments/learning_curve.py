@@ -51,8 +51,8 @@ class HeldOutResult:
 
     The pictures are divided into folds, and each fold is judged by a network that has learned from pictures outside of the fold.
 
-    - `share`: the share of the pictures outside of the fold that a network used.
-    - `training_pictures`: the mean number of pictures that a network used.
+    - `share`: which share of the pictures outside of the fold each network has used.
+    - `training_pictures`: the mean number of pictures that a network has used.
     - `probability`, shape (n,): the defect probability of each picture.
     """
 
@@ -139,13 +139,14 @@ def select_share(labels: npt.NDArray[np.int32], groups: npt.NDArray[np.int32], a
 def make_learning_curve(pictures: LabelledPictures, groups: npt.NDArray[np.int32], results: Sequence[HeldOutResult]) -> LearningCurve:
     """Returns the error rate for each size of the training set, and the pictures whose labels are probably wrong.
 
-    Each error rate has a 95 % interval. The intervals come from random weights of the groups of near-duplicates, because errors within a
-    group are not independent. Even if no error was seen, one can happen. So one imaginary group is added for each outcome, with half the
-    weight of a real group (Jeffreys' prior).
+    Each error rate has a 95 % interval. Errors within a group of near-duplicates are not independent, so the interval comes from random
+    weights of whole groups.
 
-    In simulations with 10 and with 30 groups and 1 % or 2.5 % errors, the interval contained the true share of errors in 93 to 98 % of the
-    cases. Without the imaginary groups, the interval contained the true share in only 10 to 53 % of the cases, because the interval had no
-    width if no error was seen.
+    Even if no error was seen, the true error rate can be above 0. So one imaginary group is added for each outcome, with half the weight of
+    a real group (Jeffreys' prior).
+
+    In simulations with 10 and with 30 groups and 1 % or 2.5 % errors, the interval contained the true error rate in 93 to 98 % of the
+    cases. Without the imaginary groups, this was so in only 10 to 53 % of the cases.
     """
     is_defect = pictures.labels != pictures.ok_class
     _, index = np.unique(groups, return_inverse=True)

@@ -177,8 +177,8 @@ def _resample(grey: Any, side_px: int) -> Any:
     with tf.init_scope():
         unit = np.eye(from_px, dtype=np.float32)[..., np.newaxis]
         weights = tf.image.resize(unit, (side_px, from_px), "bilinear", antialias=True).numpy()[..., 0]
-    # The picture is resampled with a 1 x 1 convolution, because TensorFlow Lite can compute convolutions with 8-bit numbers. A 1 x 1
-    # convolution mixes only channels, so the columns of the picture are first turned into channels.
+    # The picture is resampled with a 1 x 1 convolution, because TensorFlow Lite can compute convolutions with 8-bit numbers. Such a
+    # convolution mixes only channels. So the columns of the picture are first turned into channels.
     kernel = tf.constant(weights.T[np.newaxis, np.newaxis])
 
     def resample_and_transpose(some: Any) -> Any:
