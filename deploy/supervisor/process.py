@@ -64,9 +64,9 @@ class ChildProcess:
         return self._last_lines[-1] if self._last_lines else "nothing"
 
     def exit_status(self) -> int | None:
-        """Returns the exit status of the process, or None while the process runs. After its end, kills its process group.
+        """Returns the exit status of the process, or None while the process runs. If signal 9 ended the process, the result is -9.
 
-        If signal 9 ended the process, the result is -9.
+        When the process has ended, kills the other processes of its process group.
         """
         if self._process.returncode is not None:
             return self._process.returncode

@@ -26,7 +26,7 @@ class CameraTrigger:
     def add(self, moment: int) -> None:
         """Adds a pulse to the queue. If the queue is full, the pulse is counted as lost.
 
-        The pulse is due at `moment`: a time in microseconds or, with the setting `trigger_mm`, a belt position.
+        `moment` says when the pulse is due: at a time in microseconds or, with the setting `trigger_mm`, at a position of the belt.
         """
         if len(self._moments) == MAX_PULSES:
             self.lost += 1

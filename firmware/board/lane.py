@@ -400,8 +400,8 @@ class BoardLane:
         return self.settings.number("use_belt") > 0 and not self.settings.number("encoder") and self._drive.speed == 0
 
     def _drive_belt(self, passed_us: int) -> None:
-        # While a belt speeds up or slows down evenly, its average speed is half of the full speed. So the belt needs twice as much time for
-        # `run_up_mm` or `run_down_mm` as for the same distance at full speed.
+        # While a belt speeds up or slows down evenly, its average speed is half of the full speed. So the time for `run_up_mm` or
+        # `run_down_mm` is twice the time that this distance takes at full speed.
         runs = self._runs
         ramp_us = 2 * self.settings.travel("run_up_mm" if runs else "run_down_mm")
         self._running_us += self._drive.advance(runs, passed_us, ramp_us)

@@ -3,8 +3,8 @@
 namespace castline {
 
 namespace {
-// Time is divided into phases of 256 ms with the numbers 1 to 7. After phase 7 comes phase 1. To save RAM, an event stores only the phase
-// in which it was sent. It is sent again four phases later.
+// Time is divided into phases of 256 ms, which have the numbers 1 to 7 again and again. To save RAM, an event stores only the number of the
+// phase in which it was sent. Four phases later, the event is sent again.
 const uint8_t kPhaseMsLog2 = 8;
 const uint8_t kPhases = 7;
 const uint8_t kRepeatAfter = (kRepeatEveryMs + 24) >> kPhaseMsLog2;

@@ -47,7 +47,7 @@ class Eye {
   void restart(Place place) { since_ = place & kPlaceMask; }
 
   // Stores a new level of the input (true means blocked). `steps` is the number of encoder edges so far.
-  // The caller must call settle() first, because an earlier change that has lasted long enough could be lost otherwise.
+  // The caller must call settle() first. Otherwise, an earlier change that has lasted long enough could be lost.
   void change(bool level, Place place, uint32_t at_us, uint32_t steps) {
     if (level == raw_) return;
     raw_ = level;

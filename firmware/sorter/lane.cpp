@@ -161,8 +161,8 @@ void Lane::advance(uint32_t passed_us) {
 
 void Lane::drive_belt(uint32_t passed_us) {
   const bool runs = this->runs();
-  // While a belt speeds up or slows down evenly, its average speed is half of the full speed. So the belt needs twice as much time for
-  // run_up_mm or run_down_mm as for the same distance at full speed.
+  // While a belt speeds up or slows down evenly, its average speed is half of the full speed. So the time for run_up_mm or run_down_mm is
+  // twice the time that this distance takes at full speed.
   const Key ramp = runs ? kRunUpMm : kRunDownMm;
   const bool is_ramp = settings_[ramp] > 0 && !drive_.is_steady(runs);
   travelled_us_ += drive_.advance(runs, passed_us, is_ramp ? 2 * settings_.steps(settings_[ramp]) : 0);

@@ -235,8 +235,7 @@ class Lane {
   void handle_edge1();
   void handle_edge2();
   void check_lengths(Place here);
-  // Returns whether `length` is less than part_min_mm. An object that is so short is not a part, and a gap that is so short does not end a
-  // part.
+  // Returns whether `length` is less than part_min_mm. Such a short object is not a part, and such a short gap does not end a part.
   bool is_short(int32_t length) const { return length < static_cast<int32_t>(settings_.travel(kPartMinMm)); }
   void count_part();
   void decide_part();

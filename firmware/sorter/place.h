@@ -1,5 +1,5 @@
-// A position on the belt in 24 bits, which saves RAM for up to 256 parts. After 2^24 - 1 comes 0, so only the difference of two positions
-// has a meaning.
+// A position on the belt. It has only 24 bits, because the RAM holds the positions of up to 256 parts. After 2^24 - 1 comes 0, so only the
+// difference of two positions has a meaning.
 #pragma once
 #include <stdint.h>
 

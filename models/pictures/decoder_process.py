@@ -173,8 +173,8 @@ class DecoderProcess:
                 # NumPy gets only one thread. Each further thread would need memory for its stack, and the memory is limited.
                 env={**kept, "PYTHONPATH": os.pathsep.join(sys.path), "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
             )
-            # The process writes one byte when it is ready. The next line waits for this byte, so that the time limit of the first picture
-            # begins after the start.
+            # The process writes one byte when it is ready. The next line waits for this byte. So the time limit of the first picture begins
+            # only after the start.
             _read_exactly(self._process.stdout, 1)
         return self._process
 

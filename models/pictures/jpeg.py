@@ -28,8 +28,8 @@ _PROGRESSIVE = (0xC2, 0xC6, 0xCA, 0xCE)
 # would take minutes to decode.
 _MAX_SCANS = 100
 # The number of segments and the size of all tables are limited, because each segment and each table takes about 1 µs. Pictures of real
-# cameras had at most 8 segments and some hundred bytes of tables. Large metadata need a segment for each 64 KB. Each of at most 100 scans
-# needs a few segments.
+# cameras had at most 8 segments and some hundred bytes of tables. The limits leave room for large metadata (a segment for each 64 KB) and
+# for 100 scans (a few segments each).
 _MAX_SEGMENTS = 1000
 _MAX_TABLE_BYTES = 2**17
 _MAX_ZEROS = 32

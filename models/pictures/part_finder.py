@@ -277,7 +277,7 @@ class RememberingPartFinder:
 def check_part(pixels: npt.NDArray[np.uint8], reference: PartReference, area: PictureArea | None = None) -> PartCheck:
     """Checks whether `pixels`, shape (rows, columns), show the whole part that `reference` describes. Thread-safe.
 
-    `area` is the part of `pixels` that shows the original picture, and None if `pixels` have no margin.
+    `area` says which rows and columns of `pixels` show the original picture. It is None if `pixels` have no margin.
     """
     small = _resize(pixels)
     found = _find_in_resized(small)
@@ -504,7 +504,7 @@ def _median(values: Floats) -> Floats:
 def _choose_outline(rays: _Rays) -> Floats | None:
     """Returns the outline of the rim as five terms of its radius (harmonics), shape (5,), or None if no outline is found.
 
-    Near the rim, many rays have an edge. There can be several outlines near which many rays have an edge. The outermost of them is the rim.
+    Near the rim, many rays have an edge. Other outlines can also have edges on many rays. The rim is the outermost of these outlines.
 
     Source: RANSAC (Fischler and Bolles, Comm. ACM 24(6), 1981), but with fixed samples.
     """

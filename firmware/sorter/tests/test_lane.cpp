@@ -6,8 +6,8 @@ using namespace castline;
 
 namespace {
 
-// Lane 1 of a board, with an encoder. For each change at a photo-eye, the encoder must turn at most encoder_timeout_ms (500 ms) before or
-// after the change.
+// Lane 1 of a board, with an encoder. When a photo-eye changes, the encoder must turn within encoder_timeout_ms (500 ms) before or after
+// the change.
 struct EncodedLane {
   EncodedLane() {
     StoredLane stored;

@@ -87,10 +87,10 @@ class GoodOnlyFigures:
 
 @dataclass(frozen=True, slots=True)
 class FoldScores:
-    """Scores of the test pictures (`test`) and of the training pictures (`seen`). `seen` is empty if it is not needed.
+    """Scores of the test pictures (`test`) and of the training pictures (`seen`). `seen` is empty if these scores are not needed.
 
-    The training pictures are scored by cross-validation, so no scorer judges a picture from which it has learned. `groups` has the group of
-    near-duplicates of each training picture.
+    The training pictures are scored by cross-validation, so no scorer judges a picture from which it has learned. `groups` holds the number
+    of each training picture's group of near-duplicates.
     """
 
     test: FloatArray
