@@ -72,7 +72,7 @@ class PatchMemory(ResidualScorer):
     - `means`, shape (features,): the mean features of good parts.
     - `whitening`, shape (features, features): the matrix that makes features uncorrelated, with variance 1.
     - `patches`, shape (patches, features): the remembered patches.
-    - `limits`, shape (rings,): the distance from the remembered patches that few good parts exceed on this ring.
+    - `limits`, shape (rings,): for each ring, the distance from the remembered patches that few good parts exceed.
     """
 
     convolution: FirstConvolution

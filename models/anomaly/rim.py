@@ -31,8 +31,8 @@ SHARP_ROUNDS = ((0.03, 21, 0.4), (0.03, 31, 0.4), (0.012, 41, 1.0), (0.012, 41, 
 SHARP_ANGLES = 2880
 # In the search for sharp edges, an edge is the difference of the grey levels of two rings that are this many pixels apart.
 SHARP_RINGS = 2
-# An edge is sharp if the grey level changes much at the edge, but little at a small distance from the edge. This distance, the margin, is a
-# share of the radius, because a large part has softer shadows. It is at least 2 px and at most 4 px.
+# An edge is sharp if the grey level changes much at the edge, but little at a small distance from the edge. This distance is called the
+# margin. The margin is this share of the radius, because a large part has softer shadows. It is at least 2 px and at most 4 px.
 MARGIN_SHARE = 1 / 190
 MARGIN_LIMITS_PX = (2, 4)
 # In a blurred picture, the search for sharp edges finds only noise. So the median strength of the sharp edges is divided by the median

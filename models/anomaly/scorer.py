@@ -198,8 +198,8 @@ class ExpectedCosts:
     - `false_alarm`: the cost of the review of a good part.
     - `defect_share`: the share of defective parts.
 
-    Among the parts with one particular score, there are n good parts for each defective part. These parts go to review if n is below `miss`
-    / `false_alarm`. The true n is not known, so the smallest possible n is used:
+    Among the parts with one particular score, there are n good parts for each defective part. If n is below `miss` / `false_alarm`, these
+    parts go to review. The true n is not known, so the smallest possible n is used:
 
         (1 - defect_share) / defect_share * (-e p ln p)
 

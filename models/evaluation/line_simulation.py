@@ -119,8 +119,8 @@ def _draw_label_shares(labels: npt.NDArray[np.str_], groups: npt.NDArray[np.int3
     counts = np.zeros((len(sizes), len(_LABELS)))
     for column, label in enumerate(_LABELS):
         np.add.at(counts[:, column], group_of[labels == label], 1)
-    # One imaginary group of castings is added for each label (Jeffreys' prior), because a label that no casting got would otherwise have the
-    # share 0. These groups have the average size.
+    # One imaginary group of castings is added for each label (Jeffreys' prior). Otherwise, a label that no casting got would have the share
+    # 0. The imaginary groups have the average size.
     totals = draw_totals(counts, np.eye(len(_LABELS)) * sizes.mean(), _DRAWS, random)
     result: FloatArray = totals / totals.sum(axis=1, keepdims=True)
     return result

@@ -136,7 +136,7 @@ def read_masked_pictures(
     """Finds and reads the masks of `files`, which come from one folder or list of pictures.
 
     - The mask of `source/def_front/a.jpeg` is `masks_folder/def_front/a.png`, an 8-bit PNG of the picture's size.
-    - In a mask, the values 0 and `part_values` mean no defect, and all other values mean a defect. `part_values` are for masks that mark
+    - In a mask, the values 0 and `part_values` mean no defect, and all other values mean a defect. Use `part_values` for masks that mark
       the casting itself, for example with 1.
     - Pictures of the class `ok_class` need no mask.
     - In the result, `left_out` lists the masks and defective pictures that cannot be used.

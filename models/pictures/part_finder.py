@@ -69,8 +69,8 @@ MIN_RELATIVE_EDGE = 0.2
 MAX_OFFSET = 0.15
 # Largest difference between the tilts of rim and cavity. The tilt of an outline says how oval the outline is. A circle has the tilt 0.
 MAX_TILT_DIFFERENCE = 0.06
-# The support of an outline is the share of rays that have an edge near the outline. Outlines with at least 90 % of the highest support are
-# compared, and the outermost of them is the rim.
+# The support of an outline is the share of rays that have an edge near the outline. The rim is the outermost outline that has at least
+# 90 % of the highest support.
 RIM_SUPPORT_SHARE = 0.9
 MIN_SUPPORT = 0.35
 SUPPORT_DISTANCE_PX = 2.0
@@ -407,8 +407,8 @@ def _erode(mask: Flags) -> Flags:
 def _describe_cavity(mask: Flags, box: tuple[slice, slice], halved_shape: tuple[int, ...]) -> _Cavity | None:
     """Returns the cavity whose pixels are True in `mask`, or None if these pixels do not have the shape of a cavity.
 
-    `mask` covers the rows and columns `box` of a halved picture with the shape `halved_shape`. The result is in pixels of the full picture,
-    which is twice as wide and twice as high.
+    `mask` covers the rows and columns `box` of a reduced picture, which has the shape `halved_shape`. The result is in pixels of the full
+    picture, which is twice as wide and twice as high.
     """
     fill = np.count_nonzero(mask) / mask.size
     if not CAVITY_FILL[0] <= fill <= CAVITY_FILL[1]:

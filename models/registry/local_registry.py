@@ -288,8 +288,8 @@ def add_drift_reference(version: Version, reference: DriftReference) -> Manifest
 def _make_copies(entries: Mapping[Path, FileEntry]) -> tempfile.TemporaryDirectory[str]:
     """Copies the files `entries` to a new folder that only this user can enter.
 
-    If there is room, the folder lies in the memory of the machine. So a line can get its version even if the disk is full. Otherwise, the
-    folder lies in the folder of temporary files.
+    If there is room, the new folder is made in the memory of the machine. So a line can get its version even if the disk is full.
+    Otherwise, the new folder is made in the folder of temporary files.
     """
     if _has_room(_MEMORY_FOLDER, sum(entry.bytes for entry in entries.values())):
         # The memory can fill up after the check. Then the disk is tried.
