@@ -35,8 +35,8 @@ ReportProgress = Callable[[str], None]
 
 # The new inspector is "no slower" if it needs at most 3 % more processor time per picture.
 MAX_PROCESSOR_RATIO = 1.03
-# A 95 % interval for the median needs at least six pairs. With five pairs, all five ratios are above or all are below the true median in
-# 6 % of cases. So even the interval from the smallest to the largest ratio would miss the true median in 6 % of cases.
+# A 95 % interval for the median needs at least six pairs. With five pairs, even the interval from the smallest to the largest ratio misses
+# the true median in 6 % of cases.
 MIN_PAIRS_FOR_INTERVAL = 6
 _CONFIDENCE = 0.95
 _DIFFERENT_PICTURES = 256

@@ -144,7 +144,7 @@ def _make_default(field: Any) -> str:
 def make_queries(rows: int) -> list[HistoryQuery]:
     """Returns the searches that are measured: each filter alone, some filters together, and one part by its id.
 
-    Each search with a filter has two versions: one finds all parts, the other finds only parts from before a random time.
+    Each search with a filter has two versions. The first version searches all parts, and the second only parts from before a random time.
     """
     first_part_at = _LAST_PART_AT - timedelta(seconds=rows / _PARTS_PER_S)
 

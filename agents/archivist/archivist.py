@@ -244,8 +244,8 @@ class Archivist:
                 await asyncio.sleep(wait_s)
                 continue
             except (OSError, MemoryError):
-                # The fault is in the machine, for example in its disk, and the records are perhaps valid. So they become no dead letters,
-                # and Kafka delivers them again after a restart of the archivist.
+                # This machine has a fault, for example in its disk. The records are perhaps valid, so the archivist writes no dead letters
+                # for them. Kafka delivers the records again after a restart of the archivist.
                 raise
             except Exception as error:
                 raise ArchiveError(f"The archivist failed to store {len(contents)} records: {error!r}", retriable=False) from error

@@ -270,9 +270,9 @@ class GateLane:
         self.settings_by_lane = {} if settings is None else {number: settings, **grades}
         self.lane_numbers = {number, *grades}
         self.has_grades = bool(grades)
-        # A function that returns the run number that the board must use. Its arguments are the present run number of the board, and the
-        # number of parts that the lane has counted in this run. Example: the board has counted 3 parts in run 7, but the sorter already
-        # knows part 5 of run 7. The result is 8, because a second part 5 of run 7 would have the same key.
+        # A function that chooses the run number of the board. Its arguments are the board's present run number, and the number of parts
+        # that the lane has counted in this run. The function returns another run number if new parts could get the same numbers as parts
+        # that the sorter already knows.
         self.choose_run: Callable[[int, int], int] = lambda run, counted: run
         # A function that the link's thread calls when the board has accepted the settings of the lane and of its additional gates.
         self.on_accepted: Callable[[Mapping[int, LaneSettings]], None] = lambda settings_by_lane: None
@@ -286,8 +286,8 @@ class GateLane:
         self.next_configuring_s = 0.0
         # The monotonic time at which the connection to the board was last lost or restored.
         self._connection_changed_s = time.monotonic()
-        # Maps each lane to the run of the board in which the board last accepted the settings. A reset of the board begins a new run, in
-        # which the settings must be sent again.
+        # For each lane, the run in which the board last accepted the settings. Each reset of the board begins a new run. After a reset,
+        # the settings must be sent again.
         self.committed_run: dict[int, int] = {}
         # The run of the board in which the board last accepted all settings of this lane, or 0.
         self.accepted_run = 0

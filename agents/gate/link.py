@@ -270,8 +270,8 @@ class BoardSession:
                 self._sync_clock()
             if not self._clock.is_set:
                 raise gate_error("stopping" if self._stopping.is_set() else "link-away", "SYNC")
-            # The board was perhaps reset after its answer to HELLO. Such a board answers SYNC, but refuses SHOW. So if the board answers
-            # SHOW, the clock samples and the events so far come from the same run.
+            # The board was perhaps reset after its answer to the command HELLO. After a reset, the board answers SYNC, but refuses SHOW.
+            # So an answer to SHOW proves that the clock samples and the events so far come from the same run.
             self._ask("SHOW", self._lanes[0].number, TABLE[0].key)
             for lane in self._lanes:
                 self._requests.add_missing(lane.read_early_events(time.monotonic(), self._system.now()))
@@ -437,8 +437,8 @@ class BoardSession:
                     digest,
                     settings.digest,
                 )
-        # Another thread can change the settings while the earlier settings are sent. The lane is then not configured yet, and the next
-        # cycle sends the newer settings.
+        # Perhaps another thread has changed the settings in the meantime. In this case, `is_configured` stays False, and the next cycle
+        # sends the newer settings.
         lane.is_configured, lane.accepted_run = lane.settings_by_lane is settings_by_lane, self.run
         lane.on_accepted(settings_by_lane)
         line = self._ask("STATUS", lane.number, "line")

@@ -75,8 +75,8 @@ class CameraLatency:
         self._file = file
         self._stored = _StoredLatency.read(file)
         self._monitor: LatencyMonitor | None = None
-        # When the clock of this machine is set, the latency is no longer trusted. This number is the sum of all changes of the clock, in
-        # seconds, since pictures last confirmed the latency.
+        # After the clock of this machine was set, the latency is not trusted until new pictures confirm it. This number is the sum of
+        # the clock's changes in this time, in seconds.
         self._stepped_s = 0.0
         # The value of `suspension` before the clock of this machine was set. If the clock is set back, `suspension` gets this value again.
         self._earlier_suspension = ""
@@ -133,8 +133,7 @@ class CameraLatency:
     def store_measured(self, latency_s: float, spacing_s: float) -> None:
         """Stores a measured latency. Raises OSError if the file cannot be written.
 
-        A latency from the settings stays in use. If the gateway no longer trusted this latency, and the measured latency is almost equal,
-        the gateway trusts the latency from the settings again.
+        A latency from the settings stays in use. If it is almost equal to the measured latency, the gateway trusts it again.
         """
         stored = _StoredLatency(latency_s)
         if self.set_s is not None and abs(self.set_s - latency_s) > DRIFT_SHARE * spacing_s:
@@ -157,9 +156,9 @@ class CameraLatency:
             self._follow_suspension()
 
     def add_offset(self, offset_s: float, spacing_s: float) -> None:
-        """Adds the delay of a picture: the picture came `offset_s` seconds later than expected. Many large delays show a wrong latency.
+        """Adds a picture that came `offset_s` seconds later than expected. After many large delays, the latency is no longer trusted.
 
-        `spacing_s` is the time from the picture's part to the nearer of its two neighbours, in seconds.
+        `spacing_s` is the time from the picture's part to the nearest other part, in seconds.
         """
         metrics.picture_distance_seconds.labels(self.line).observe(abs(offset_s))
         if spacing_s:
@@ -171,10 +170,10 @@ class CameraLatency:
             self._follow_suspension()
 
     def can_end_doubt(self, doubt: int) -> bool:
-        """Returns True if the pictures since a doubt began prove that the latency is right. Then the camera's clock is right, too.
+        """Returns whether new pictures prove that the latency is right. A doubt about the camera's clock can then end.
 
-        `doubt` is the number of the matcher's present doubt about the camera's clock, or 0 if there is no doubt. Call this method after
-        each call of the matcher.
+        Only pictures that came after the doubt began are used. `doubt` is the value of `Matcher.doubt`, which is 0 if there is no doubt.
+        Call this method after each call of the matcher.
         """
         if self._monitor is None:
             return False

@@ -58,8 +58,8 @@ _LONGEST_RETRY_S = 60.0
 _LONGEST_FOLDER_RETRY_S = 5.0
 # If the listing of the folder takes longer than this many seconds, the folder counts as out of reach.
 _SLOW_LISTING_S = 10.0
-# A new file arrived at some moment between the last two listings of its folder. If more than this many seconds lie between the two
-# listings, the arrival time of the file counts as unknown.
+# If more than this many seconds lie between two listings of the folder, the gateway does not know when a new file in the second listing
+# arrived.
 _MAX_LOOK_GAP_S = 1.0
 # If a file keeps changing for longer than this many seconds, a complaint names it.
 _RESTLESS_S = 15.0
@@ -88,7 +88,7 @@ class _FileVersion:
     - `since_s`: when this version was first seen (monotonic time).
     - `name_seen_s`: when a file of this name was first seen.
     - `content`: the bytes of a complete picture, until the intake gets them.
-    - `previous`: the version before, if it was a complete picture, and this version has perhaps overwritten it.
+    - `previous`: the version before this one, if it held a complete picture that is perhaps overwritten now. Otherwise None.
     - `destination`: the folder to which the file must be moved, and the reason for a refusal or "". None before the intake's answer.
     - `is_arrival_known`: False if the file came during a long pause between two listings.
     """
@@ -270,9 +270,9 @@ class DropCamera:
     def _keep_overwritten(self, before: _FileVersion, state: FileState) -> _FileVersion | None:
         """Keeps the old picture of a file that has changed. `before` is the file's old version, and `state` has its present inode and size.
 
-        - If the file was replaced or has shrunk, it holds a new picture. The old picture is kept in memory, and the result is None.
-        - If the file has grown, the camera has written a new picture, or has only added bytes to the old picture. The result is then the
-          old version, so that the caller can compare it with the complete file.
+        - If the file was replaced or has become smaller, keeps the old picture in memory and returns None.
+        - If the file has grown, the old picture was perhaps only continued. Returns the old version, and the caller later compares it with
+          the complete file.
         """
         if before.is_offered or before.destination or before.is_ignored:
             return None
@@ -523,9 +523,9 @@ class DropCamera:
         self._complaints.set("cleaning", text)
 
     def _mention_once(self, path: str, reason: str) -> None:
-        """Counts and logs a path that the camera does not read. Later calls with the same path do nothing.
+        """Counts and logs a path in the folder that the gateway does not read. Later calls with the same path do nothing.
 
-        Some cameras write another file, such as XML, beside each picture. Only the first 1,000 of these files are logged.
+        Some cameras write a second file, such as XML, beside each picture. Only the first 1,000 of these second files are logged.
         """
         if path in self._mentioned:
             return

@@ -365,9 +365,9 @@ class Intake:
     def _check_latency(
         self, decisions: list[MatchDecision[_PendingFrame]], matcher: Matcher[_PendingFrame]
     ) -> list[MatchDecision[_PendingFrame]]:
-        """Passes the delays of the matched pictures to the check of the latency. Returns `decisions` unchanged.
+        """Checks the latency with the delays of the matched pictures. Returns `decisions` unchanged.
 
-        If the pictures prove the latency, this method also ends a doubt about the camera's clock. The caller must hold the lock.
+        If the pictures prove that the latency is right, ends a doubt about the camera's clock. The caller must hold the lock.
         """
         if self._latency is not None:
             for decision in decisions:
@@ -464,8 +464,8 @@ class Intake:
     def _follow_clock(self, matcher: Matcher[_PendingFrame]) -> list[MatchDecision[_PendingFrame]]:
         """Forgets all waiting parts and pictures if the clock of this machine was set. Returns one decision for each of them.
 
-        The times of parts come from the clock that was set, but the times of pictures come from the camera's clock. So a picture could get
-        the part of another casting. The caller must hold the lock.
+        Parts have times of this machine's clock, and pictures have times of the camera's clock. After this machine's clock was set, a
+        picture could get the part of another casting. The caller must hold the lock.
         """
         if not (step_s := self._steps.take_step_s()):
             return []
@@ -491,7 +491,7 @@ class Intake:
     def _is_late_copy(self, pending: _PendingFrame) -> bool:
         """Returns whether a picture without a key and without a time repeats an earlier picture.
 
-        A camera repeats a picture if it gets no answer. The repeat arrives when a later casting is in front of the camera.
+        A camera repeats a picture if it gets no answer. The copy arrives later, so it could get the part of a later casting.
         """
         if pending.frame.idempotency_key or not pending.frame.is_arrival:
             return False

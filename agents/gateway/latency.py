@@ -39,8 +39,8 @@ _FIT_SHARE = 0.2
 # A latency is accepted if at least 80 % of all pictures get a part, and also 80 % of the ten newest pictures.
 _EXPLAINED_SHARE = 0.8
 _NEWEST_PICTURES = 10
-# To test a possible latency, the gateway subtracts it from the times of the pictures. If fewer than 70 % of these differences lie between
-# the first and the last known part, the latency is not tested further.
+# The time of a picture minus the latency should lie between the first and the last known part. If this is true for fewer than 70 % of the
+# pictures, the latency is not tested further.
 _KNOWN_SHARE = 0.7
 # To compare two latencies, at least this many pictures are needed for which both latencies give a nearest part.
 _MIN_COMMON_PICTURES = 5
@@ -102,7 +102,7 @@ class _PartGrid:
         self.spacing_s = median(later - earlier for earlier, later in pairwise(times))
 
     def locate(self, time_s: float) -> tuple[float, float] | None:
-        """Returns how many seconds after the nearest part `time_s` is (negative if before), and the spacing at this part in seconds.
+        """Returns the seconds from the nearest part to `time_s` (negative if `time_s` is earlier), and the spacing at this part in seconds.
 
         The spacing is the gap before or after the part, whichever is smaller. Returns None if `time_s` is clearly before the first part or
         clearly after the last part.
@@ -141,10 +141,9 @@ class _Candidate:
 
     @property
     def rank(self) -> tuple[float, float]:
-        """Possible latencies are sorted by this key. The best latency has the smallest key.
+        """The key by which possible latencies are sorted. The best latency has the smallest key.
 
-        The best latency leaves the smallest percentage of pictures without a part. If two latencies are equal in this, the smaller mean
-        time between pictures and parts decides.
+        The first number is the share of the pictures that get no part. The second number is small if the pictures are near their parts.
         """
         known = self.known_shares
         return self.unexplained_count / len(known), fmean(min(share, ASSIGNED_SHARE) for share in known)
@@ -256,8 +255,8 @@ def _compare(best: _Candidate, rival: _Candidate) -> _Comparison | None:
         return None
     supporting = sum(_speaks_against(theirs, ours) for ours, theirs in pairs)
     opposing = sum(_speaks_against(ours, theirs) for ours, theirs in pairs)
-    # `supporting` counts the pictures that fit only `best`, and `opposing` counts the pictures that fit only `rival`. `rival` is wrong if
-    # `supporting` is more than twice `opposing`. If `best` leaves pictures without a part, one more supporting picture is needed.
+    # `supporting` is the number of pictures that fit only `best`. `opposing` is the number of pictures that fit only `rival`.
+    # `rival` is wrong if `supporting` is at least `needed`, which is more than twice `opposing`.
     needed = (1 if not best.unexplained_count else 2) + 2 * opposing
     return _Comparison(rival.latency_s, supporting >= needed or _is_nearer(pairs), supporting)
 
@@ -350,7 +349,7 @@ class LatencyMonitor:
     def add_offset(self, offset_s: float, spacing_s: float) -> None:
         """Adds a picture that came `offset_s` seconds later than expected. If most of the last pictures fit no part, sets `suspension`.
 
-        `spacing_s` is the time from the picture's part to the nearer of its two neighbours, in seconds.
+        `spacing_s` is the time from the picture's part to the nearest other part, in seconds.
         """
         self._offsets.append((offset_s, spacing_s))
         far = sum(abs(offset_s) >= ASSIGNED_SHARE * spacing_s for offset_s, spacing_s in self._offsets)

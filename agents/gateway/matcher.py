@@ -25,11 +25,11 @@ Picture = TypeVar("Picture")
 
 # If the report of a part was lost, the gap between two parts is unknown. Then the smallest of the last 32 gaps is used.
 _RECENT_GAPS = 32
-# The matcher keeps this many of the latest parts. A picture that was held up for minutes must still find its part, and the matcher needs
-# the parts to compute gaps. The sorter also keeps 2,048 part reports for the gateway.
+# The matcher keeps this many of the latest parts, so that a picture that was held up for minutes still finds its part. The sorter also
+# keeps 2,048 part reports for the gateway.
 _KEPT_PARTS = 2048
-# If this many late pictures in a row have the same delay and fit their parts, the delay counts as normal. It is then no sign that the
-# camera's clock is wrong.
+# If this many late pictures in a row fit their parts and are equally late, their delay counts as normal. Later pictures with this delay
+# are then no sign of a wrong camera clock.
 _MIN_FITTING = 8
 # Pictures that were held up by an outage of the network arrive together: at most this many seconds apart.
 _BURST_S = 0.5
@@ -61,8 +61,8 @@ class _WaitingPicture(Generic[Picture]):
 
     - `time_s`: the time of the picture minus the latency.
     - `expires_s`: when the wait usually ends. The wait is longer if new reports of the board can still decide which part the picture shows.
-    - `late_age_s`: the time from `time_s` to the arrival, if the picture is later than usual. Otherwise None.
-    - `arrived_s`: the time of arrival, if `time_s` is computed from it. Otherwise None.
+    - `late_age_s`: the time of arrival minus `time_s`. None if the picture is not later than usual.
+    - `arrived_s`: the time of arrival, if it is used as the time of the picture. Otherwise None.
     """
 
     time_s: float
@@ -128,14 +128,13 @@ class Matcher(Generic[Picture]):
         self._recent_gaps: deque[float] = deque(maxlen=_RECENT_GAPS)
         # The times of the last pictures that came without a time from the camera: the time of arrival minus the latency.
         self._arrivals: deque[float] = deque(maxlen=_RECENT_ARRIVALS)
-        # The ages of the last matched pictures that were not late. The age is the time from `time_s`, the picture's time minus the latency,
-        # to the arrival. Ages are negative if the sorter runs on another machine whose clock is ahead.
+        # The ages of the last matched pictures that were not late. The age of a picture is the time from the count of its part, as the
+        # latency predicts it, to the arrival of the picture. Ages can be negative if the clock of the sorter's machine is ahead.
         self._recent_ages: deque[float] = deque(maxlen=_RECENT_GAPS)
-        # The age (time from `time_s` to the arrival) of the last late picture that fits no part, or None. Perhaps this picture was late
-        # because the camera's clock is wrong. So the next pictures of about the same age get no part.
+        # The age of the last late picture that fits no part, or None. Perhaps this picture was late because the camera's clock is wrong.
+        # So the next pictures of about the same age get no part. The age is the time of arrival minus `time_s`.
         self._doubted_age_s: float | None = None
-        # `_doubts` counts how often a doubt about the camera's clock began. `_refused_count` counts the pictures that got no part because
-        # of the present doubt.
+        # The number of doubts about the camera's clock so far, and the number of pictures that got no part because of the latest doubt.
         self._doubts = 0
         self._refused_count = 0
         # The age (time from `time_s` to the arrival) of the last matched picture, or None if this picture was not late.
@@ -150,10 +149,10 @@ class Matcher(Generic[Picture]):
 
     @property
     def doubt(self) -> int:
-        """The number of the present doubt about the camera's clock: 1 for the first doubt, 2 for the second. It is 0 without a doubt.
+        """The number of the present doubt about the camera's clock: 1 for the first doubt, 2 for the second. 0 if there is no doubt.
 
-        A doubt begins when a late picture fits no part. During the doubt, pictures that are about as late as this picture get no part,
-        because the camera's clock is perhaps wrong.
+        A doubt begins when a late picture fits no part, because the camera's clock is perhaps wrong. During the doubt, other pictures that
+        are about equally late get no part.
         """
         return 0 if self._doubted_age_s is None else self._doubts
 
@@ -163,9 +162,9 @@ class Matcher(Generic[Picture]):
         return 0 if self._doubted_age_s is None else self._refused_count
 
     def end_doubt(self) -> None:
-        """Ends the doubt about the camera's clock. Call this method if the pictures since the doubt began have proved the latency.
+        """Ends the doubt about the camera's clock. Call this method if new pictures have proved that the latency is right.
 
-        Later pictures are then compared with these pictures: their delay counts as normal.
+        From now on, the delay of these pictures counts as normal.
         """
         if self._doubted_age_s is not None:
             self._pictures = [replace(waiting, late_age_s=None) if self._is_doubted(waiting) else waiting for waiting in self._pictures]
@@ -193,9 +192,9 @@ class Matcher(Generic[Picture]):
 
         A picture whose time is in the future gets no part, because the board counts a part before the camera takes its picture.
 
-        An outage of the network and a wrong clock look different. After an outage, the delayed pictures arrive together, so each picture is
-        less late than the picture before it. If two pictures are equally late, and the earlier picture fits no part, the camera's clock is
-        wrong. Then the later picture gets no part either.
+        Pictures come late after an outage of the network, or because the camera's clock is wrong. After an outage, they arrive together, so
+        each picture is less late than the picture before it. With a wrong clock, all pictures are equally late. So after a late picture
+        that fits no part, other pictures that are equally late get no part either.
         """
         late_age_s = None
         if self._recent_ages:
@@ -281,7 +280,7 @@ class Matcher(Generic[Picture]):
     def _follows_a_doubt(self, waiting: _WaitingPicture[Picture]) -> bool:
         """Returns whether `waiting` must wait for the decision about an earlier picture that is equally late.
 
-        If the earlier picture fits no part, the camera's clock is wrong, and `waiting` gets no part either.
+        If the earlier picture fits no part, the camera's clock is perhaps wrong, and `waiting` gets no part either.
         """
         if waiting.late_age_s is None:
             return False
@@ -294,7 +293,7 @@ class Matcher(Generic[Picture]):
     def _follow_age(self, waiting: _WaitingPicture[Picture], is_matched: bool) -> None:
         """Remembers how late a picture is, for the decisions about the next pictures.
 
-        If a late picture fits no part, the next pictures that are about as late get no part either.
+        If a late picture gets no part, the next pictures that are about equally late get no part either.
         """
         age_s = waiting.late_age_s
         if age_s is None:
@@ -313,8 +312,8 @@ class Matcher(Generic[Picture]):
     def _decide_alone(self, waiting: _WaitingPicture[Picture], now_s: float, is_final: bool) -> MatchDecision[Picture] | None:
         """Decides which part a picture shows. Returns None if the picture must still wait.
 
-        After an outage of the network, the delayed pictures arrive together and look like pictures of later parts. So a picture without a
-        time from the camera gets no part if another picture arrived at almost the same time or fits the same part.
+        Perhaps only the time of arrival of a picture is known. After an outage of the network, many pictures arrive together, and this time
+        is wrong. So such a picture gets no part if another picture arrived at almost the same time, or fits the same part.
         """
         if waiting.arrived_s is None:
             return self._decide(waiting, now_s, is_final)
@@ -359,7 +358,7 @@ class Matcher(Generic[Picture]):
     def _may_be_proved_by_silence(self, waiting: _WaitingPicture[Picture], now_s: float) -> bool:
         """Returns whether the picture should wait longer, because the newest part is perhaps its part.
 
-        If the board counts no other part during the wait, the newest part is certainly the part nearest to the picture.
+        If the board counts no further part for some time, no other part can be nearer to the picture.
         """
         newest = self._parts[-1] if self._parts else None
         if newest is None or not newest.is_waiting or not 0 <= waiting.time_s - newest.time_s <= self._window_s:
@@ -369,15 +368,14 @@ class Matcher(Generic[Picture]):
         return silence.seconds <= needed_s < min(self._recent_gaps, default=float("inf"))
 
     def _bound_at_picture(self, gap: _Gap) -> float:
-        # The picture lies between its nearest part and another part. `gap` is the time between these two parts. If `gap` is not exact, a
-        # third part, which was not reported, can lie between them. So the result is at most the smallest recent gap between two parts.
-        # Example: `gap` is 4 s, and the smallest recent gap is 1 s. The result is 1 s.
+        # The picture was taken between two parts, and `gap` is the time between these parts. If `gap` is not exact, perhaps the board has
+        # counted a third part between them and has not reported it. The result is then at most the smallest recent gap between two parts.
         return gap.seconds if gap.is_exact else min(gap.seconds, min(self._recent_gaps, default=float("inf")))
 
     def _bound_on_other_side(self, gap: _Gap, is_final: bool) -> float:
-        # `gap` is the time from the nearest part to its neighbour on the side away from the picture. If `gap` is not exact, the true time
-        # can be longer. A final decision (`is_final`) then uses at least the smallest recent gap between two parts. Example: `gap` is 0 s,
-        # and the smallest recent gap is 1 s. The result is 1 s.
+        # A part has a part before it and a part after it. One of them is on the other side than the picture, and `gap` is the time to it.
+        # If `gap` is not exact, the true time is perhaps longer. A final decision (`is_final`) then uses at least the smallest recent gap
+        # between two parts.
         return max(gap.seconds, min(self._recent_gaps, default=0.0)) if is_final and not gap.is_exact else gap.seconds
 
     def _gap_before(self, index: int) -> _Gap:
@@ -396,9 +394,9 @@ class Matcher(Generic[Picture]):
         gap_s = later.time_s - earlier.time_s
         if earlier.is_followed_by(later):
             return _Gap(gap_s, True)
-        # When the board is reset, it perhaps does not report the last castings before the reset. Such a casting was at least the smallest
-        # recent gap away from its neighbours. Within a run, a missing number shows that a casting passed, but not when. So the shortest
-        # possible gap is 0.
+        # Perhaps the board has counted castings between these two parts and has not reported them. Nobody knows when these castings
+        # passed, so the gap is not exact. Within a run, the shortest possible gap is used, which is 0. After a reset of the board, at most
+        # the smallest recent gap is used.
         is_after_reset = later.part.run != earlier.part.run and later.part.part == 1
         return _Gap(min(gap_s, min(self._recent_gaps, default=0.0)) if is_after_reset else 0.0, False)
 

@@ -335,8 +335,8 @@ class Sender:
             try:
                 channel = self._connect()
                 try:
-                    # The connection to Kafka is open. If no picture waits, Kafka counts as available now. If pictures wait, Kafka counts as
-                    # available only after it has confirmed a picture.
+                    # The connection to Kafka is open. If no picture waits, the sender now reports that Kafka is available. If pictures
+                    # wait, the sender reports this only after Kafka has confirmed a picture.
                     if self._spool.sendable_count == 0:
                         self._set_available()
                     self._send_pictures(channel)

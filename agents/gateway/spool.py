@@ -2,8 +2,8 @@
 
 `intake.py` stores pictures in the spool, and `sender.py` sends them from there to Kafka.
 
-A commit does not wait for the disk. `flush` forces earlier commits to the disk. A picture is confirmed to its camera only after `flush`.
-`GroupCommit` calls `flush` once for all pictures that wait for the disk.
+`Spool.accept` does not wait for the disk. `Spool.flush` forces all accepted pictures to the disk. The gateway confirms a picture to its
+camera only after `flush`. `GroupCommit` calls `flush` once for all pictures that wait for the disk.
 """
 
 from __future__ import annotations
@@ -240,8 +240,8 @@ class Spool:
         if self._write_ahead_file == -1:
             self._write_ahead_file = write_ahead_file
         else:
-            # Another thread may be waiting in `flush` with the file descriptor of the old file. So the new file gets this descriptor. If
-            # the descriptor were closed, an unrelated file could get it.
+            # Another thread is perhaps in `flush` and still uses the file descriptor of the old file. So this descriptor is not closed, but
+            # used for the new file. After a close, an unrelated file could get the descriptor.
             os.dup2(write_ahead_file, self._write_ahead_file)
             os.close(write_ahead_file)
         # Without this flush, the files of the spool could be missing from the folder after a power cut.
@@ -269,11 +269,10 @@ class Spool:
     def replace_damaged(self, error: sqlite3.DatabaseError, run: int) -> None:
         """Sets the file aside and begins a new file, if `error` means that the file is damaged. Otherwise raises `error`.
 
-        `run` is the run of the spool when `error` happened. If the spool has a newer run, another thread has already replaced the file, and
-        this method does nothing.
+        The pictures of the damaged file are no longer sent. `run` is the run of the spool at the time of `error`. If the spool has a newer
+        run now, another thread has already replaced the file, and this method does nothing.
 
-        The pictures of the damaged file are no longer sent. If the new file is damaged, too, it is also set aside. Raises sqlite3.Error or
-        OSError if no new file can be made. The next call then tries again.
+        Raises sqlite3.Error or OSError if no new file can be made. The next call then tries again.
         """
         with self._checkpoint_lock, self._reader_lock, self._lock:
             if self.run != run:

@@ -46,8 +46,8 @@ _LONGEST_DELAY_S = 10.0
 # If a network sends no new wrong token for this time, its wrong tokens are forgotten.
 _FORGET_S = 900.0
 _MAX_NETWORKS = 10_000
-# At most this many wrong tokens of a network are remembered. Usually fewer cameras with a wrong token stand behind one address. If there
-# are more, their repeated tokens count as guesses.
+# At most this many wrong tokens of a network are remembered. If a remembered token is sent again, it does not count as a guess. Usually
+# fewer cameras of a network have a wrong token.
 _MAX_REMEMBERED_TOKENS = 32
 _KNOWN_CLIENTS = TypeAdapter(list[tuple[str, str]])
 

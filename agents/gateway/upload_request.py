@@ -24,9 +24,8 @@ _MAX_JSON_BYTES = 2**16
 # A form has other fields beside the picture. So a form is allowed to have this many bytes more than the largest picture.
 FORM_EXTRA_BYTES = 2**20
 _MAX_PARTS = 50
-# A body that unpacks to more than this many times its size is refused, because deflate data can unpack to 1,030 times their size, and
-# unpacking costs time. A BMP file of a rendered casting unpacks to only 1.5 times its compressed size, because it has noise. The first MiB
-# of unpacked bytes is always allowed, because it costs little time.
+# A compressed body is refused if it unpacks to more than this many times its size, because unpacking costs time. Harmful data can unpack to
+# 1,030 times their size. A picture of a casting unpacks to about 1.5 times its size. The first MiB of unpacked bytes is always allowed.
 _MAX_UNPACK_RATIO = 250
 _FREE_UNPACKED_BYTES = 2**20
 # A body with one of these content types may be the picture itself. Many programs send x-www-form-urlencoded by default.
@@ -84,9 +83,10 @@ async def read_picture(request: web.Request, max_bytes: int, reserve: Callable[[
 async def _read_body(request: web.Request, limit: int, max_bytes: int, reserve: Callable[[int], None]) -> bytes:
     """Returns the body of the request. A compressed body is unpacked.
 
-    Raises RequestRefusedError if the body is malformed, or if it has more than `limit` bytes before or after it is unpacked. The error
-    message names `max_bytes`, the largest size of a picture. For a form, `limit` is larger than `max_bytes`, because a form has other
-    fields beside the picture.
+    Raises RequestRefusedError if the body is malformed or too large.
+
+    - `limit`: the largest size of the body, compressed or unpacked. A form may be larger than a picture, because it has other fields.
+    - `max_bytes`: the largest size of a picture, for the error message.
     """
     encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in ("", "identity", "gzip", "x-gzip", "deflate"):
@@ -161,8 +161,8 @@ class _Unpacker:
     def unpack(self, chunk: bytes) -> Iterator[bytes]:
         """Yields the content of `chunk`, the next bytes of the body, in pieces of at most 64 KiB.
 
-        Raises RequestRefusedError with status 400 for data that are compressed neither with gzip nor with deflate, for bytes after the end
-        of the compressed data, and for data that unpack to far more bytes than a picture does.
+        Raises RequestRefusedError with status 400 if the body is not valid gzip or deflate data, if more bytes follow after the end of
+        these data, or if the data unpack to far more bytes than a picture does.
         """
         is_after_end = self._zlib.eof and bool(chunk)
         try:

@@ -69,9 +69,9 @@ class DecodedImage:
     regions: Regions | None = None
 
     def fits(self, side_px: int, details: VersionDetails | None = None, regions: Regions | None = None) -> bool:
-        """Returns whether a model version can judge this image. If not, the image must be decoded again.
+        """Returns whether a model version can judge this image as it is. If not, the image must be decoded again.
 
-        `side_px` and `details` belong to the version, and `regions` to the line. A picture that cannot be decoded fits every version.
+        `side_px` and `details` belong to the version, and `regions` belong to the line. Returns True for a picture that cannot be decoded.
         """
         if isinstance(self.picture, PictureError):
             return True
@@ -112,9 +112,11 @@ class DecodedImage:
 def read_image_record(source: ConsumedRecord, line: LineSettings, broker_time: datetime, received_at: datetime) -> ImageRecord:
     """Reads an image record of `line`. If the record has no time of capture, `broker_time` is used.
 
-    If a header other than `line`, `run` and `part` is wrong, the result contains the error, and none of the other headers is used. Raises
-    IdentityError if the record names no part of this line. Raises RecordError if the record only takes the place of records that could not
-    be decoded.
+    The headers `line`, `run` and `part` name the part. If another header is wrong, the result has a `header_error`, and only these three
+    headers are used.
+
+    Raises IdentityError if the record names no part of this line. Raises RecordError if the record is a placeholder for records that could
+    not be decoded.
     """
     check_readable(source.value)
     part = read_part_id(source.key, source.headers, line.name)

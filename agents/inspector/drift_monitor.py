@@ -102,8 +102,8 @@ class DriftMonitor:
         self._lines = {line: LineMonitor() for line in lines}
         self._loop = BackgroundLoop()
         for line in self._lines:
-            # The metric of the state `gap` (the camera sends no pictures) is not set to 0 here, because several workers can run. Only the
-            # worker that gets the pictures of the line knows whether this state applies.
+            # The state `gap` means that the camera sends no pictures. Its metric is not set to 0 here, because several workers can run.
+            # Only the worker that gets the pictures of the line knows whether pictures come.
             for state in set(STATES) - {GAP}:
                 metrics.camera_state.labels(line, state).set(0)
             for quantity in DRIFT_QUANTITIES:

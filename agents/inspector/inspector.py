@@ -3,8 +3,8 @@
     accept -> decoder threads ------------------------> batcher -> networks (threads of their own) -> delivery -> acknowledgement
       uploads -> decoder process -> admission --------^
 
-Uploaded pictures take the path in the second row. Every step from `accept` to the acknowledgement keeps the order of arrival. If Faust
-committed a later record before an earlier record, a crash would lose the earlier record.
+Uploaded pictures take the path in the second row. From `accept` to the acknowledgement, pictures stay in the order of arrival. Otherwise
+Faust could commit a later record before an earlier record, and a crash would lose the earlier record.
 """
 
 from __future__ import annotations

@@ -80,8 +80,8 @@ def judge_images(images: Sequence[DecodedImage], predictor: PicturePredictor, ru
 
     An image that could not be decoded, or that does not show the whole part, gets the reason instead of a prediction.
 
-    `rules` holds the rule of the line for each image. This function does not change labels by these rules. Only a cascade uses the rules
-    here: they say for which pictures one network is enough.
+    `rules` holds the rule of the line for each image. Only a cascade uses these rules here, to find the pictures for which one network is
+    enough. This function changes no labels by the rules.
     """
     by_image = [rule.rule for rule in rules] if rules else [None] * len(images)
     decoded = [(image, rule) for image, rule in zip(images, by_image, strict=True) if isinstance(image.picture, DecodedPicture)]
@@ -180,10 +180,9 @@ def make_verdict(judged: JudgedImage, model: str, threshold: float, decided_at: 
 
 
 def _name_decision(prediction: Prediction | PictureError | PartCheck, decision: str) -> str:
-    """Returns the piece of the verdict's id that depends on the decision.
+    """Returns the piece of the verdict's id that names the decision settings.
 
-    If the picture did not cause the failure, this piece also names the reason of the failure. So the verdict gets another id if the same
-    picture is judged later.
+    The piece also names a failure that the picture did not cause. If the same picture is judged later, its verdict then has another id.
     """
     return f"{decision}|{prediction.reason}" if isinstance(prediction, PictureError) and prediction.reason in _OUTER_FAILURES else decision
 

@@ -4,7 +4,7 @@
                                  |                         |                      |
                                  +-------------------------+----------------------+--> rejected with a reason; the current version stays
 
-The golden set holds pictures with recorded results, which the loaded version must give again.
+The golden set is a set of pictures with recorded results. The loaded version must give the same results again.
 """
 
 from __future__ import annotations

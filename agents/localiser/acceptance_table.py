@@ -33,9 +33,9 @@ Text = Field(min_length=1, max_length=100)
 class AcceptanceRule(BaseModel):
     """The limits for some kinds of defect. A defect at a limit is still accepted.
 
-    `max_number` is the largest number of defects of these kinds on the part. With `max_number` 0, every defect of these kinds is rejected.
-    A `max_number` of MAX_DEFECTS or more is refused, because no finding marks more than MAX_DEFECTS defects. `kinds` can contain `unknown`,
-    which stands for defects whose kind is not sure.
+    - `kinds`: the kinds of defect. `unknown` stands for defects whose kind is not sure.
+    - `max_number`: the largest number of defects of these kinds on the part. 0 rejects every defect of these kinds. Must be less than
+      MAX_DEFECTS, because no finding marks more defects.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -99,10 +99,10 @@ class AcceptanceTable(BaseModel):
     def grade(self, boxes: Sequence[Box], has_more_defects: bool) -> Acceptance:
         """Returns whether a part with the defects `boxes` is accepted, and the rules that decided.
 
-        `has_more_defects` says whether the part has more defects than `boxes` contains. Such a part is never accepted: it is rejected if
-        the table rejects it because of `boxes`, and otherwise not graded.
-
         A part without defects is accepted. A part is rejected if one rule rejects it, even if another rule could not be applied.
+
+        `has_more_defects` says whether the part has more defects than `boxes` contains. Such a part is never accepted, but rejected or not
+        graded.
         """
         violations = [sentence for rule in self.rules for sentence in rule.find_violations(boxes)]
         named = {kind for rule in self.rules for kind in rule.kinds}

@@ -10,8 +10,8 @@ import psutil
 
 # The use of the processors is measured over at least this many seconds, because Linux counts processor time in steps of 10 ms.
 SAMPLE_S = 0.25
-# If more than this many seconds lie between two readings of the processor times, the readings do not show how busy the processors are now.
-# A new measurement then begins with the later reading.
+# A measurement over more than this many seconds is not used, because it does not show how busy the processors are now. A new measurement
+# then begins.
 MAX_SAMPLE_S = 2.0
 # A heat map keeps one processor busy. The localiser waits if other programs leave less than half of one processor free.
 LEAST_FREE_PROCESSORS = 0.5
@@ -60,8 +60,8 @@ class SpareProcessors:
     def are_free(self) -> bool:
         """Returns whether other programs left at least half a processor free since the last measurement.
 
-        Returns False if the last call was more than MAX_SAMPLE_S ago, because the use of the processors is then not known. If the next call
-        comes at least SAMPLE_S later, its result is measured.
+        Returns False if the last measurement is more than MAX_SAMPLE_S old, because it does not show how busy the processors are now. A
+        call less than SAMPLE_S after the last measurement returns the last result.
         """
         now = self._read()
         elapsed_s = now.at_s - self._before.at_s

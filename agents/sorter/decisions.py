@@ -60,11 +60,9 @@ def lane_settings(gate: GateSettings) -> LaneSettings:
 
 
 def _whole(name: str, value: float, units: int, unit: str) -> int:
-    """Converts `value` from millimetres to the unit in which the board counts. One millimetre is `units` of the board's units.
+    """Converts `value` from millimetres to the board's unit. `units` is the number of the board's units in one millimetre.
 
-    `unit` names the board's unit in the message of an error.
-
-    Raises ValueError if the result is not a whole number.
+    Raises ValueError if the result is not a whole number. The message of the error names the board's unit, `unit`.
     """
     in_units = Fraction(repr(value)) * units
     if in_units.denominator != 1:

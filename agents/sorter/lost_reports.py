@@ -1,8 +1,7 @@
-"""Finds the parts whose reports the board has lost, from the gaps in the part numbers that the board reports.
+"""Finds the parts whose reports the board has lost.
 
-A board stores 64 reports. If no sorter acknowledges them for a long time, for example because its PC is off, the board drops further
-reports. Most of these parts are then unknown to the sorter, because the board announces a part (event PART) only until the part is at the
-gate. But the board numbers the parts of a run one after the other, so the missing numbers are the lost parts.
+A board stores 64 reports. If no sorter acknowledges them for a long time, for example because the sorter's PC is off, the board drops
+further reports. The board numbers the parts of a run one after the other, so missing part numbers show which reports were dropped.
 """
 
 from __future__ import annotations
@@ -17,8 +16,8 @@ from agents.sorter.part_states import PartKey, RecordedParts
 
 log = logging.getLogger(__name__)
 
-# After a loss, this many of the newest part numbers are checked for parts that the board has announced (event PART) but not reported.
-# A belt never carries so many parts.
+# After a loss of reports, the sorter looks among this many of the newest parts for parts that the board has announced (event PART) but not
+# reported. A belt never carries so many parts.
 _MAX_ANNOUNCED = 1024
 # The largest number of missing parts that get a record. A board counts this many parts in 18 hours at one part a second. In a larger gap,
 # only the newest parts get a record.
@@ -51,9 +50,8 @@ class LostReports:
     def begin_run(self, run: int, recorded: RecordedParts, now_s: float) -> None:
         """Begins with a new run of the board. `recorded` are the parts of this run that already have a sorting record.
 
-        The missing parts of the earlier run are lost, because the board forgets its reports when it is reset. `take_ended` returns them.
-
-        If `run` is already the present run, its reported parts are known, and `recorded` is not used.
+        The missing parts of the earlier run are lost, because the board forgets its reports when it is reset. `take_ended` returns these
+        parts.
         """
         self._ended.extend((self.run, part) for part in sorted(self._missing))
         self._missing = {}
@@ -62,14 +60,14 @@ class LostReports:
         self.run = run
         self._lowest = self._highest = 0
         self._recorded = recorded.unreported
-        # Of parts with numbers below `first`, perhaps not all records were read. So a gap below `first` does not mean that the board has
-        # lost a report.
+        # Perhaps not all records of the parts before `first` were read. So a missing part number before `first` does not prove that the
+        # board has lost a report.
         newest = max(recorded.reported, default=0)
         first = newest if recorded.complete_from is None else recorded.complete_from
         for part in sorted(part for part in recorded.reported if part >= first):
             self.add_report(part, now_s)
-        # The board raises a fault only once when it loses reports. If parts of this run already have records, an earlier sorter process has
-        # worked in this run, and perhaps that process has received the fault. So this process assumes that reports were lost.
+        # When the board loses reports, it raises a fault only once. Perhaps an earlier process of the sorter has received this fault. So
+        # if an earlier process has written records in this run, this process assumes that reports were lost.
         self._is_loss_reported = bool(recorded.reported)
 
     def note_loss(self) -> None:
@@ -79,11 +77,11 @@ class LostReports:
     def add_report(self, part: int, now_s: float) -> None:
         """Notes that the board has reported `part`.
 
-        From now on, parts with smaller numbers are missing if they have no report, except:
+        Parts with smaller numbers then count as missing if they have no report. There are two exceptions:
 
         - Parts before the first reported part of the run. Perhaps the board counted them while it was connected to another host.
-        - Parts that the board has announced (event PART). They can still be on their way to an additional gate. After a call of
-          `note_loss`, these parts are missing, too.
+        - Parts that the board has announced (event PART). Perhaps they are still on their way to an additional gate. After a call of
+          `note_loss`, these parts count as missing, too.
         """
         if not self._highest:
             self._lowest = self._highest = part

@@ -37,8 +37,8 @@ _MAX_RESTORE_S = 30.0
 _MAX_BOOTSTRAP_MS = 5000
 # The largest run number of a board. A gateway without a board uses larger numbers.
 MAX_RUN = 65535
-# If the journal could not be written, a verdict can name a newer run than the journal. The sorter believes the run number if it is at most
-# this much above the newest known run number.
+# A verdict can name a newer run than the journal, because perhaps the journal could not be written. The sorter believes such a run number
+# only if it is at most this much above the newest known run number.
 _MAX_UNSTORED_RUNS = 8
 # A starting sorter reads at most this many verdicts, and at most this many sorting records, of its line from Kafka. The second number is
 # larger, because a part can have two sorting records, but only one verdict.
@@ -63,8 +63,7 @@ class PartState:
     answered_at: datetime | None = None
     # True if the verdict came too late for the gate.
     is_late: bool = False
-    # True if the verdict comes from the search for the newest verdicts at the start of this process, and Kafka has not delivered the
-    # verdict since then.
+    # True if this process has read the verdict in its search at the start, and Kafka has not delivered the verdict since then.
     is_restored: bool = False
     # The newest sorting record of the part.
     sorting: Sorting | None = None
@@ -98,8 +97,7 @@ class RecordedParts:
 
     - `reported`: parts that a board has reported.
     - `unreported`: parts without a report, for which the sorter wrote a record by itself.
-    - `complete_from`: all records are known of the part with this number and of the parts with larger numbers. None if no such number is
-      known.
+    - `complete_from`: a part number. All records of this part and of later parts are known. None if there is no such number.
     """
 
     reported: set[int] = field(default_factory=set)
@@ -129,8 +127,8 @@ class PartStates:
     def __init__(self, max_parts: int = MAX_PARTS) -> None:
         self._max_parts = max_parts
         self._states: OrderedDict[PartKey, PartState] = OrderedDict()
-        # The newest sorting records of lost parts that have no entry in `_states`. Entries for many lost parts would displace the states of
-        # the parts on the belt.
+        # The newest sorting records of lost parts. They are kept apart from `_states`, because many lost parts would displace the parts on
+        # the belt there.
         self._lost: OrderedDict[PartKey, Sorting] = OrderedDict()
         # The last run of the line's board, or 0 if it is unknown.
         self.last_run = 0
@@ -178,8 +176,8 @@ class PartStates:
     def set_restored(self, sortings: Sequence[Sorting], known_since: datetime | None) -> None:
         """Stores which parts have a sorting record, as read from Kafka and the journal.
 
-        `sortings` contains all records of the line that were written since `known_since`. If `known_since` is None, `sortings` contains all
-        records of the line.
+        `sortings` contains all records of the line that were written since `known_since`. If `known_since` is None, it contains all records
+        of the line.
         """
         self._restored = {}
         for sorting in sortings:
@@ -224,9 +222,9 @@ class PartStates:
         ]
 
     def unnamed_verdicts(self) -> list[PartState]:
-        """Returns the parts whose gate followed a verdict, although the sorting record names no verdict.
+        """Returns the parts whose gate followed a verdict, but whose sorting record names no verdict.
 
-        While Kafka does not answer, the outage recorder cannot read the verdicts. So it writes records without a verdict.
+        The outage recorder wrote these records. It could not read the verdicts, because Kafka did not answer.
         """
         return [
             state
@@ -252,8 +250,8 @@ class PartStates:
         states = list(self._states.items())
         parts = [key for key, state in states if state.is_of_board and key[0] <= MAX_RUN]
         highest = max((self.last_run, *(known_run for known_run, _ in parts)))
-        # If the journal could not be written, only verdicts name the newest run. A verdict can be wrong or forged. So a run number is
-        # believed only if it is at most _MAX_UNSTORED_RUNS above the newest known run.
+        # Perhaps the journal could not be written, and only verdicts name the newest run. But a verdict can be wrong or forged. So its
+        # run number is believed only if it is at most _MAX_UNSTORED_RUNS above the newest known run.
         judged = [
             named_run for (named_run, _), state in states if state.verdict_id is not None and named_run <= highest + _MAX_UNSTORED_RUNS
         ]
@@ -284,8 +282,8 @@ def restore_states(settings: Settings, line: str, journal: SortingJournal, open_
     # The journal loses no record meanwhile. Only the sender removes records, after Kafka has confirmed them, and the sender starts later.
     unsent = [entry.sorting for entry in journal.read_newest(_MAX_UNSENT_READ)]
     if len(unsent) == _MAX_UNSENT_READ:
-        # The journal perhaps holds more records than were read. The unread records are newer than the records in Kafka, and older than the
-        # records in `unsent`.
+        # The journal perhaps holds older records that were not read, and that Kafka does not have yet. So all records are known only from
+        # the first record of `unsent` on.
         known_since: datetime | None = unsent[0].sorted_at
         states = join_states(verdicts, sortings + unsent, known_since)
     else:
@@ -302,11 +300,8 @@ def restore_states(settings: Settings, line: str, journal: SortingJournal, open_
 def join_states(verdicts: list[Verdict], sortings: list[Sorting], known_since: datetime | None = None) -> PartStates:
     """Returns the states of the parts in `verdicts`, and of the newest parts in `sortings` that have no verdict.
 
-    `sortings` begins with the oldest record. Records that were written before `known_since` perhaps exist, but were not read. So if the
-    picture of a part is older than `known_since`, and `sortings` has no record of the part, the verdict is ignored.
-
-    Example: `known_since` is 10:00. A part has a picture from 9:59 and no record in `sortings`. The part was perhaps sorted before 10:00,
-    so its verdict is ignored.
+    `sortings` begins with the oldest record. Perhaps some records from before `known_since` were not read. So a part with an older picture
+    and without a record in `sortings` was perhaps sorted already. The verdict on such a part is ignored.
     """
     judged = {(verdict.run, verdict.part) for verdict in verdicts}
     unjudged = [sorting for sorting in sortings if (sorting.run, sorting.part) not in judged]

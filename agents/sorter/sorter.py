@@ -124,8 +124,8 @@ class Sorter:
         self._lost_reports = LostReports(states.is_known, states.has_record)
         lane.choose_run = states.unused_run
         self._verdicts_done = asyncio.Event()
-        # Maps each new run of the board to the parts of other runs that had no sorting record when the run began (event RunBegan). The
-        # board does not report these parts any more, so the sorter writes their records without a report.
+        # For each new run of the board: the parts of other runs that had no sorting record when the new run began. The board no longer
+        # reports these parts, so the sorter writes their records without a report.
         self._ended_parts: dict[int, list[PartKey]] = {}
 
     def use_gate(self, gate: GateSettings) -> None:
@@ -227,8 +227,8 @@ class Sorter:
     async def _record_refusal(self, refusal: _Refusal) -> bool:
         """Writes a sorting record for a verdict that the board refused.
 
-        Writes no record if the board already has another verdict on the part. If the verdict came too late, see `_record_late_verdict`. In
-        all other cases, writes no record if the part already has a record or if the board has reported the part.
+        Writes no record if the board already has another verdict on the part, if the part already has a record, or if the board has already
+        reported the part. `_record_late_verdict` handles a verdict that came too late.
 
         Returns False if the sorter stops too early. Kafka then delivers the verdict again.
         """
@@ -254,10 +254,8 @@ class Sorter:
     async def _record_late_verdict(self, refusal: _Refusal) -> bool:
         """Writes a sorting record that says that the verdict came too late.
 
-        Writes no such record if the part's record already names a verdict.
-
-        Before that, waits until the board has reported the part or can no longer report it. Returns False if the sorter must stop during
-        this wait.
+        Waits first until the board has reported the part or can no longer report it. Then writes the record, unless the part's last record
+        already names a verdict. Returns False if the sorter must stop during the wait.
         """
         if not await self._wait_for_report(refusal):
             return False
@@ -307,8 +305,8 @@ class Sorter:
     def _is_recording(self, key: PartKey) -> bool:
         """Returns whether the report of a part, or of an earlier part in the same run, still waits to be recorded.
 
-        The board repeats only its oldest unacknowledged reports. While the sorter cannot record the report of an earlier part, for example
-        because the disk is full and Kafka does not answer, the board does not repeat the report of a later part.
+        The board repeats only its oldest unacknowledged reports. So while the report of an earlier part is not recorded, the report of this
+        part can still come.
         """
         return any(run == key[0] and part <= key[1] for run, part in self._reported)
 
@@ -343,15 +341,14 @@ class Sorter:
                 events.append(self._events.get_nowait())
             sortings: list[Sorting] = []
             for event in events:
-                # The records of this event are remembered before the next event is handled. Otherwise a part could get two records, for
-                # example after two resets of the board.
+                # The sorter remembers the records of this event before it handles the next event. Otherwise a part could get two records.
                 sortings += self._remember(self._sortings_of(event))
             sortings += self._lost_sortings(self._lost_reports.take_ended(), "board-restarted", _UNKNOWN_RUN)
             sortings += self._lost_sortings(self._lost_reports.take_lost(time.monotonic()), "fault", _EVENTS_LOST)
             counted = [CountedPart(event.run, event.part, event.counted_at) for event in events if isinstance(event, PartCounted)]
             runs = [event.run for event in events if isinstance(event, RunBegan)]
-            # The journal has a list of the parts that the gateway does not know yet. `_store` adds the parts in `counted` to this list, and
-            # then removes the parts in `reported`. So the same part can be in `counted` and in `reported`.
+            # The journal has a list of the parts that the gateway does not know yet. `_store` first adds the parts in `counted` to this
+            # list. Then it removes the parts in `reported`, which can be the same parts.
             reported = self._reports.take_finished() if self._reports is not None else []
             is_on_disk = await self._store(sortings, counted, runs[-1] if runs else None, reported)
             if self._reports is not None and not is_on_disk:
@@ -411,8 +408,8 @@ class Sorter:
                 extra={"part": part},
             )
         if state.is_restored and event.reason == "no-verdict" and not self._lane.is_paused:
-            # This process knows the verdict only from the search at its start, and the board has sorted the part without a verdict. So the
-            # verdict was late. Kafka does not deliver the verdict again, because this process begins with newer verdicts.
+            # The board has sorted the part without a verdict, so the verdict was late. This process has read the verdict in its search at
+            # the start. Kafka does not deliver the verdict again.
             state.is_late, state.is_restored = True, False
             metrics.verdicts_late.labels(self._line).inc()
         fault = self._faults.explain_safe_action(self._lane.oldest_fault)

@@ -741,8 +741,8 @@ def _make_avr_line(stack: ExitStack, plants: dict[int, Plant], memory: Path, log
 
 def _make_belt(gate: GateSettings, travel_s: float | None) -> Belt:
     speed_mm_s = gate.belt_mm_per_s if travel_s is None else gate.travel_mm / travel_s
-    # A real servo needs 0.08 s to swing the blade, and a part moves on by `swing_mm` in this time. The simulated blade needs no time.
-    # The place of the simulated blade is `swing_mm` further down the belt, so that it meets each part at the same moment as a real blade.
+    # A real servo needs 0.08 s to swing the blade. In this time, a part moves on by `swing_mm`. The simulated blade swings at once.
+    # So it is `swing_mm` further down the belt, and meets a part at the same moment as a real blade.
     swing_mm = 0.08 * speed_mm_s
     further = tuple(Blade(grade.lane, grade.gate_mm + swing_mm) for grade in gate.grades)
     return Belt(

@@ -29,14 +29,14 @@ log = logging.getLogger(__name__)
 def command(file: Path | None, fetch_only: bool) -> int:
     """Run Apache Kafka 4 on this machine, with its data in broker.data_dir. Only programs on this machine can connect.
 
-    Each role has a Kafka user with a password, and with the permissions that its work needs. The passwords are files in the folder
-    `passwords` of broker.data_dir. With a data folder of an older release, every program on this machine can use Kafka without a password
-    until the setting broker.access is `roles`.
+    Each role has a Kafka user with its own password and permissions. The passwords are files in the folder `passwords` of broker.data_dir.
+    If an older release made broker.data_dir, Kafka asks for no passwords until the setting broker.access is `roles`.
 
     Prints `Kafka ready at HOST:PORT` when Kafka serves clients.
 
-    If another program uses the port, a broker that already has data waits until the port is free. A broker without data ends with exit
-    status 3. The exit status is also 3 if the data folder cannot be used, and 1 if Kafka ended or did not start in time.
+    If another program uses the port, the broker waits until the port is free. A new broker, which has no data yet, does not wait, but ends.
+
+    Exit codes: 1 Kafka ended or did not start in time, 3 the data folder or the port cannot be used.
     """
     if fetch_only:
         click.echo(f"{len(kafka_jars())} jars of the broker in the cache, verified")

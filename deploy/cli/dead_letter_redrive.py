@@ -182,10 +182,11 @@ def _read_mark(headers: Mapping[str, str]) -> RedriveMark | None:
 def plan_redrive(settings: Settings, chosen: Sequence[DeadLetter], again: bool, named: Collection[str] = ()) -> list[RedriveStep]:
     """Returns a step for each of the `chosen` dead letters. A step says whether the record is sent again, or why not.
 
-    If several dead letters come from the same record, the record is sent only once. If a dead letter has a mark, its record is not sent.
+    If several dead letters come from the same record, the record is sent only once. A record with a mark is not sent, because a person has
+    already begun to send it. With `again`, a marked record is sent in two cases:
 
-    - `again`: whether a marked record is sent again if Kafka has not confirmed it.
-    - `named`: the places that a person has given. If `again` is True, their records are sent even if Kafka has confirmed them before.
+    - Kafka has not confirmed the record.
+    - A person has given the place of its dead letter (`named`).
     """
     cleanup_by_topic = {spec.name: spec.configs["cleanup.policy"] for spec in declare_topics(settings)}
     names = TopicNames(settings.topics.prefix)

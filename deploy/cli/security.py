@@ -148,10 +148,10 @@ def check_listeners(settings: Settings) -> Iterator[SecurityFinding]:
 
 
 def check_keys(settings: Settings) -> Iterator[SecurityFinding]:
-    """Yields a finding for each short token, and for a key of commands that is missing, or whose change is not finished.
+    """Yields a finding for each short token. Also yields a finding if no key signs commands, or if a second key is still accepted.
 
-    The settings themselves refuse a short key of commands, because it can be tried without asking Castline. Attempts to guess a token are
-    delayed by the gateway.
+    The settings themselves refuse a short key. A short token is allowed and is only a finding, because the gateway slows down everybody who
+    guesses tokens.
     """
     yield from _find_short_tokens(settings)
     if settings.sorter.second_command_key.get_secret_value():

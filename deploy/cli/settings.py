@@ -101,8 +101,8 @@ def _describe_section(section: Mapping[str, Any], root: Mapping[str, Any], prefi
 def _resolve_section(schema_of_name: Mapping[str, Any], root: Mapping[str, Any]) -> tuple[Mapping[str, Any] | None, str]:
     """Returns the JSON schema of a section, and a suffix for the section's name.
 
-    The suffix is "[]" if the settings can have several such sections, for example `lines[]`. Otherwise the suffix is "". If
-    `schema_of_name` belongs to a single setting, returns None and "".
+    The suffix is "[]" if the settings can have several such sections, as with `lines[]`. Otherwise the suffix is "". Returns None and "" if
+    `schema_of_name` describes a single setting and no section.
     """
     items = schema_of_name.get("items", {})
     options = schema_of_name.get("anyOf", [])

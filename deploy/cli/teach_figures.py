@@ -20,9 +20,9 @@ from streams.settings import GateSettings
 
 _MAD_TO_SPREAD = 1.4826
 _OUTLIER_SPREADS, _LEAST_OUTLIER_MM = 5, 5.0
-# The travel of a casting is its way from photo-eye 1 to photo-eye 2. The command `teach` stops if the travel of more than 20 % of the
-# castings is an outlier, because the castings then probably slip, or a photo-eye is loose. It also stops if the spread of the travel is
-# above 10 mm and above 5 % of the median.
+# The travel of a casting is its way from photo-eye 1 to photo-eye 2. If the travels differ too much, the command `teach` stops, because the
+# castings probably slip, or a photo-eye is loose. The limits are more than 20 % outliers, or a spread above 10 mm and above 5 % of the
+# median.
 _MAX_OUTLIER_SHARE, _MAX_SPREAD_SHARE, _LEAST_MAX_SPREAD_MM = 0.2, 0.05, 10.0
 # The window (setting `window_mm`) is six times the spread of the travel, and at least 15 mm. If there is no encoder, the belt's speed is
 # less certain, so the window is also at least 2 % of the travel.
@@ -108,10 +108,10 @@ def propose_travel(measured: LaneMeasurement, gate: GateSettings, has_encoder: b
 def propose_limits(measured: LaneMeasurement, used: Mapping[str, int | str], window_mm: Number, servo_ms: Number) -> dict[str, Number]:
     """Returns the settings `stuck_mm` and `spacing_mm` that suit the longest casting and the gate.
 
-    - `stuck_mm`: the board reports a fault if a photo-eye is blocked while the belt moves by more than this. The value is at least three
-      times the longest casting, and at least twice `part_max_mm`.
-    - `spacing_mm`: the board makes one decision about parts that are closer than this. The value is longer than a casting, and long enough
-      for the gate to return between two castings.
+    - `stuck_mm`: if a photo-eye is blocked while the belt moves further than this, the board reports a fault. The value is several times
+      the length of a casting.
+    - `spacing_mm`: if two parts are closer than this, the board makes one decision about both. The value is long enough for the gate to
+      return between two castings.
     """
     longest_mm = measured.longest_mm
     stuck_mm = max(50, 10 * math.ceil(max(3 * longest_mm, 2 * int(used["part_max_mm"])) / 10))

@@ -159,10 +159,10 @@ def keys(private: Path, public: Path, roles: tuple[KafkaRole, ...]) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
 def sign(file: Path | None, yes: bool) -> int:
-    """Sign the present model choices and line settings. Records that were written before you made keys have no signature.
+    """Sign the present model choices and line settings. They have no signature if they were written before you made keys.
 
-    The command shows each record first. It accepts records without a signature, so look at them before you confirm. A record that changes
-    before you confirm is not signed. The exit status is then 1.
+    The command first shows each record. Look at the records before you confirm, because the command does not check their signatures. If a
+    record changes before you confirm, it is not signed, and the exit status is 1.
     """
     settings = load_settings(file)
     if settings.signing.private_keys is None:

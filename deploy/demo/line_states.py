@@ -29,8 +29,8 @@ class LineStates:
         `gate_states` holds the present state of the gate, from the metric `castline_gate_state`. It is empty while no sorter runs.
         """
         if gate_states and not self.has_gate(line):
-            # The sorter reports a gate that the settings do not name. The earlier counts cannot be compared with the new counts, because
-            # `missed` counts other events on a line with a gate. So forget the earlier counts.
+            # The settings name no gate for this line, but a sorter reports a gate. On a line with a gate, `missed` counts other events. So
+            # the earlier counts cannot be compared with the new counts, and are forgotten.
             self._activities[line] = LineActivity(travel_s=0.0)
         activity = self._find_activity(line)
         activity.add_counts(counts, now)

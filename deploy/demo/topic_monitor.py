@@ -140,8 +140,8 @@ class TopicMonitor:
             for partition, position in self._positions.items():
                 consumer.seek(partition, position)
             received_at = time.monotonic()
-            # After a restart of the broker, an old consumer gets no records for up to half a minute. So this loop ends after some seconds
-            # without records. The caller then calls this method again, and the method makes a new consumer.
+            # After a restart of the broker, an old consumer can get no records for up to half a minute. So this loop ends after some
+            # seconds without records. The next call of this method makes a new consumer.
             while not self._closing.is_set() and time.monotonic() - received_at < _RECONNECT_AFTER_S:
                 polled = consumer.poll(timeout_ms=300)
                 now = time.monotonic()

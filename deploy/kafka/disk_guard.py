@@ -39,8 +39,8 @@ RESERVE_FILE = "reserve"
 # The limit for the alarm is 20 % of the disk, but at most 20 GiB. The limit for dropping records is 10 % of the disk, but at most 4 GiB.
 _ALARM_SHARE, _DROP_SHARE = 0.2, 0.1
 _ALARM_LIMIT_BYTES, _DROP_LIMIT_BYTES = 20 * 2**30, 4 * 2**30
-# The limit for dropping records is at least 256 MiB, because cameras can send up to 256 MiB while Kafka deletes old records. If 256 MiB are
-# more than 20 % of the disk, the limit is 20 % of the disk.
+# Cameras can send up to 256 MiB while Kafka deletes old records. So the limit for dropping records is at least 256 MiB, but on a very small
+# disk at most 20 % of the disk.
 _DROP_BYTES, _SMALL_DROP_SHARE = 256 * 2**20, 0.2
 # Free space that Kafka needs to start, because it first writes some megabytes of metadata, indexes and segments.
 _START_BYTES = 48 * 2**20
