@@ -48,8 +48,8 @@ class RoundFigures:
 class FlushComparison:
     """The result of the comparison of a gateway that flushes each picture to the disk with a gateway that does not.
 
-    `with_flush` and `without_flush` are medians over all rounds. A pair of rounds has the ratio "throughput with the flush, divided by
-    throughput without the flush". `ratio` is the median of the ratios of all pairs.
+    `with_flush` and `without_flush` are medians over all rounds. In each pair of rounds, the throughput with the flush is divided by the
+    throughput without the flush. `ratio` is the median of these quotients.
     """
 
     pairs: int

@@ -1,7 +1,8 @@
 """Measures how many heat maps the localiser makes, and whether it slows down an inspector on the same machine.
 
-The inspector is measured in short windows of time, with and without the localiser. In a window without the localiser, SIGSTOP pauses its
-process. A window must be shorter than Kafka's session time-out, because Kafka removes a silent consumer from its group after this time.
+The inspector is measured in short windows of time, with and without the localiser. For a window without the localiser, the signal SIGSTOP
+pauses the localiser's process. The window must be shorter than Kafka's session time-out, because Kafka then removes a silent consumer from
+its group.
 """
 
 from __future__ import annotations

@@ -49,8 +49,7 @@ class Silence:
 
     - `killed`: the killed process, `inspector` or `broker`. For the start of the whole plant, `killed` is `plant`.
     - `longest_s`: the longest time between two verdicts. For `plant`, the time from the start of `castline up` to the first verdict.
-    - `spans`: the length of each step from the kill, or from the start of the plant, to the first verdict. The steps are in order. If the
-      broker was killed, `spans` is empty.
+    - `spans`: the length of each step of the time until the first verdict, in order. Empty if the broker was killed.
     - `load`: the load average of the operating system, that is, the number of processes that want a processor.
     """
 

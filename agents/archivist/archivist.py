@@ -2,9 +2,8 @@
 
 A record is acknowledged only after its row is stored. A record that the database rejects becomes a dead letter.
 
-The archivist also checks the records of model choices and of line settings, which get no row. Only the archivist writes dead letters for
-invalid records of these two topics. The other readers of these topics read all records from the beginning at each start, so they would
-write the same dead letters each time.
+Model choices and line settings get no row. The archivist reads their topics only to write dead letters for invalid records. The other
+readers of these two topics read all records again at each start, so they would write the same dead letters each time.
 """
 
 from __future__ import annotations

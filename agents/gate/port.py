@@ -140,8 +140,7 @@ def locked_port(path: str) -> Iterator[bool]:
 
     Yields False if another program, for example a sorter, has locked the port. Otherwise yields True, even if the port does not exist.
 
-    At the end of the block, the port is closed, and its signal DTR falls. When a program opens the port again, DTR rises, and this resets a
-    Mega.
+    At the end of the block, the port is closed. A Mega is reset when a program opens the port again.
     """
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)

@@ -49,7 +49,7 @@ _SETTLING_S = 1.0
 # same part. At most this many pictures are remembered.
 _MAX_UNSTORED = 10_000
 # The intake remembers the checksums of at most this many pictures that came without a key and without a time. At two pictures a second,
-# they cover more than eight minutes. A camera repeats a picture much sooner.
+# these are the pictures of the last eight minutes. A camera repeats a picture much sooner.
 _MAX_UNTIMED = 1024
 # While a picture waits for its answer, at most this many repeats of the picture wait, too. Earlier repeats get no answer, because the
 # camera no longer waits for them.

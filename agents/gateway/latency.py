@@ -303,8 +303,8 @@ class TimeHistory:
 class LatencyMonitor:
     """Checks whether the latency in use fits the last pictures and parts. If the latency is wrong, `suspension` says why.
 
-    Pictures get no part until `suspension` is "" again. It becomes "" when new pictures prove that the latency is right. Parts at equal
-    intervals prove nothing, because several latencies fit them. An irregular gap between parts is the proof, because only one latency fits.
+    Pictures get no part until `suspension` is "" again. It becomes "" when new pictures prove that the latency is right. Such a proof needs
+    an irregular gap between parts, because several latencies fit parts at equal intervals.
     """
 
     def __init__(self, latency_s: float, suspension: str = "") -> None:

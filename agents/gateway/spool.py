@@ -41,8 +41,8 @@ from streams.supervision import SupervisedThread
 _ROW_BYTES = 1024
 # `close` waits for a checkpoint for at most this many seconds.
 _LONGEST_CHECKPOINT_S = 2.0
-# If a new spool file is damaged, too, it is also set aside. If this many damaged files exist, no more are set aside, because they could
-# fill the disk.
+# A damaged spool file is set aside, and a new file is made. If the new file is damaged, too, it is set aside only while fewer than this
+# many damaged files exist, because more of them could fill the disk.
 _MAX_SET_ASIDE = 16
 # Receipts are kept to recognise repeated pictures. At ten pictures a second, this many receipts last almost three hours.
 _MAX_RECEIPTS = 100_000
@@ -165,7 +165,7 @@ Result = TypeVar("Result")
 class Spool:
     """The spool of one line, which only one process at a time can open. Thread-safe.
 
-    `run` is the run number of the part ids that the gateway itself makes. Each start of the gateway raises `run`.
+    `run` is the run number of the part ids that the gateway itself makes. At each start of the gateway, `run` becomes larger.
     """
 
     def __init__(self, folder: Path, line: str, budget: SpoolBudget, clock: Callable[[], float] = time.time) -> None:
@@ -352,7 +352,7 @@ class Spool:
             del self._disk_waits[thread]
 
     def find_disk_wait_s(self) -> float:
-        """Returns how many seconds the picture or flush that waits longest has been waiting for the disk, or 0 if none waits.
+        """Returns the seconds since a picture or a flush began to wait for the disk: the longest wait, or 0 if none waits.
 
         Reads only memory, so this method answers even if the disk does not.
         """

@@ -6,8 +6,8 @@ up to 10 s. An attempt that comes too early is refused without a look at its tok
 A wrong token that a network repeats is not a guess, and does not make the wait longer. So a camera with a wrong token does not block other
 cameras behind the same address.
 
-If a network has once sent the right token of a line, the gateway accepts this token even during a wait, also after a restart of the
-gateway. So a camera can go on while another machine behind the same address guesses.
+The gateway remembers which network has sent which right token, also after a restart. From this network, it accepts this token even during
+a wait. So a camera can go on while another machine behind the same address guesses.
 """
 
 from __future__ import annotations

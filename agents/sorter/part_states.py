@@ -81,9 +81,8 @@ class PartState:
     def is_of_other_count(self, counted_at: datetime, counted_s: float | None) -> bool:
         """Returns whether this state belongs to another part than the part that was counted at `counted_at`.
 
-        After an exchange of the board, two parts can have the same number, but their times differ by more than 60 s. If both monotonic
-        times are known, the method compares them, because nobody can set the monotonic clock. Otherwise it compares times of the wall
-        clock.
+        After an exchange of the board, two parts can have the same number, but their times differ by more than 60 s. The method compares
+        the times of the monotonic clock if both are known, because nobody can set this clock.
         """
         if self.counted_s is not None and counted_s is not None:
             return abs(counted_s - self.counted_s) > _MAX_TIME_DIFFERENCE.total_seconds()

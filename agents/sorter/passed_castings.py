@@ -65,7 +65,7 @@ class PassedCastings:
     A casting must reach photo-eye 2 before the next casting reaches photo-eye 1. So the casting at photo-eye 2 is always the last casting
     that passed photo-eye 1, and the distance between the photo-eyes need not be known.
 
-    If a photo-eye is free for less than `part_min_ms` and then blocked again, it is still blocked by the same casting.
+    If a photo-eye is free for less than `part_min_ms` and then blocked again, both times count as the same casting.
 
     `problem` says why the castings cannot be measured, or is empty.
     """

@@ -51,8 +51,8 @@ log = logging.getLogger(__name__)
 ROLE = "sorter"
 # The largest number of verdicts that are sent to the board at the same time. Further verdicts stay in Kafka.
 MAX_OPEN_VERDICTS = 64
-# The largest number of verdicts that the sorter has accepted and not yet acknowledged. The number is large because of late verdicts. A late
-# verdict can wait until the board is connected again and has reported the part. New verdicts must not wait behind late verdicts.
+# The largest number of verdicts that the sorter has accepted and not yet acknowledged. The number is large, because a late verdict can wait
+# for a long time until the board is connected again. New verdicts must not wait behind late verdicts.
 _MAX_ACCEPTED_VERDICTS = 1024
 # The board usually reports a part within this time after the deadline of its verdict. A sorter that must stop does not wait longer for the
 # report.

@@ -81,10 +81,9 @@ PAGE = DashboardPage(
             Query(rate("castline_broker_drops_total", "what", scope=PLANT), "{{what}} dropped, times per second"),
             Query(f"castline_broker_clock_doubted{{{PLANT}}}", "{{machine}} does not trust its clock"),
             unit="percentunit",
-            description="Free share of the embedded broker's disk. An alert fires if less than 20 % and less than 20 GiB are free. If less "
-            "than 10 % and less than 4 GiB are free, the broker drops judged pictures. If less than 5 % and less than 512 MiB are free, "
-            "the broker also drops other records, findings and dead letters last. While the broker does not trust its clock, it drops "
-            "nothing.",
+            description="Free share of the embedded broker's disk. There are three limits. Below 20 % and 20 GiB, an alert fires. Below "
+            "10 % and 4 GiB, the broker drops judged pictures. Below 5 % and 512 MiB, the broker also drops other records. While the "
+            "broker does not trust its clock, it drops nothing.",
             alerts=("BrokerDiskFilling", "BrokerDropsRecords", "BrokerClockDoubted"),
         ),
         timeseries_panel(

@@ -131,8 +131,8 @@ _FIXES = {
     PlantState.LATE: "Do what the runbook says under `VerdictsTooOld`.",
 }
 
-# Each archivist exports the states of all lines. An alert fires only if all archivists report the state, because its expression takes the
-# minimum (`min`). So no alert fires if only one of several archivists cannot reach Kafka and therefore reports a wrong state.
+# Each archivist exports the states of all lines. An archivist that cannot reach Kafka reports wrong states. So the expression of an alert
+# takes the minimum (`min`), and the alert fires only if all archivists report the state.
 STATE_ALERTS: tuple[Alert, ...] = tuple(
     Alert(
         alarm.alert,

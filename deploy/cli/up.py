@@ -35,8 +35,8 @@ def command(file: Path | None, inspectors: int, no_station: bool, log_file: Path
     Some processes run only if the settings need them: the broker if kafka.bootstrap is `embedded`, the gateway if a line has a camera, the
     localiser if inspector.localise is true. Each board gets its own sorter.
 
-    A process that ends or stays unhealthy is started again at once. If the process fails again soon, before it was ready for 10 s, the
-    supervisor waits up to 30 s before each new start. If the same process already runs on another machine, the wait is 30 s.
+    A process that ends or stays unhealthy is started again at once. If it fails again before it was ready for 10 s, `castline up` waits up
+    to 30 s before each new start.
 
     The first Ctrl-C stops the processes one after the other, so that each can finish its work. A second Ctrl-C kills all processes.
 

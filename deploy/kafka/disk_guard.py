@@ -10,8 +10,10 @@ order:
 5. findings and dead letters, which are the evidence of defects.
 
 Castline drops judged pictures if less space is free than the limit `drop`. It drops the other kinds only if less space is free than the
-smaller limit `floor`. If Kafka deletes no file after a drop, the disk is full of other files. Castline then drops nothing more. While Kafka
-deletes no files because the clock was far ahead at its start, Castline drops nothing at all.
+smaller limit `floor`.
+
+Castline drops nothing more if the last drop has freed no space, because then other files fill the disk. It drops nothing at all if the
+clock was far ahead at the start of Kafka, because Kafka then deletes no files.
 """
 
 from __future__ import annotations
