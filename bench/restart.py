@@ -49,7 +49,7 @@ class Silence:
 
     - `killed`: the killed process, `inspector` or `broker`. For the start of the whole plant, `killed` is `plant`.
     - `longest_s`: the longest time between two verdicts. For `plant`, the time from the start of `castline up` to the first verdict.
-    - `spans`: the length of each step of the time until the first verdict, in order. Empty if the broker was killed.
+    - `spans`: the name and the length of each step until the first verdict, in the order of the steps. Empty if the broker was killed.
     - `load`: the load average of the operating system, that is, the number of processes that want a processor.
     """
 

@@ -76,7 +76,7 @@ class CameraLatency:
         self._stored = _StoredLatency.read(file)
         self._monitor: LatencyMonitor | None = None
         # After the clock of this machine was set, the latency is not trusted until new pictures confirm it. This number is the sum of
-        # the clock's changes in this time, in seconds.
+        # the clock's changes since the last confirmation, in seconds.
         self._stepped_s = 0.0
         # The value of `suspension` before the clock of this machine was set. If the clock is set back, `suspension` gets this value again.
         self._earlier_suspension = ""

@@ -271,8 +271,8 @@ class DropCamera:
         """Keeps the old picture of a file that has changed. `before` is the file's old version, and `state` has its present inode and size.
 
         - If the file was replaced or has become smaller, keeps the old picture in memory and returns None.
-        - If the file has grown, the old picture was perhaps only continued. Returns the old version, and the caller later compares it with
-          the complete file.
+        - If the file has grown, perhaps the camera has only added bytes to the old picture. Returns the old version, which the caller later
+          compares with the complete file.
         """
         if before.is_offered or before.destination or before.is_ignored:
             return None

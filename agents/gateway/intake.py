@@ -176,8 +176,8 @@ class _Repeats:
 class _FirstCopies:
     """Finds repeats of a picture that still waits for its answer. A repeat gets the answer of the first copy. Thread-safe.
 
-    Without this class, a repeat would compete with the first copy for the part. The number of waiting pictures needs no limit here, because
-    the matcher and the queue for the disk limit it.
+    Without this class, a repeat could get the part instead of the first copy. The class sets no limit for the number of waiting pictures,
+    because the matcher and the queue for the disk already limit it.
     """
 
     def __init__(self) -> None:

@@ -312,8 +312,8 @@ class Matcher(Generic[Picture]):
     def _decide_alone(self, waiting: _WaitingPicture[Picture], now_s: float, is_final: bool) -> MatchDecision[Picture] | None:
         """Decides which part a picture shows. Returns None if the picture must still wait.
 
-        Perhaps only the time of arrival of a picture is known. After an outage of the network, many pictures arrive together, and this time
-        is wrong. So such a picture gets no part if another picture arrived at almost the same time, or fits the same part.
+        Some pictures have only a time of arrival. After an outage of the network, many pictures arrive together, so their times of arrival
+        do not show their parts. Such a picture gets no part if another picture arrived at almost the same time, or fits the same part.
         """
         if waiting.arrived_s is None:
             return self._decide(waiting, now_s, is_final)
@@ -373,8 +373,8 @@ class Matcher(Generic[Picture]):
         return gap.seconds if gap.is_exact else min(gap.seconds, min(self._recent_gaps, default=float("inf")))
 
     def _bound_on_other_side(self, gap: _Gap, is_final: bool) -> float:
-        # A part has a part before it and a part after it. One of them is on the other side than the picture, and `gap` is the time to it.
-        # If `gap` is not exact, the true time is perhaps longer. A final decision (`is_final`) then uses at least the smallest recent gap
+        # The picture was taken on one side of its nearest part. `gap` is the time from this part to the next part on the other side. If
+        # `gap` is not exact, the true time is perhaps longer. A final decision (`is_final`) then uses at least the smallest recent gap
         # between two parts.
         return max(gap.seconds, min(self._recent_gaps, default=0.0)) if is_final and not gap.is_exact else gap.seconds
 

@@ -19,8 +19,7 @@ _TAIL_BYTES = 64
 _MAX_TIFF_DIRECTORIES = 64
 # At most this many strips or tiles of a TIFF directory are read.
 _MAX_TIFF_PIECES = 1_000_000
-# A TIFF stores its pixels in strips or in tiles. Maps the tag that holds the offsets of the strips, or of the tiles, to the tag that holds
-# their sizes.
+# A TIFF stores its pixels in strips or in tiles. The keys are the tags for their offsets, and the values are the tags for their sizes.
 _TIFF_OFFSETS = {273: 279, 324: 325}
 _TIFF_NUMBERS = {1: "B", 3: "H", 4: "I", 16: "Q"}
 

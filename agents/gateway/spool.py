@@ -179,8 +179,8 @@ class Spool:
         self._clock = clock
         self._lock = threading.RLock()
         self._reader_lock = threading.Lock()
-        # Held during a checkpoint. If another thread closed the connection during the checkpoint, SQLite would crash the process. A thread
-        # that needs several locks takes this lock first, then `_reader_lock`, and `_lock` last.
+        # A thread holds this lock during a checkpoint. If another thread closed the connection in this time, SQLite would crash the
+        # process. A thread that needs several locks takes this lock first, then `_reader_lock`, and `_lock` last.
         self._checkpoint_lock = threading.Lock()
         self._path = folder / f"{line}.sqlite"
         self._write_ahead_path = folder / f"{line}.sqlite-wal"
@@ -352,7 +352,7 @@ class Spool:
             del self._disk_waits[thread]
 
     def find_disk_wait_s(self) -> float:
-        """Returns the seconds since a picture or a flush began to wait for the disk: the longest wait, or 0 if none waits.
+        """Returns how long a picture or a flush has been waiting for the disk, in seconds: the longest present wait, or 0.
 
         Reads only memory, so this method answers even if the disk does not.
         """

@@ -421,11 +421,11 @@ def _partition_of(received: ReceivedRecord) -> tuple[str, int]:
 def make_finding(verdict: Verdict, found: DefectMap, address: str, found_at: datetime, mm_per_px: float | None = None) -> Finding:
     """Returns the finding for `verdict`. `found` is the defect map of the whole picture, whose heat map is stored at `address`.
 
-    - The score of a box is the highest heat in the box, multiplied by the defect probability of the verdict. So a part that is probably
-      good gets low scores.
-    - The score of a box for a small defect is only the highest heat. The defect probability comes from the networks, which do not see small
-      defects.
-    - If the verdict has no defect probability, the score of each box is only the highest heat.
+    The score of a box is the highest heat in the box, multiplied by the defect probability of the verdict. So a part that is probably good
+    gets low scores. There are two exceptions, in which the score is only the highest heat:
+
+    - The box is for a small defect. The networks, which give the defect probability, do not see small defects.
+    - The verdict has no defect probability.
 
     If `mm_per_px` is given, each box has the area and the length of its defect in millimetres.
     """

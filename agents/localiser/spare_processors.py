@@ -60,8 +60,8 @@ class SpareProcessors:
     def are_free(self) -> bool:
         """Returns whether other programs left at least half a processor free since the last measurement.
 
-        Returns False if the last measurement is more than MAX_SAMPLE_S old, because it does not show how busy the processors are now. A
-        call less than SAMPLE_S after the last measurement returns the last result.
+        Returns False if the last measurement is more than MAX_SAMPLE_S old, because nobody knows then how busy the processors are. A call
+        less than SAMPLE_S after the last measurement returns the last result.
         """
         now = self._read()
         elapsed_s = now.at_s - self._before.at_s

@@ -333,8 +333,8 @@ def _read_newest(
 ) -> tuple[list[R], bool]:
     """Reads the newest records of a topic. Also returns whether these are all records that were ever written to the topic.
 
-    Reads the records that were sent after `since`, but at least the newest `least` and at most the newest `most` records. If `since` is
-    None, reads the newest `most` records.
+    Reads the records that were sent after `since`: at least the newest `least` records, and at most the newest `most` records. If `since`
+    is None, reads the newest `most` records.
     """
     consumer = open_reader(settings, "recall", bootstrap_timeout_ms=_MAX_BOOTSTRAP_MS, auto_offset_reset="earliest")
     try:

@@ -30,7 +30,7 @@ def command(file: Path | None, fetch_only: bool) -> int:
     """Run Apache Kafka 4 on this machine, with its data in broker.data_dir. Only programs on this machine can connect.
 
     Each role has a Kafka user with its own password and permissions. The passwords are files in the folder `passwords` of broker.data_dir.
-    If an older release made broker.data_dir, Kafka asks for no passwords until the setting broker.access is `roles`.
+    If an older release made the data folder, Kafka asks for no passwords until the setting broker.access is `roles`.
 
     Prints `Kafka ready at HOST:PORT` when Kafka serves clients.
 

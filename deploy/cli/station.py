@@ -96,7 +96,7 @@ def migrate(file: Path | None) -> None:
 def confirm_clock_command(file: Path | None) -> None:
     """Confirm that the clock of this machine is right, so that the archivist deletes old pictures and old parts again.
 
-    While the archivist does not trust the clock, it deletes nothing because of its age. Run the command on the machine of the archivist.
+    While the archivist does not trust the clock, it keeps old pictures and old parts. Run the command on the machine of the archivist.
     """
     configure_station(file)
     from station.archive.database import migrate_database
