@@ -44,8 +44,8 @@ _PICTURE_SUFFIXES = JUDGED_SUFFIXES + OTHER_PICTURE_SUFFIXES
 # A file with one of these suffixes is never a picture. Cameras write such files beside their pictures.
 _SIDECAR_SUFFIXES = (".xml", ".txt", ".csv", ".json", ".log", ".ini", ".db", ".md5", ".sha256", ".htm", ".html", ".pdf", ".svg", ".yaml")
 _MAX_POLL_S = 0.1
-# After each listing of the folder, DropCamera waits for twice the time that the listing took, so that it does not overload a slow network
-# share.
+# After each listing of the folder, DropCamera waits for this many times the duration of the listing. So it does not overload a slow network
+# folder.
 _PAUSE_FACTOR = 2.0
 _FULL_SPOOL_PAUSE_S = 1.0
 # An empty file is usually an upload that has just begun. So DropCamera waits ten times `settle_s` before it handles the
@@ -63,8 +63,8 @@ _SLOW_LISTING_S = 10.0
 _MAX_LOOK_GAP_S = 1.0
 # If a file keeps changing for longer than this many seconds, a complaint names it.
 _RESTLESS_S = 15.0
-# For this many seconds after a file was moved, the gateway checks whether the file changes, because a program on another machine may still
-# write to it.
+# A program on another machine may still write to a file that was moved. So the gateway checks for this many seconds whether the moved file
+# changes.
 _WATCH_MOVED_S = 15.0
 _MAX_WATCHED = 2000
 _CLEANING_INTERVAL_S = 30.0
@@ -163,8 +163,8 @@ class DropCamera:
         self._overwritten: deque[_FileVersion] = deque()
         # Files that must now be given to the intake or be moved. The file at the end of the list is handled first.
         self._due: list[_FileVersion] = []
-        # For each moved file: its path, its state (inode, size and time of change) when it was read, and the time until which the gateway
-        # checks whether the file changes.
+        # The moved files that the gateway still checks for changes. Each entry has the path, the state when the file was read (inode,
+        # size and time of change), and the end of the check.
         self._moved: deque[tuple[str, FileState, float]] = deque(maxlen=_MAX_WATCHED)
         # Paths of the files that are not pictures and have already been counted as ignored.
         self._mentioned: set[str] = set()

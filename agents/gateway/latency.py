@@ -25,8 +25,7 @@ from statistics import fmean, median
 # A picture is assigned to the nearest part if the time between them is less than a quarter of the spacing. The spacing is the time between
 # two parts.
 ASSIGNED_SHARE = 0.25
-# The latency should be measured again if the times of a picture and its part usually differ by more than an eighth of the time between two
-# parts.
+# The latency should be measured again if pictures usually come too early or too late by more than an eighth of the time between two parts.
 DRIFT_SHARE = 0.125
 
 LOWEST_LATENCY_S = -60.0

@@ -94,8 +94,7 @@ class _KnownPart:
     def is_followed_by(self, later: _KnownPart) -> bool:
         """Returns whether `later` is the next part of the same run.
 
-        The first part of a new run is not the next part, because the board perhaps counted more parts before its reset and did not report
-        them.
+        Returns False for the first part of a new run. Perhaps the board counted more parts before its reset and did not report them.
         """
         return (later.part.run, later.part.part) == (self.part.run, self.part.part + 1)
 

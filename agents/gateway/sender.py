@@ -46,8 +46,8 @@ _RECORD_ERRORS = (MessageSizeTooLargeError, RecordListTooLargeError, InvalidReco
 
 # If Kafka confirms nothing for this many seconds while pictures wait for its confirmation, Kafka counts as unavailable.
 _SILENT_S = 2.0
-# If the object store takes longer than this many seconds for a picture, the sender first handles the results of earlier pictures, and then
-# sends the next picture.
+# If the object store needs more than this many seconds for a picture, the sender handles the results of earlier pictures before it sends
+# the next picture.
 _SLOW_S = 0.5
 # If Kafka confirms nothing for this many seconds, the Kafka client is replaced, because clients have got stuck when brokers restarted.
 _STUCK_S = 30.0

@@ -3,8 +3,8 @@
     decoded images -> judge_images -> LineRules.apply -> make_verdict
 
 - `judge_images` finds the single pictures on which the networks fail.
-- `LineRules` labels judged images by the settings of their line: a threshold, the expected share of defective parts, and the share of
-  these parts that may pass without a review. If a line has no settings, its pictures keep the labels of the model version.
+- `LineRules` labels judged images by the settings of their line, such as a threshold. If a line has no such settings, its pictures keep
+  the labels of the model version.
 """
 
 from __future__ import annotations

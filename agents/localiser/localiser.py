@@ -73,8 +73,8 @@ _OPEN_AGAIN_S = 60.0
 # On a busy machine, opening a defect locator can take minutes. The watchdog waits this long before it reports a stall.
 _MAX_OPEN_S = 300.0
 _PROGRESS_S = 1.0
-# While other programs keep all processors busy, the localiser waits at most this long before each heat map, so that people do not wait for
-# ever.
+# While other programs keep all processors busy, the localiser waits before each heat map, but at most this many seconds. So people do not
+# wait for ever.
 _LONGEST_PAUSE_S = 2.0
 
 

@@ -39,8 +39,8 @@ _CONFIRMATIONS: dict[bool | None, Confirmation] = {True: "yes", False: "no", Non
 def lane_settings(gate: GateSettings) -> LaneSettings:
     """Returns the board's settings for the lane of a line. A value that the line's settings leave out gets the protocol's default.
 
-    Raises ValueError if a value is outside the board's bounds, if it is not a whole number in the board's unit, or if the
-    belt has an encoder and `step_um` is missing.
+    Raises ValueError if a value is outside the board's bounds, or is not a whole number in the board's unit. Also raises ValueError if
+    the belt has an encoder and `step_um` is missing.
     """
     if gate.board.get("encoder") in (1, "1") and "step_um" not in gate.board:
         raise ValueError("board.encoder is 1, but board.step_um is missing. Set it to the belt travel of one encoder edge in micrometres.")

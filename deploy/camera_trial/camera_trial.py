@@ -32,8 +32,8 @@ from streams.settings import CameraSettings, LineSettings, Settings
 from streams.supervision import SupervisedThread
 
 THUMBNAIL_PX = 320
-# The brightness is measured in a reduced picture with this number of pixels on its longer side, because a defective pixel of the camera
-# hardly changes the reduced picture.
+# The picture is reduced to this number of pixels on its longer side before its brightness is measured. So a defective pixel of the camera
+# hardly changes the result.
 _MEASURED_PX = 256
 # The camera trial also reads files that are too large for the gateway, so that it can report them.
 _LARGEST_BYTES = 2**28

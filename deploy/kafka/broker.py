@@ -1,7 +1,7 @@
 """Runs the embedded broker: one Apache Kafka process without ZooKeeper. Only programs on this machine can connect.
 
 A broker can have Kafka users (setting `broker.access`). Then every client must log in. At each start, this module gives the Kafka user
-`broker` a new password, logs in as this user, and gives each role its password and its ACLs.
+`broker` a new password and logs in as this user. Then it gives each role its password and its permissions (ACLs).
 """
 
 from __future__ import annotations
