@@ -296,8 +296,15 @@ SECURITY_MUTANTS = (
     Mutant(
         "other sessions outlive a change of the second factor",
         "station/accounts/second_factor.py",
-        "    user.set_password(password)\n",
-        "    user.password = user.password\n",
+        ".update(password=new_hash)",
+        ".update(password=user.password)",
+        "tests/station/accounts/test_second_factor.py",
+    ),
+    Mutant(
+        "a removed second factor leaves the sessions of a lost phone",
+        "station/accounts/forms.py",
+        "                end_sessions(user)\n",
+        "",
         "tests/station/accounts/test_second_factor.py",
     ),
     Mutant(
