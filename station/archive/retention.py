@@ -9,11 +9,10 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import islice
 from typing import Protocol
 
 from django.db import DatabaseError, InterfaceError, connection, transaction
-from django.db.models import Count, Max, QuerySet, Sum
+from django.db.models import Count, F, Max, Q, QuerySet, Subquery, Sum
 from django.db.models.functions import Coalesce
 
 from station.archive.database import lock_parts
@@ -302,11 +301,19 @@ def _find_oldest_pictures(parts: QuerySet[Part], excess_bytes: int) -> dict[str,
     """
     oldest: dict[str, int] = {}
     newest: dict[str, datetime] = {}
-    rows = parts.order_by("seen_at").values_list("picture", "seen_at", "picture_bytes").iterator(_DELETED_PER_STEP)
-    while step := list(islice(rows, _DELETED_PER_STEP)):
-        unknown = {address for address, _, _ in step} - newest.keys()
+    # Read pages with LIMIT, and not one query with a cursor. Outside a transaction, PostgreSQL would first copy all rows for the cursor.
+    # With `F("id") + 0` instead of "id", SQLite uses the index of the pictures. Else it would read all parts, also those without a picture.
+    rows = parts.order_by("seen_at", F("id") + 0).values_list("picture", "seen_at", "picture_bytes", "id")
+    page = rows
+    while step := list(page[:_DELETED_PER_STEP]):
+        last_id = step[-1][-1]
+        # The database looks the time up, because the time that `RecordTimeField` reads is not always the stored time.
+        last_at = Subquery(Part.objects.filter(pk=last_id).values("seen_at"))
+        # The condition `seen_at__gte` does not change the result. The database needs it to use the index of `seen_at`.
+        page = rows.filter(Q(seen_at__gte=last_at) & (Q(seen_at__gt=last_at) | Q(id__gt=last_id)))
+        unknown = {address for address, _, _, _ in step} - newest.keys()
         newest.update(parts.filter(picture__in=unknown).order_by().values_list("picture").annotate(Max("seen_at")))
-        for address, seen_at, size in step:
+        for address, seen_at, size, _ in step:
             if seen_at < newest[address] or address in oldest:
                 continue
             oldest[address] = size or 0

@@ -10,6 +10,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from prometheus_client import REGISTRY
 
 from station.archive.models import Part, RetentionState
@@ -238,6 +240,42 @@ def test_a_shared_picture_is_as_old_as_its_newest_part(make_archiver: MakeArchiv
     make_archiver(**limits | {"keep_bytes": 2 * 2**20}).sweep(EARLIEST)
     assert stored_pictures(store, 1, 5) == [5]
     assert not Part.objects.filter(picture=shared).exists()
+
+
+@pytest.mark.parametrize("seen_at", [{}, {"seen_at": EARLIEST}])
+def test_the_oldest_pictures_are_searched_in_pages(
+    make_archiver: MakeArchiver, store: ObjectStore, part: MakePart, seen_at: dict[str, datetime]
+) -> None:
+    """In this test, all parts of several pages are skipped, because they share their picture with a newer part."""
+    shared = store.put(make_picture(1))
+    for _ in range(1200):
+        part(picture=shared, picture_bytes=2**20, **seen_at)
+    for number in (2, 3, 4):
+        part(picture=store.put(make_picture(number)), picture_bytes=2**20, **seen_at)
+    part(picture=shared, picture_bytes=2**20, seen_at=NOW)
+    with CaptureQueriesContext(connection) as queries:
+        make_archiver(keep_bytes=2 * 2**20).sweep(EARLIEST, is_clock_trusted=False)
+    assert stored_pictures(store, 1, 2, 3, 4) == [1, 4]
+    searches = [query["sql"] for query in queries if "ORDER BY" in query["sql"]]
+    assert len(searches) >= 3
+    with connection.cursor() as cursor:
+        for search in searches:
+            assert "LIMIT 500" in search
+            cursor.execute(f"EXPLAIN QUERY PLAN {search}")
+            assert "USING INDEX part_picture_kept" in str(cursor.fetchall()), "only the parts with a picture are read"
+
+
+def test_pages_of_parts_whose_stored_time_is_not_the_time_that_is_read_end(
+    make_archiver: MakeArchiver, store: ObjectStore, part: MakePart
+) -> None:
+    """Release 0.1.0 stored times in the year 9999, which are read as times in the year 8999."""
+    late = datetime(9999, 12, 31, 23, 30, tzinfo=UTC)
+    shared = store.put(make_picture(1))
+    for _ in range(501):
+        part(picture=shared, picture_bytes=2**10, seen_at=late)
+    part(picture=store.put(make_picture(2)), picture_bytes=2**21, seen_at=late)
+    make_archiver(keep_bytes=2**20).sweep(EARLIEST, is_clock_trusted=False)
+    assert stored_pictures(store, 1, 2) == []
 
 
 def test_old_parts_are_deleted_with_their_pictures(make_archiver: MakeArchiver, store: ObjectStore, part: MakePart) -> None:
