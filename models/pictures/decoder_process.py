@@ -36,6 +36,8 @@ _NICENESS = 19
 _BUSY_FACTOR = 2
 # If one of these signals ended the process, a library failed on the picture. It would fail on the same picture again.
 _CRASHES = tuple(-number for number in (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL))
+# The exit status of the process if it has no memory to read a picture or to send its answer.
+_OUT_OF_MEMORY = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +194,7 @@ class DecoderProcess:
         """Returns a DecoderProcessError if another try can succeed, and a PictureError if the picture made the process fail."""
         if time_limit.is_used_up:
             found = f"it took more than {self._time_s:g} s"
-        elif (exit_status := _find_exit_status(process)) is None or exit_status in _CRASHES:
+        elif (exit_status := _find_exit_status(process)) is None or exit_status in (*_CRASHES, _OUT_OF_MEMORY):
             found = f"its process ended; it may use at most {self._memory_bytes} bytes"
         elif time_limit.is_starved:
             return _describe_failure(f"other programs left it too little processor time in {_BUSY_FACTOR * self._time_s:g} s")
@@ -291,7 +293,10 @@ def _read_exactly(stream: IO[bytes] | None, size: int) -> bytes:
 
 
 def serve(requests: BinaryIO, answers: BinaryIO) -> None:
-    """Answers all requests until `requests` ends. An answer holds a decoded picture, a converted picture or a refusal."""
+    """Answers all requests until `requests` ends. An answer holds a decoded picture, a converted picture or a refusal.
+
+    Raises MemoryError if there is too little memory to read a picture or to send an answer.
+    """
     while line := requests.readline():
         request = _Request(**json.loads(line))
         try:
@@ -342,7 +347,11 @@ def main() -> None:
     _limit_memory(int(sys.argv[1]))
     sys.stdout.buffer.write(b"!")
     sys.stdout.buffer.flush()
-    serve(sys.stdin.buffer, sys.stdout.buffer)
+    try:
+        serve(sys.stdin.buffer, sys.stdout.buffer)
+    except MemoryError:
+        # A part of a picture or of an answer may be in the pipes, so this process cannot answer another request.
+        os._exit(_OUT_OF_MEMORY)
 
 
 def _warm_up() -> None:

@@ -63,13 +63,13 @@ def encode_thumbnail(value: bytes, limits: PictureLimits, side_px: int, depth_bi
 
     `depth_bits` is a setting of the production line from which the picture comes. Raises PictureError if the decoder refuses the picture.
     """
-    buffer = io.BytesIO()
     with open_picture(value, limits, depth_bits) as file:
         image = file.load("RGB", side_px)
         upright = Image.fromarray(np.ascontiguousarray(rotate_upright(np.asarray(image), file.header.orientation)))
         upright.thumbnail((side_px, side_px))
+        buffer = io.BytesIO()
         upright.save(buffer, "JPEG", quality=JPEG_QUALITY)
-    return EncodedPicture(buffer.getvalue(), "image/jpeg")
+        return EncodedPicture(buffer.getvalue(), "image/jpeg")
 
 
 def encode_heat_map_layer(value: bytes, limits: PictureLimits) -> EncodedPicture:
@@ -79,12 +79,12 @@ def encode_heat_map_layer(value: bytes, limits: PictureLimits) -> EncodedPicture
     """
     with open_picture(value, limits) as file:
         heat = rotate_upright(np.asarray(file.load("L")), file.header.orientation)
-    layer = np.empty((*heat.shape, 4), np.uint8)
-    layer[..., :3] = HEAT_COLOUR
-    # The opacity is the square root of the heat, so that faint heat is visible.
-    opacity = np.array([round(255 * (level / 255) ** 0.5) for level in range(256)], np.uint8)
-    layer[..., 3] = opacity[heat]
-    return _encode_png(layer)
+        layer = np.empty((*heat.shape, 4), np.uint8)
+        layer[..., :3] = HEAT_COLOUR
+        # The opacity is the square root of the heat, so that faint heat is visible.
+        opacity = np.array([round(255 * (level / 255) ** 0.5) for level in range(256)], np.uint8)
+        layer[..., 3] = opacity[heat]
+        return _encode_png(layer)
 
 
 def overlay_heat_map(pixels: npt.NDArray[np.uint8], heat: npt.NDArray[np.float32]) -> Image.Image:

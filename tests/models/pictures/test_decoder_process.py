@@ -81,6 +81,33 @@ def test_a_picture_that_needs_too_much_memory_is_refused_and_the_next_one_is_dec
         process.decode_picture(GOOD, SIDE_PX, LIMITS)
         with pytest.raises(PictureError) as refusal:
             process.decode_picture(make_large_png(8192), SIDE_PX, PictureLimits(max_pixels=10**8))
+        assert not isinstance(refusal.value, DecoderProcessError)
+        assert refusal.value.reason == RefusalReason.DECODER_LIMITS
+        assert process.decode_picture(GOOD, SIDE_PX, LIMITS).width_px == 300
+    finally:
+        process.close()
+
+
+def test_a_heat_map_whose_layer_needs_too_much_memory_is_refused() -> None:
+    """The heat map itself takes 25 MB, and its layer with four channels takes 100 MB."""
+    process = DecoderProcess(memory_bytes=2**27, time_s=60)
+    try:
+        heat_map = encode(np.tile(np.arange(250, dtype=np.uint8), (5000, 20)), "PNG", compress_level=1)
+        with pytest.raises(PictureError, match="more memory") as refusal:
+            process.encode_heat_map_layer(heat_map, PictureLimits(max_pixels=10**8))
+        assert not isinstance(refusal.value, DecoderProcessError)
+        assert refusal.value.reason == RefusalReason.DECODER_LIMITS
+        assert process.encode_heat_map_layer(GOOD, LIMITS) == encode_heat_map_layer(GOOD, LIMITS)
+    finally:
+        process.close()
+
+
+def test_a_file_that_is_larger_than_the_memory_is_refused_and_the_next_picture_is_decoded() -> None:
+    process = DecoderProcess(memory_bytes=2**25, time_s=60)
+    try:
+        with pytest.raises(PictureError, match="at most 33554432 bytes") as refusal:
+            process.decode_picture(GOOD + bytes(2**26), SIDE_PX, PictureLimits(max_bytes=2**27))
+        assert not isinstance(refusal.value, DecoderProcessError)
         assert refusal.value.reason == RefusalReason.DECODER_LIMITS
         assert process.decode_picture(GOOD, SIDE_PX, LIMITS).width_px == 300
     finally:
