@@ -35,7 +35,9 @@ from streams.topics import TopicNames
 log = logging.getLogger(__name__)
 
 _KAFKA_READERS = 4
+# The longest time that a picture waits for room in memory, and then for a Kafka reader.
 _MAX_WAIT_S = 10.0
+_TOO_MANY_PICTURES = "Too many pictures are requested at once. Try again in a moment."
 _CACHE_BYTES = 48 * 2**20
 _CONVERSION_LOCKS = 64
 # The memory for pictures that are being read or wait for their conversion has room for this many of the largest allowed pictures
@@ -83,11 +85,13 @@ class PictureLocation(Protocol):
 class PictureBudget:
     """Limits the bytes of the pictures that are being read or wait for their conversion: in total, and for each account. Thread-safe.
 
-    `largest_bytes` is the size of the largest allowed picture.
+    - `largest_bytes`: the size of the largest allowed picture.
+    - `max_wait_s`: the longest time that a picture waits for room.
     """
 
-    def __init__(self, largest_bytes: int) -> None:
+    def __init__(self, largest_bytes: int, max_wait_s: float = _MAX_WAIT_S) -> None:
         self._largest_bytes = largest_bytes
+        self._max_wait_s = max_wait_s
         self._used: Counter[int | None] = Counter()
         self._waiting: Counter[int | None] = Counter()
         self._changed = threading.Condition()
@@ -102,6 +106,8 @@ class PictureBudget:
 
         The size of a picture is unknown before the picture is read. So memory for the largest allowed picture is reserved first. After the
         picture was read, the caller must call the yielded function with its size. The function frees the memory that is not needed.
+
+        Raises KafkaUnavailableError if there is no room in time, for example because Kafka does not answer the readers of other pictures.
         """
         reserved_bytes = 0
 
@@ -115,8 +121,13 @@ class PictureBudget:
 
         with self._changed:
             self._waiting[account] += 1
-            self._changed.wait_for(lambda: self._has_room(account))
-            self._waiting -= Counter([account])
+            try:
+                if not self._changed.wait_for(lambda: self._has_room(account), self._max_wait_s):
+                    raise KafkaUnavailableError(_TOO_MANY_PICTURES)
+            finally:
+                self._waiting -= Counter([account])
+                # Without this account, another account can be the one with the fewest bytes.
+                self._changed.notify_all()
             reserve(self._largest_bytes)
         try:
             yield reserve
@@ -315,7 +326,7 @@ class PartPictureReader:
         try:
             reader = self._idle.get(timeout=_MAX_WAIT_S)
         except Empty:
-            raise KafkaUnavailableError("Too many pictures are requested at once. Try again in a moment.") from None
+            raise KafkaUnavailableError(_TOO_MANY_PICTURES) from None
         try:
             record = reader.read(part.image_topic, part.image_partition, part.image_offset)
         finally:

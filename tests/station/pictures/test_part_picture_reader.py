@@ -205,6 +205,21 @@ def test_small_pictures_that_wait_for_their_conversion_keep_no_other_picture_of_
     assert budget.used_bytes == 0
 
 
+def test_a_picture_that_finds_no_room_in_time_is_refused_and_keeps_no_other_picture_waiting() -> None:
+    budget = PictureBudget(1000, max_wait_s=0.2)
+    with ExitStack() as held, ExitStack() as first:
+        first.enter_context(budget.reserved(1))
+        for account in (1, 1, 2, 2, 2, 3, 3):
+            held.enter_context(budget.reserved(account))
+        with pytest.raises(KafkaUnavailableError, match="Too many pictures"), budget.reserved(4):
+            pass
+        assert budget.used_bytes == 8000
+        first.close()
+        with budget.reserved(1):
+            assert budget.used_bytes == 8000, "account 4 has fewer bytes, but it no longer waits"
+    assert budget.used_bytes == 0
+
+
 def test_a_picture_is_shown_after_a_failure_of_the_decoding_process(
     stored: tuple[ObjectStore, PartPictureReader], monkeypatch: pytest.MonkeyPatch
 ) -> None:
