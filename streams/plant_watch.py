@@ -40,8 +40,8 @@ _SORTINGS_BACK = 100
 _REMEMBERED_PART_IDS = 1000
 # If the clock is set by at least this many seconds, the times of castings and pictures are forgotten, because they come from the old clock.
 _LEAST_STEP_S = 1.0
-# After the clock was set, records with times of the old clock can still arrive for about three seconds. So the stored times are forgotten
-# in this many rounds, one round a second.
+# After the clock was set, records with times of the old clock can still arrive for about three seconds. So the stored times are deleted
+# this many times, once a second.
 _CALLS_UNTIL_SETTLED = 3
 _ENDING_ACTIONS = ("acknowledge", "clear")
 
@@ -81,7 +81,7 @@ class WatchedLine:
         self._fault_at = at if sorting.reason == "fault" else None
 
     def add_command(self, command: Command) -> None:
-        """Adds a command or its answer. If the command has ended the faults of the line, the gate is no longer held."""
+        """Reads a record of a command. If it says that the line's faults were acknowledged or cleared, no fault holds the gate any more."""
         if command.answer and command.answer.outcome == "done" and command.action in _ENDING_ACTIONS:
             self._fault_ended_at = max(self._fault_ended_at, command.answer.answered_at.timestamp())
 

@@ -365,9 +365,9 @@ class Intake:
     def _check_latency(
         self, decisions: list[MatchDecision[_PendingFrame]], matcher: Matcher[_PendingFrame]
     ) -> list[MatchDecision[_PendingFrame]]:
-        """Checks the latency with the delays of the matched pictures. Returns `decisions` unchanged.
+        """Compares the camera's latency with the delays of the pictures that were matched in `decisions`. Returns `decisions` unchanged.
 
-        If the pictures prove that the latency is right, ends a doubt about the camera's clock. The caller must hold the lock.
+        If the delays prove the latency, late pictures are matched again. The caller must hold the lock.
         """
         if self._latency is not None:
             for decision in decisions:

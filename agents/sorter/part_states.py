@@ -112,8 +112,7 @@ class RecordedParts:
             self.unreported.add(sorting.part)
             return
         self.reported.add(sorting.part)
-        # Each record of a part is written after the part was counted. So if a part was counted since `known_since`, all its records are
-        # known.
+        # A part's records are all written after the part was counted. So no record is missing if the part was counted after `known_since`.
         if known_since is None:
             self.complete_from = 0
         elif sorting.counted_at is not None and sorting.counted_at >= known_since:

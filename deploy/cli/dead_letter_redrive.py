@@ -288,7 +288,7 @@ class Redrive:
         return group_by_origin([*self._known, *letters], marks)
 
     def _has_rival(self, letter: DeadLetter, marks: Sequence[RedriveMark]) -> bool:
-        """Returns whether another person is perhaps sending the record of `letter` at this moment, too.
+        """Returns whether another person is perhaps sending the same dead letter again at this moment.
 
         Each person writes a mark before sending. If the marks of two people are in the same partition, the person with the first mark sends
         the record. If the marks are in different partitions, nobody can tell which mark is first, so nobody sends the record.

@@ -141,8 +141,8 @@ def show(file: Path | None, line: str | None, parts_per_hour: float, as_json: bo
     type=RegionParameter(),
     multiple=True,
     help="Region of the picture to inspect: LEFT,TOP,RIGHT,BOTTOM, or corners X,Y separated by spaces. All numbers are from 0 to 1. "
-    "What lies outside these regions does not change the anomaly scores and is not shown in heat maps. The networks always judge the whole "
-    "picture. May be repeated. The new regions replace all earlier ones.",
+    "Anomaly scores and heat maps only use these regions, but the networks of the ensemble still judge the whole picture. "
+    "May be repeated. The new regions replace all earlier ones.",
 )
 @click.option(
     "--ignore",

@@ -21,8 +21,8 @@ from streams.settings import GateSettings
 _MAD_TO_SPREAD = 1.4826
 _OUTLIER_SPREADS, _LEAST_OUTLIER_MM = 5, 5.0
 # The travel of a casting is its way from photo-eye 1 to photo-eye 2. If the travels differ too much, the command `teach` stops, because the
-# castings probably slip, or a photo-eye is loose. The limits are more than 20 % outliers, or a spread above 10 mm and above 5 % of the
-# median.
+# castings probably slip, or a photo-eye is loose. This is so if more than 20 % of the travels are
+# outliers, or if their spread is larger than 10 mm and larger than 5 % of their median.
 _MAX_OUTLIER_SHARE, _MAX_SPREAD_SHARE, _LEAST_MAX_SPREAD_MM = 0.2, 0.05, 10.0
 # The window (setting `window_mm`) is six times the spread of the travel, and at least 15 mm. If there is no encoder, the belt's speed is
 # less certain, so the window is also at least 2 % of the travel.

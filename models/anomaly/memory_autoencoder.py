@@ -104,8 +104,9 @@ class ResidualStatistics:
 class MemoryAutoencoder:
     """Scores parts with a trained autoencoder. Implements `GoodOnlyScorer`.
 
-    - `network`: rebuilds pictures in which the rim of the part is a circle around the middle. Their side is `recipe.side_px`.
-    - `side_px`: the side of the original pictures.
+    - `network`: rebuilds aligned pictures, in which the rim of the part is a circle around the middle. The side of an aligned picture is
+      `recipe.side_px`.
+    - `side_px`: the side of the pictures before they are aligned.
     - `rule`: the score that the method `score` returns, "error" or "frechet".
     """
 

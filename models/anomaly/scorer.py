@@ -105,9 +105,9 @@ class ResidualScorer(ABC):
 
     @abstractmethod
     def compare(self, picture: PixelArray, part: FoundPart) -> FloatArray:
-        """Returns how much the part in `picture` differs from good parts. `part` is the outline of the part.
+        """Returns an array that says for each place of the part how much it differs from good parts. `part` is the outline of the part.
 
-        Each scorer chooses the shape of this array, for example (rings, angles).
+        Each scorer chooses the shape of the array, for example (rings, angles).
         """
 
     @abstractmethod

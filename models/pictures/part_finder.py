@@ -533,7 +533,8 @@ def _solve_samples(inverses: Floats, candidates: Floats) -> Floats:
     - `inverses`: a matrix for each sample (see `_invert_harmonics`).
     - `candidates`, shape (3, RAYS): the radii of three edges on each ray.
 
-    Returns the terms of each outline for size, offset and tilt, shape (3, samples, terms).
+    Returns the coefficients of each outline: 1 for the size, 2 for the offset, and with 6 edges also 2 for the tilt. The shape is
+    (3, samples, coefficients), because each sample gives an outline for each of the three edges.
     """
     samples, _, rays = inverses.shape
     radii = candidates.reshape(3, rays, samples).transpose(2, 1, 0)
