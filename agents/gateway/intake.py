@@ -314,6 +314,10 @@ class Intake:
         except PictureRefusedError as error:
             self._refuse(pending, error, error.reason)
             return
+        except SpoolFullError as error:
+            self._log_full_spool(error)
+            self._refuse(pending, error, SPOOL_FULL)
+            return
         except BaseException as error:
             self._first_copies.finish(pending, error)
             raise
@@ -545,31 +549,30 @@ class Intake:
         keys = [key for key in (frame.idempotency_key, make_part_key(part) if part else "") if key]
         try:
             stored = self._spool.accept(pending.picture, keys, part)
+            if stored.is_repeat and not is_matched:
+                is_matched = self.has_picture(stored.part)
+            self._log_full_spool(None)
+            if not is_matched and not stored.is_repeat and not earlier:
+                metrics.unmatched_pictures.labels(self._line).inc()
+                log.warning(
+                    "A picture of %s was not assigned to a part of the board. It is stored under the gateway's own part id %s.",
+                    self._line,
+                    stored.part,
+                    extra={"part": str(stored.part)},
+                )
+            log.debug("Stored the picture of part %s, %d bytes.", stored.part, len(frame.value), extra={"part": str(stored.part)})
+            # The picture may go to Kafka before it is on the disk. The camera gets its receipt only when the picture is on the disk.
+            self._on_stored()
+            receipt = PictureReceipt(stored.part, stored.is_repeat, is_matched)
+            self._commit.add(len(frame.value), partial(self._confirm, pending, receipt, keys))
         except SpoolFullError as error:
             if part is not None:
                 self._remember_unstored(pending, PictureReceipt(part, is_matched=is_matched))
             self._log_full_spool(error)
             self._refuse(pending, error, SPOOL_FULL)
-            return
         except BaseException as error:
             self._first_copies.finish(pending, error)
             raise
-        self._log_full_spool(None)
-        if stored.is_repeat and not is_matched:
-            is_matched = self.has_picture(stored.part)
-        if not is_matched and not stored.is_repeat and not earlier:
-            metrics.unmatched_pictures.labels(self._line).inc()
-            log.warning(
-                "A picture of %s was not assigned to a part of the board. It is stored under the gateway's own part id %s.",
-                self._line,
-                stored.part,
-                extra={"part": str(stored.part)},
-            )
-        log.debug("Stored the picture of part %s, %d bytes.", stored.part, len(frame.value), extra={"part": str(stored.part)})
-        # The picture may go to Kafka before it is on the disk. The camera gets its receipt only when the picture is on the disk.
-        self._on_stored()
-        receipt = PictureReceipt(stored.part, stored.is_repeat, is_matched)
-        self._commit.add(len(frame.value), partial(self._confirm, pending, receipt, keys))
 
     def _confirm(self, pending: _PendingFrame, receipt: PictureReceipt, keys: Sequence[str], failure: OSError | None) -> None:
         """Tells the camera that its picture is on the disk. If the disk has failed, the camera must send the picture again."""
@@ -578,17 +581,19 @@ class Intake:
                 self._unstored.pop(pending.frame.idempotency_key, None)
             self._first_copies.finish(pending, receipt)
             return
-        # The camera sends the picture again, and the gateway must then store it again, because the failed flush may have lost it.
-        with suppress(sqlite3.Error):
+        try:
+            # The camera sends the picture again, and the gateway must then store it again, because the failed flush may have lost it.
             # The key of the part is added here, because `keys` lacks it if a repeated picture came without its part.
             for key in {*keys, make_part_key(receipt.part)}:
-                self._spool.forget_key(key)
-        self._remember_unstored(pending, receipt)
-        log.error("The picture of part %s may be lost, because the disk failed: %s. Check the disk.", receipt.part, failure)
-        metrics.pictures_refused.labels(self._line, SPOOL_FULL).inc()
-        self._first_copies.finish(
-            pending, SpoolFullError(f"the picture of part {receipt.part} cannot be written to the disk: {failure.strerror}")
-        )
+                with suppress(sqlite3.Error, CastlineError):
+                    self._spool.forget_key(key)
+            self._remember_unstored(pending, receipt)
+            log.error("The picture of part %s may be lost, because the disk failed: %s. Check the disk.", receipt.part, failure)
+            metrics.pictures_refused.labels(self._line, SPOOL_FULL).inc()
+        finally:
+            self._first_copies.finish(
+                pending, SpoolFullError(f"the picture of part {receipt.part} cannot be written to the disk: {failure.strerror}")
+            )
 
     def start(self) -> None:
         """Starts the thread that waits for the disk. Without this thread, `accept` itself waits for the disk."""

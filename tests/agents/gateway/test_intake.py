@@ -311,6 +311,70 @@ def test_a_camera_gets_its_answer_although_the_file_of_the_spool_is_damaged(tmp_
     spool.close()
 
 
+class UnreplaceableSpool(FailingOnceSpool):
+    """A spool on a disk that fails at the first flush, and whose damaged file cannot be replaced while `is_damaged` is set."""
+
+    is_damaged = True
+
+    def _find_receipt(self, key: str) -> tuple[PartId, str] | None:
+        self._raise_damage()
+        return super()._find_receipt(key)
+
+    def _forget_key(self, key: str) -> None:
+        self._raise_damage()
+        super()._forget_key(key)
+
+    def _raise_damage(self) -> None:
+        if self.is_damaged:
+            error = sqlite3.DatabaseError("database disk image is malformed")
+            error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+            raise error
+
+    def replace_damaged(self, error: sqlite3.DatabaseError, run: int) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+
+def test_a_later_copy_is_stored_although_flush_and_file_failed_at_the_first_copy(tmp_path: Path) -> None:
+    spool = UnreplaceableSpool(tmp_path, "line-1", SpoolBudget(2**20))
+    intake = Intake(CameraSettings(kind="http", trigger="board", latency_s=0), 10_000, spool, on_stored=lambda: None)
+    intake.start()
+    now = datetime.now(UTC)
+    frames = [CameraFrame(JPEG, now) for _ in range(2)]
+    intake.accept(frames[0])
+    intake.drain()
+    with pytest.raises(SpoolFullError, match="Input/output error"):
+        frames[0].receipt.result(2)
+    spool.is_damaged = False
+    intake.accept(frames[1])
+    intake.drain()
+    assert not frames[1].receipt.result(2).is_repeat
+    intake.stop()
+    spool.close()
+
+
+@pytest.mark.parametrize("lookup", ["of the key", "of the part"])
+def test_a_repeat_that_cannot_be_looked_up_is_refused_and_its_next_copy_is_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lookup: str
+) -> None:
+    line = WaitingLine(Spool(tmp_path, "line-1", SpoolBudget(2**20)))
+    line.send()
+    line.wait()
+
+    def fail(wanted: object) -> None:
+        raise SpoolFullError(f"{wanted} cannot be looked up")
+
+    with monkeypatch.context() as patch:
+        if lookup == "of the key":
+            patch.setattr(line.spool, "find_receipt", fail)
+        else:
+            patch.setattr(line.intake, "has_picture", fail)
+        refused = line.send()
+    with pytest.raises(SpoolFullError, match="cannot be looked up"):
+        refused.receipt.result(0)
+    assert line.send().receipt.result(0) == PictureReceipt(PartId("line-1", 9, 3), is_repeat=True)
+    line.spool.close()
+
+
 @pytest.mark.parametrize("changed_s", [0.0, -62e9, 3_976_214_400.0, 253_402_300_799.0, 8e12])
 def test_files_with_such_times_are_accepted_too(tmp_path: Path, changed_s: float) -> None:
     line = CameraLine(tmp_path, CameraSettings(kind="http"))
