@@ -98,6 +98,12 @@ def set_aside(path: Path, reason: object) -> None:
             Path(f"{path}{suffix}").replace(f"{damaged}{suffix}")
 
 
+def delete_queue(path: Path) -> None:
+    """Deletes the SQLite file `path` and its write-ahead log, if they exist. No connection to the file may be open."""
+    for suffix in ("", "-wal", "-shm"):
+        Path(f"{path}{suffix}").unlink(missing_ok=True)
+
+
 def list_set_aside(path: Path) -> list[str]:
     """Returns the names of the damaged files that once had the name `path`."""
     return sorted(file.name for file in path.parent.glob(f"{path.stem}.damaged-*") if not file.name.endswith(("-wal", "-shm")))

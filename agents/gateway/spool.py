@@ -8,6 +8,7 @@ camera only after `flush`. `GroupCommit` calls `flush` once for all pictures tha
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 import threading
@@ -27,6 +28,7 @@ from streams.operating_system import SYSTEM, OperatingSystem
 from streams.queue_file import (
     DiskFaultError,
     connect_queue,
+    delete_queue,
     is_damage,
     is_disk_fault,
     list_set_aside,
@@ -37,12 +39,14 @@ from streams.queue_file import (
 )
 from streams.supervision import SupervisedThread
 
+log = logging.getLogger(__name__)
+
 # Disk space that a picture needs besides its bytes: other columns, unused ends of pages, and its receipt.
 _ROW_BYTES = 1024
 # `close` waits for a checkpoint for at most this many seconds.
 _LONGEST_CHECKPOINT_S = 2.0
-# A damaged spool file is set aside, and a new file is made. If the new file is damaged, too, it is set aside only while fewer than this
-# many damaged files exist, because more of them could fill the disk.
+# If this many damaged files lie beside the spool, a further damaged file that this process has begun is deleted, because these files could
+# fill the disk.
 _MAX_SET_ASIDE = 16
 # Receipts are kept to recognise repeated pictures. At ten pictures a second, this many receipts last almost three hours.
 _MAX_RECEIPTS = 100_000
@@ -171,7 +175,7 @@ class Spool:
     def __init__(self, folder: Path, line: str, budget: SpoolBudget, clock: Callable[[], float] = time.time) -> None:
         """Opens or creates the file of `line` in `folder`. A damaged file is set aside, and a new one is created.
 
-        Raises SettingsError if another process uses the file, or if a newer release wrote it.
+        Raises SettingsError if another process uses the file, if a newer release wrote it, or if the disk damages the new file, too.
         """
         self.line = line
         self.folder = folder
@@ -187,6 +191,8 @@ class Spool:
         self._connections: list[sqlite3.Connection] = []
         self._write_ahead_file = -1
         self._has_file = False
+        self._is_begun_here = False
+        self._damaged_names: list[str] = []
         # For each thread that waits for the disk: the monotonic time at which its wait began.
         self._disk_waits: dict[int, float] = {}
         self.run = 0
@@ -195,14 +201,14 @@ class Spool:
         except DiskFaultError as error:
             raise SettingsError(f"gateway.spool_dir: {error}. {name_remedy(folder)}") from None
         try:
-            try:
-                self._open()
-            except sqlite3.DatabaseError as error:
-                self._set_aside(error)
-                self._open()
+            self._begin_file()
         except sqlite3.DatabaseError as error:
             self._lock_file.close()
             refuse_missing_right(error, self._path, "gateway.spool_dir")
+            if is_damage(error):
+                raise SettingsError(
+                    f"gateway.spool_dir: the disk damages each new spool of {line} in {folder} ({error}); check the disk"
+                ) from None
             if is_disk_fault(error):
                 raise SettingsError(
                     f"gateway.spool_dir: the spool of {line} in {self._path} cannot be opened ({error}). {name_remedy(folder)}"
@@ -212,16 +218,39 @@ class Spool:
                 "move the file to another folder and keep it, because it may hold unsent pictures; the gateway then makes a new file"
             ) from None
 
+    def _begin_file(self) -> None:
+        """Opens or creates the file, and begins a run. Puts a damaged file away, and tries once more."""
+        try:
+            self._open()
+        except sqlite3.DatabaseError as error:
+            if not is_damage(error):
+                raise
+            self._put_away(error)
+            self._open()
+
     def _open(self) -> None:
         """Opens or creates the file, and begins a run. Raises sqlite3.DatabaseError if the file cannot be used.
 
-        After an error, no connection is open, and the next call tries again.
+        After an error, no connection is open. A new file that could not be opened is deleted, because it holds no picture.
         """
+        is_new = self._is_missing()
+        self._is_begun_here = self._is_begun_here or is_new
         try:
             self._open_connections()
         except BaseException:
             self._disconnect()
+            if is_new:
+                with suppress(OSError):
+                    delete_queue(self._path)
             raise
+
+    def _is_missing(self) -> bool:
+        # If the disk does not answer, the file counts as present, because a missing file is later deleted if it cannot be opened.
+        try:
+            self._path.stat()
+        except OSError as error:
+            return isinstance(error, FileNotFoundError)
+        return False
 
     def _open_connections(self) -> None:
         self._writer = self._connect()
@@ -253,13 +282,17 @@ class Spool:
         # The run is set last, because other threads see from a new run that the file was replaced.
         self.run, self._has_file = run, True
 
-    def _set_aside(self, error: sqlite3.DatabaseError) -> None:
-        """Closes the file and renames it. Raises `error` if the file is not damaged."""
-        if not is_damage(error):
-            raise error
-        self._has_file = False
-        self._disconnect()
-        set_aside(self._path, error)
+    def _put_away(self, error: sqlite3.DatabaseError) -> None:
+        """Renames the damaged file. If too many damaged files exist already, deletes the file, unless an earlier process began it."""
+        if self._is_missing():
+            return
+        if self._is_begun_here and len(list_set_aside(self._path)) >= _MAX_SET_ASIDE:
+            log.error("The queue %s is damaged (%s). It is deleted, because too many damaged files lie beside it.", self._path, error)
+            delete_queue(self._path)
+        else:
+            set_aside(self._path, error)
+            # Even if no new file can be made, the complaint names the damaged file.
+            self._damaged_names = list_set_aside(self._path)
 
     def _disconnect(self) -> None:
         for connection in self._connections:
@@ -272,23 +305,22 @@ class Spool:
         The pictures of the damaged file are no longer sent. `run` is the run of the spool at the time of `error`. If the spool has a newer
         run now, another thread has already replaced the file, and this method does nothing.
 
-        Raises sqlite3.Error or OSError if no new file can be made. The next call then tries again.
+        If too many damaged files exist already, the file is deleted. Raises sqlite3.Error or OSError if no new file can be made. The next
+        call then tries again.
         """
         with self._checkpoint_lock, self._reader_lock, self._lock:
             if self.run != run:
                 return  # Another thread has replaced the file.
             if self._has_file:
-                self._set_aside(error)
+                if not is_damage(error):
+                    raise error
+                self._has_file = False
+                self._disconnect()
                 self._budget.release(self._picture_bytes)
                 self._waiting_count = self._parked_count = self._picture_bytes = 0
-            self._disconnect()
-            try:
-                self._open()
-            except sqlite3.DatabaseError as problem:
-                if len(list_set_aside(self._path)) >= _MAX_SET_ASIDE:
-                    raise
-                self._set_aside(problem)
-                self._open()
+            # If an earlier call could not put the file away, this call does.
+            self._put_away(error)
+            self._begin_file()
 
     def find_complaint(self) -> str:
         """Returns a sentence while a damaged file lies beside the spool's file, otherwise "".
@@ -381,7 +413,7 @@ class Spool:
     def _repair(self, use: Callable[[], Result]) -> Result:
         """Returns `use()`. If the file proves damaged, replaces the file and calls `use` once more.
 
-        Raises SpoolFullError if the damaged file cannot be replaced now.
+        Raises SpoolFullError if the damaged file cannot be replaced now, or if the new file cannot be used.
         """
         run = self.run
         try:
@@ -391,9 +423,9 @@ class Spool:
                 raise
             try:
                 self.replace_damaged(error, run)
+                return use()
             except (sqlite3.Error, OSError) as problem:
                 raise SpoolFullError(f"the damaged spool {self._path} cannot be replaced: {problem}") from None
-        return use()
 
     def _accept(self, picture: CheckedPicture, keys: Iterable[str], part: PartId | None) -> PictureReceipt:
         size = len(picture.value) + _ROW_BYTES

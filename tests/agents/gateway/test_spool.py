@@ -10,9 +10,11 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -259,37 +261,101 @@ def test_a_replacement_that_fails_half_way_is_repeated(tmp_path: Path, monkeypat
 
 
 class DamagingSpool(Spool):
-    """A spool on a disk that damages the next `damaged_count` files while they are opened."""
+    """A spool on a disk that damages the next `damaged_count` files: while they are opened, or else with their first picture."""
 
     damaged_count = 0
+    damages_at_opening = True
 
     def _begin_run(self, now_s: int) -> int:
-        if self.damaged_count:
-            self.damaged_count -= 1
-            raise make_damage()
+        if self.damages_at_opening:
+            self._damage()
         return super()._begin_run(now_s)
 
+    def _insert(self, *arguments: Any) -> None:
+        if not self.damages_at_opening:
+            self._damage()
+        super()._insert(*arguments)
 
-def test_a_new_spool_that_is_damaged_at_once_is_set_aside_too(tmp_path: Path) -> None:
+    def _damage(self) -> None:
+        if self.damaged_count:
+            self.damaged_count -= 1
+            self._path.write_bytes(b"this is no database" * 1000)
+            raise make_damage()
+
+
+def list_files(folder: Path) -> list[str]:
+    return sorted(file.name for file in folder.iterdir() if ".damaged-" not in file.name)
+
+
+SPOOL_FILES = ["line-1.lock", "line-1.sqlite", "line-1.sqlite-shm", "line-1.sqlite-wal"]
+
+
+def test_a_new_spool_that_is_damaged_at_once_is_deleted(tmp_path: Path) -> None:
     line = DamagingSpool(tmp_path, "line-1", SpoolBudget(2**20), clock=lambda: NOW_S)
     line.damaged_count = 1
     line.replace_damaged(make_damage(), line.run)
-    assert len(list(tmp_path.glob("*.damaged-*[0-9]"))) == 2
+    assert len(list(tmp_path.glob("*.damaged-*[0-9]"))) == 1, "the new file held no picture"
     assert line.accept(make_picture()).part.run == int(NOW_S) + 1
     line.close()
 
 
-def test_a_disk_that_damages_all_files_does_not_fill_itself_with_them(tmp_path: Path) -> None:
+@pytest.mark.parametrize("damages_at_opening", [True, False], ids=["at the opening", "at the first picture"])
+def test_a_disk_that_damages_all_files_does_not_fill_itself_with_them(tmp_path: Path, damages_at_opening: bool) -> None:
     line = DamagingSpool(tmp_path, "line-1", SpoolBudget(2**20), clock=lambda: NOW_S)
     line.damaged_count = 99
-    with pytest.raises(sqlite3.DatabaseError, match="malformed"):
+    line.damages_at_opening = damages_at_opening
+    with suppress(sqlite3.DatabaseError):
         line.replace_damaged(make_damage(), line.run)
     for _ in range(30):
         with pytest.raises(SpoolFullError, match="cannot be replaced"):
             line.accept(make_picture())
-    assert len(list(tmp_path.glob("*.damaged-*[0-9]"))) == 16
+    assert len(list(tmp_path.glob("*.damaged-*[0-9]"))) == (1 if damages_at_opening else 16)
+    assert "damaged" in line.find_complaint()
     line.damaged_count = 0
-    assert line.accept(make_picture()).part.run == int(NOW_S) + 1
+    assert line.accept(make_picture()).part.part == 1
+    assert list_files(tmp_path) == SPOOL_FILES
+    line.close()
+
+
+def test_a_disk_that_damages_new_files_fills_itself_at_no_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(DamagingSpool, "damaged_count", 99)
+    for _ in range(20):
+        with pytest.raises(SettingsError, match="the disk damages each new spool of line-1"):
+            DamagingSpool(tmp_path, "line-1", SpoolBudget(2**20))
+    assert [file.name for file in tmp_path.iterdir()] == ["line-1.lock"]
+
+
+def test_the_limit_for_damaged_files_deletes_no_file_of_an_earlier_start(tmp_path: Path) -> None:
+    open_spool(tmp_path).close()
+    for number in range(16):
+        (tmp_path / f"line-1.damaged-{number}").touch()
+    damage(tmp_path / "line-1.sqlite", "text")
+    line = open_spool(tmp_path)
+    assert len(list(tmp_path.glob("*.damaged-*[0-9]"))) == 17, "the file perhaps holds unsent pictures"
+    line.replace_damaged(make_damage(), line.run)
+    assert len(list(tmp_path.glob("*.damaged-*[0-9]"))) == 17
+    line.close()
+
+
+def test_a_damaged_file_that_cannot_be_renamed_at_first_leaves_its_bytes_in_no_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    budget = SpoolBudget(2**20)
+    line = Spool(tmp_path, "line-1", budget)
+    line.accept(make_picture(size=5000))
+
+    def fail(path: Path, reason: object) -> None:
+        raise OSError(errno.EIO, "the disk fails")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("agents.gateway.spool.set_aside", fail)
+        for error in (make_damage(), sqlite3.ProgrammingError("Cannot operate on a closed database.")):
+            with pytest.raises(OSError, match="the disk fails"):
+                line.replace_damaged(error, line.run)
+    line.replace_damaged(make_damage(), line.run)
+    assert (budget.picture_bytes, line.waiting_count) == (0, 0)
+    assert len(list(tmp_path.glob("*.damaged-*[0-9]"))) == 1
+    line.accept(make_picture())
     line.close()
 
 
