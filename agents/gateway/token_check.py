@@ -43,7 +43,8 @@ _Value = TypeVar("_Value")
 _FREE_ATTEMPTS = 10
 # The longest wait after wrong tokens. It is the same for an account of the station.
 _LONGEST_DELAY_S = 10.0
-# If a network sends no new wrong token for this time, its wrong tokens are forgotten.
+# If a network sends no new wrong token for this time, its wrong tokens no longer count. The tokens that it has not repeated within this time
+# are forgotten.
 _FORGET_S = 900.0
 _MAX_NETWORKS = 10_000
 # At most this many wrong tokens of a network are remembered. If a remembered token is sent again, it does not count as a guess. Usually
@@ -81,8 +82,11 @@ class KnownClients:
 
     def add(self, client: tuple[str, str]) -> None:
         """Adds a network and the owner of a right token."""
-        self._is_saved = self._is_saved and client in self._clients
+        is_new = client not in self._clients
         _put_last(self._clients, client, None, self._max_count)
+        # `save` runs in another thread. If the flag were cleared first, `save` could set it again before the client is there.
+        if is_new:
+            self._is_saved = False
 
     def save(self) -> None:
         """Writes the file if there are new clients. Call this method about once a second, in a thread that may wait for the disk."""
@@ -101,11 +105,14 @@ class KnownClients:
 
 @dataclass
 class _WrongTokens:
-    """The different wrong tokens of a network: their number, the time of the last one, and the last ones as keyed digests."""
+    """The different wrong tokens of a network: their number, the time of the last new one, and the last ones.
+
+    `digests` maps the keyed digest of each remembered token to the time at which the network last sent the token.
+    """
 
     count: int = 0
     last_s: float = 0.0
-    digests: OrderedDict[bytes, None] = field(default_factory=OrderedDict)
+    digests: OrderedDict[bytes, float] = field(default_factory=OrderedDict)
 
 
 class TokenCheck:
@@ -166,9 +173,10 @@ class TokenCheck:
 
     def _count_wrong(self, network: str, digest: bytes, is_repeat: bool) -> None:
         wrong = self._wrong.get(network) or _WrongTokens()
+        now_s = self._clock()
         if not is_repeat:
-            wrong.count, wrong.last_s = wrong.count + 1, self._clock()
-        _put_last(wrong.digests, digest, None, _MAX_REMEMBERED_TOKENS)
+            wrong.count, wrong.last_s = wrong.count + 1, now_s
+        _put_last(wrong.digests, digest, now_s, _MAX_REMEMBERED_TOKENS)
         _put_last(self._wrong, network, wrong, self._max_networks)
 
     def _check_proxy(self, request: web.Request) -> None:
@@ -195,10 +203,14 @@ class TokenCheck:
         wrong = self._wrong.get(network)
         if wrong is None:
             return 0.0
-        passed_s = self._clock() - wrong.last_s
+        now_s = self._clock()
+        passed_s = now_s - wrong.last_s
         if passed_s > _FORGET_S:
-            del self._wrong[network]
-            return 0.0
+            # The tokens that cameras still send stay remembered. If they were forgotten, they would count as guesses again.
+            wrong.count = 0
+            wrong.digests = OrderedDict((digest, sent_s) for digest, sent_s in wrong.digests.items() if now_s - sent_s <= _FORGET_S)
+            if not wrong.digests:
+                del self._wrong[network]
         if wrong.count < _FREE_ATTEMPTS:
             return 0.0
         return max(0.0, min(2.0 ** min(wrong.count - _FREE_ATTEMPTS, 10), _LONGEST_DELAY_S) - passed_s)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp.test_utils import make_mocked_request
@@ -10,6 +11,7 @@ from aiohttp.web import Request
 from prometheus_client import REGISTRY
 from pydantic import SecretStr
 
+from agents.gateway import token_check
 from agents.gateway.token_check import KnownClients, TokenCheck
 from agents.gateway.upload_request import RequestRefusedError, make_refusal
 
@@ -110,18 +112,38 @@ def test_wrong_tokens_are_counted_for_the_alert_and_missing_ones_are_not() -> No
 
 
 @pytest.mark.parametrize("wrong_cameras", [1, 9, 12])
-@pytest.mark.parametrize("begin_s", [0, 15, 60])
+@pytest.mark.parametrize("begin_s", [10, 15, 60])
 def test_cameras_with_a_wrong_token_keep_no_camera_behind_their_address_out_after_a_restart(wrong_cameras: int, begin_s: int) -> None:
     """The gateway has just started. Each wrong camera sends a picture a second, and the right one sends its first picture later."""
     guesser = Guesser()
     for _ in range(begin_s):
         guesser.now_s += 1
         guesser.fail(wrong_cameras)
-    if wrong_cameras < 10 or begin_s:
-        assert guesser.send("a-right-token") == 200
+    assert guesser.send("a-right-token") == 200
     guesser.now_s += 1
     assert guesser.fail(1) == [401], "the wrong camera learns that its token is wrong, and not that it must wait"
     assert guesser.send("a-right-token") == 200
+
+
+def test_twelve_cameras_with_wrong_tokens_delay_a_new_camera_only_until_each_token_was_refused_once() -> None:
+    guesser, answers = Guesser(), []
+    for turn in range(100):
+        guesser.now_s += 20
+        guesser.fail(12)
+        answers.append(guesser.send("a-right-token", line=f"the new line {turn}"))
+    assert answers == [429] * 3 + [200] * 97
+    assert guesser.fail(10, begin=100) == [401] * 10, "the wrong tokens of the first minute no longer count"
+    assert guesser.send("a-right-token", line="a further line") == 429
+
+
+def test_a_wrong_token_that_a_network_no_longer_repeats_is_forgotten() -> None:
+    guesser = Guesser()
+    guesser.fail(12)
+    for _ in range(4):
+        guesser.now_s += 300
+        guesser.send("guess-0")
+    assert guesser.fail(10, begin=100) == [401] * 10, "the repeated token still counts as no guess"
+    assert guesser.send("guess-1") == 429, "a forgotten token is a guess again"
 
 
 def test_a_token_that_is_wrong_for_one_line_may_be_right_for_another() -> None:
@@ -150,6 +172,20 @@ def test_a_camera_that_ran_before_a_restart_goes_on_although_somebody_guesses(tm
     assert restarted.fail(20).count(429) == 10
     assert restarted.send("a-right-token") == 200
     assert restarted.send("a-right-token", line="line-2") == 429
+
+
+def test_a_client_that_is_added_while_the_file_is_written_is_written_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clients = KnownClients(tmp_path / "line-1.clients.json")
+    put_last = token_check._put_last
+
+    def put_after_save(*arguments: Any) -> None:
+        clients.save()  # The thread that writes the file runs at the worst time.
+        put_last(*arguments)
+
+    monkeypatch.setattr(token_check, "_put_last", put_after_save)
+    clients.add(("192.0.2.1", "line-1"))
+    clients.save()
+    assert ("192.0.2.1", "line-1") in KnownClients(tmp_path / "line-1.clients.json")
 
 
 def test_known_clients_are_bounded_and_a_file_that_cannot_be_used_stops_nobody(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
