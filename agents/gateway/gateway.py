@@ -8,7 +8,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -185,6 +185,18 @@ def _accept(intake: Intake, frame: CameraFrame) -> None:
         raise
 
 
+def store_waiting_pictures(line: GatewayLine, store: Callable[[], None]) -> None:
+    """Calls `store`, which stores pictures of `line`. An error becomes a complaint of this line, so that the other lines go on."""
+    try:
+        store()
+    except Exception as error:
+        text = f"pictures of {line.name} could not be stored: {error}; the log has the details"
+        # `store` is called several times a second. So the log gets only the first error, until the complaint has expired.
+        if not line.complaints.find("storing"):
+            log.exception("Pictures of %s could not be stored.", line.name)
+        line.complaints.add_event("storing", text)
+
+
 def find_disk_problem(folder: Path, free_bytes: int, disk_bytes: int, needed_bytes: int) -> str:
     """Returns a sentence if the disk of the spool `folder` is nearly full, otherwise "". The spool may still grow by `needed_bytes`.
 
@@ -323,7 +335,7 @@ class Gateway:
     def _check_lines(self) -> None:
         """Matches the waiting pictures of all lines with parts, and updates metrics and health. Called several times a second."""
         for line in self._lines:
-            line.intake.decide_due()
+            store_waiting_pictures(line, line.intake.decide_due)
             metrics.spool_pictures.labels(line.name).set(line.spool.waiting_count)
             metrics.camera_complaints.labels(line.name).set(len(line.list_complaints()))
             # While Kafka is unavailable, the watchdog is told that no picture waits. Otherwise the watchdog would report that the gateway
@@ -377,7 +389,7 @@ class Gateway:
         for thread in cameras:
             thread.join(max(0.1, stop_by_s - time.monotonic()))
         for line in self._lines:
-            line.intake.drain()
+            store_waiting_pictures(line, line.intake.drain)
             line.intake.stop()
             line.sender.stop(stop_by_s)
         for line in self._lines:

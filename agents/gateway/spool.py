@@ -392,12 +392,18 @@ class Spool:
         return now_s - min(list(self._disk_waits.values()), default=now_s)
 
     def find_receipt(self, key: str) -> tuple[PartId, str] | None:
-        """Returns the part and the SHA-256 of the picture that was accepted under the idempotency key `key`, or None if there was none."""
+        """Returns the part and the SHA-256 of the picture that was accepted under the idempotency key `key`, or None if there was none.
+
+        Raises SpoolFullError if the disk cannot be read.
+        """
         return self._repair(lambda: self._find_receipt(key))
 
     def _find_receipt(self, key: str) -> tuple[PartId, str] | None:
-        with self._lock:
-            row = self._writer.execute("SELECT run, part, sha256 FROM receipts WHERE mark = ?", (key,)).fetchone()
+        try:
+            with self._lock:
+                row = self._writer.execute("SELECT run, part, sha256 FROM receipts WHERE mark = ?", (key,)).fetchone()
+        except sqlite3.OperationalError as error:
+            raise SpoolFullError(f"the receipts of {self._path} cannot be read: {error}") from None
         return (PartId(self.line, row[0], row[1]), row[2]) if row else None
 
     def accept(self, picture: CheckedPicture, keys: Iterable[str] = (), part: PartId | None = None) -> PictureReceipt:

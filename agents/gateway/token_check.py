@@ -43,8 +43,8 @@ _Value = TypeVar("_Value")
 _FREE_ATTEMPTS = 10
 # The longest wait after wrong tokens. It is the same for an account of the station.
 _LONGEST_DELAY_S = 10.0
-# If a network sends no new wrong token for this time, its wrong tokens no longer count. The tokens that it has not repeated within this time
-# are forgotten.
+# If a network sends no new wrong token for this time, its wrong tokens no longer count. The tokens that it has not repeated within this
+# time are forgotten.
 _FORGET_S = 900.0
 _MAX_NETWORKS = 10_000
 # At most this many wrong tokens of a network are remembered. If a remembered token is sent again, it does not count as a guess. Usually

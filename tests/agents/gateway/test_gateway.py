@@ -7,6 +7,7 @@ import hashlib
 import json
 import random
 import re
+import sqlite3
 import subprocess
 import threading
 from collections import defaultdict
@@ -18,7 +19,7 @@ import pytest
 from aiohttp import ClientSession
 from kafka import KafkaAdminClient
 
-from agents.gateway.gateway import GatewayLine, ask_disk, find_disk_problem, run_camera
+from agents.gateway.gateway import Gateway, GatewayLine, ask_disk, find_disk_problem, run_camera
 from agents.gateway.intake import CameraFrame
 from agents.gateway.sender import Sender
 from agents.gateway.spool import Spool, SpoolBudget
@@ -212,6 +213,39 @@ def test_a_camera_survives_every_error_and_says_so(tmp_path: Path) -> None:
     stopping.set()
     thread.join(5)
     line.stop()
+
+
+def test_an_error_while_pictures_get_their_parts_ends_neither_the_gateway_nor_another_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    camera = {"kind": "http", "trigger": "board", "latency_s": 0}
+    settings = Settings.model_validate(
+        {
+            "service": {"run_dir": tmp_path / "run"},
+            "gateway": {"spool_dir": tmp_path / "spool"},
+            "lines": [{"name": name, "camera": camera} for name in ("line-1", "line-2")],
+        }
+    )
+    gateway = Gateway(settings, settings.lines)
+    failing, healthy = gateway._lines
+
+    def fail(*arguments: object) -> None:
+        raise sqlite3.ProgrammingError("an error that nobody expects")
+
+    monkeypatch.setattr(failing.spool, "accept", fail)
+    frames = [CameraFrame(make_jpeg(""), datetime.now(UTC) - timedelta(seconds=60)) for _ in range(2)]
+    for line, frame in zip((failing, healthy), frames, strict=True):
+        line.intake.accept(frame)
+        assert not frame.receipt.done(), "the picture waits for its part"
+    wait_until(lambda: gateway._check_lines() or all(frame.receipt.done() for frame in frames))  # type: ignore[func-returns-value]
+    with pytest.raises(sqlite3.ProgrammingError):
+        frames[0].receipt.result(0)
+    assert not frames[1].receipt.result(0).is_matched
+    assert healthy.find_complaint() == ""
+    assert failing.find_complaint() == ("pictures of line-1 could not be stored: an error that nobody expects; the log has the details")
+    assert [record.exc_info is not None for record in caplog.records if record.levelname == "ERROR"] == [True]
+    for line in gateway._lines:
+        line.spool.close()
 
 
 def test_a_wrong_clock_of_a_camera_is_among_the_complaints_of_its_line(tmp_path: Path) -> None:

@@ -359,6 +359,34 @@ def test_a_damaged_file_that_cannot_be_renamed_at_first_leaves_its_bytes_in_no_c
     line.close()
 
 
+class UnreadableConnection:
+    """A connection to a disk that cannot read the receipts."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def execute(self, sql: str, parameters: tuple[object, ...] = ()) -> sqlite3.Cursor:
+        if sql.startswith("SELECT") and "FROM receipts" in sql:
+            raise sqlite3.OperationalError("disk I/O error")
+        return self._connection.execute(sql, parameters)
+
+
+def test_a_read_error_of_the_disk_refuses_the_picture_and_sets_no_file_aside(tmp_path: Path) -> None:
+    budget = SpoolBudget(2**20)
+    line = Spool(tmp_path, "line-1", budget)
+    writer = line._writer
+    line._writer = UnreadableConnection(writer)  # type: ignore[assignment]
+    with pytest.raises(SpoolFullError, match=r"line-1.sqlite cannot be read: disk I/O error"):
+        line.accept(make_picture(), ["key:1"])
+    with pytest.raises(SpoolFullError, match="disk I/O error"):
+        line.find_receipt("key:1")
+    assert budget.picture_bytes == 0
+    line._writer = writer
+    assert not line.accept(make_picture(), ["key:1"]).is_repeat
+    assert line.find_complaint() == ""
+    line.close()
+
+
 def test_maintenance_bounds_the_size_of_the_write_ahead_file(tmp_path: Path) -> None:
     line = open_spool(tmp_path, max_bytes=2**30)
     ahead = tmp_path / "line-1.sqlite-wal"
