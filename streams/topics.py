@@ -22,6 +22,8 @@ _DISK_SHARE = 0.6
 _SHARES = {"images": 0.75, "verdicts": 0.06, "sorted": 0.06, "findings": 0.06, "dead-letters": 0.06}
 _SMALL_SHARE = 0.01
 _KINDS_OF_A_LINE = frozenset({"images", "verdicts", "sorted", "findings"})
+# Kafka removes from these topics only the oldest records, so their offsets have no gaps. Topics of other programs can have gaps.
+_KINDS_WITHOUT_GAPS = _KINDS_OF_A_LINE | {"dead-letters", "commands"}
 _LARGEST_SEGMENT = 256 * 2**20
 # After a broker has confirmed a change of its topics, its metadata shows the change at most this many seconds later.
 _METADATA_S = 3.0
@@ -74,6 +76,11 @@ class TopicSpec:
     partitions: int
     replication: int
     configs: dict[str, str] = field(default_factory=dict)
+
+
+def can_have_gaps(topic: str) -> bool:
+    """Returns whether some offsets between two records of `topic` can have no record, as after a compaction."""
+    return topic.partition(".")[2].partition(".")[0] not in _KINDS_WITHOUT_GAPS
 
 
 def declare_topics(settings: Settings, max_bytes: int | None = None) -> list[TopicSpec]:

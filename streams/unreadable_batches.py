@@ -8,12 +8,14 @@ batch. The value of this record is an `UnreadableBatch`, and each role refuses i
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from streams import metrics
 from streams.errors import RecordError
+from streams.topics import can_have_gaps
 
 log = logging.getLogger(__name__)
 
@@ -124,10 +126,10 @@ class _ReadableBatch:
         return _Placeholder(last, 0 if self._problem else self._batch.max_timestamp, value)
 
 
-class _HeaderlessBatch:
-    """Stands for a batch whose header cannot be decoded. Has the attributes that aiokafka and kafka-python read.
+class _MissingBatch:
+    """Stands for records that the answer of the broker does not contain, or for a batch whose header cannot be decoded.
 
-    The number of its records is not known, so it occupies a single offset. Its iteration raises `error`.
+    Has the attributes that aiokafka and kafka-python read. Its iteration raises `error`.
     """
 
     magic = 0
@@ -136,9 +138,9 @@ class _HeaderlessBatch:
     is_control_batch = False
     max_timestamp = 0
 
-    def __init__(self, offset: int, error: Exception) -> None:
-        self.base_offset = offset
-        self.next_offset = offset + 1
+    def __init__(self, base_offset: int, next_offset: int, error: Exception) -> None:
+        self.base_offset = base_offset
+        self.next_offset = next_offset
         self._error = error
 
     def validate_crc(self) -> bool:
@@ -151,7 +153,7 @@ class _HeaderlessBatch:
 class ReadableBatches:
     """The batches of a broker's answer for one partition. `batches` are the MemoryRecords of aiokafka or of kafka-python.
 
-    `place` is the partition, and `fetch_offset` the offset for which the client has asked.
+    `place` is the partition, and `fetch_offset` the offset for which the client has asked. This offset can be inside a batch.
 
     If the header of a batch cannot be decoded, the batch yields a placeholder for a single offset. Nothing is read after this batch,
     because its header does not say where the next batch begins. The client then asks the broker again.
@@ -161,9 +163,10 @@ class ReadableBatches:
         self._batches = batches
         self._place = place
         self._fetch_offset = fetch_offset
+        self._has_gaps = can_have_gaps(place.topic)
         self._last: _ReadableBatch | None = None
-        # The batch that follows `_last`.
-        self._following: Any | None = None
+        # At most three batches that follow `_last`. The offsets of neighbours show which batch has a wrong offset.
+        self._ahead: deque[Any] = deque()
         # The error of a header that cannot be decoded. No batch is read after this error.
         self._error: Exception | None = None
         self._is_over = False
@@ -171,29 +174,54 @@ class ReadableBatches:
     def has_next(self) -> bool:
         if self._is_over:
             return False
-        return self._following is not None or self._error is not None or bool(self._batches.has_next())
+        return bool(self._ahead) or self._error is not None or bool(self._batches.has_next())
 
     def next_batch(self) -> Any | None:
-        batch = self._read() if self._following is None else self._following
-        if batch is None:
-            if self._error is None or self._is_over:
-                return None
-            self._is_over = True
-            batch = _HeaderlessBatch(self._find_first(), self._error)
-        self._following = self._read()
+        while len(self._ahead) < 3 and (read := self._read()) is not None:
+            self._ahead.append(read)
         first = self._find_first()
-        self._last = _ReadableBatch(batch, self._place, first, self._following, self._is_misplaced(batch, first))
+        if self._ahead:
+            is_misplaced = self._is_misplaced(first)
+            if self._last is None and not self._has_gaps and not is_misplaced and self._ahead[0].base_offset > first:
+                # The broker steps past a batch whose wrong offset is smaller than the offset for which the client has asked.
+                batch = _MissingBatch(first, self._ahead[0].base_offset, ValueError("the broker does not send these records"))
+            else:
+                batch = self._ahead.popleft()
+        elif self._error is not None and not self._is_over:
+            self._is_over, is_misplaced = True, False
+            batch = _MissingBatch(first, first + 1, self._error)
+        else:
+            return None
+        self._last = _ReadableBatch(batch, self._place, first, self._ahead[0] if self._ahead else None, is_misplaced)
         return self._last
 
     def _find_first(self) -> int:
         """Returns the offset after the batch `_last`, but at least `fetch_offset`."""
         return self._fetch_offset if self._last is None else max(self._fetch_offset, self._last.next_offset)
 
-    def _is_misplaced(self, batch: Any, first: int) -> bool:
-        """Returns whether the offsets of `batch` overlap with the batch before it or with the next batch."""
-        if self._last is not None and batch.base_offset < first:
+    def _is_misplaced(self, first: int) -> bool:
+        """Returns whether the offset of the next batch is wrong, because it contradicts the batches before and behind it.
+
+        `first` is the first offset that the client has not read yet.
+        """
+        batch, following, after = (*self._ahead, None, None)[:3]
+        if self._last is not None and (batch.base_offset < first or (batch.base_offset > first and not self._has_gaps)):
             return True
-        return self._following is not None and bool(first < self._following.base_offset < batch.next_offset)
+        if following is None:
+            return bool(batch.next_offset <= first)
+        # If the batch behind begins before `first`, the offset of `batch` is not the wrong one.
+        if following.base_offset <= first:
+            return False
+        if batch.next_offset <= first:
+            return True
+        if following.base_offset == batch.next_offset or (following.base_offset > batch.next_offset and self._has_gaps):
+            return False
+        # Now the offset of `batch` or of `following` is wrong.
+        if after is not None and following.next_offset == after.base_offset:
+            return True
+        if after is not None and not self._has_gaps:
+            return False
+        return bool(batch.base_offset != first)
 
     def _read(self) -> Any | None:
         if self._error is not None:

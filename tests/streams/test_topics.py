@@ -10,7 +10,8 @@ import pytest
 from kafka import KafkaAdminClient
 from kafka.errors import InvalidPartitionsError
 
-from streams.topics import create_topics, declare_topics, read_topic_configs
+from streams.settings import Settings
+from streams.topics import can_have_gaps, create_topics, declare_topics, read_topic_configs
 from tests.conftest import MakeSettings
 from tests.image_topics import wait_for
 
@@ -27,6 +28,12 @@ def test_every_topic_exists_as_declared_and_a_second_call_changes_nothing(make_s
     for spec in specs:
         assert {name: configs[spec.name][name] for name in spec.configs} == spec.configs
     admin.close()
+
+
+def test_exactly_the_compacted_topics_and_topics_of_other_programs_can_have_gaps() -> None:
+    for spec in declare_topics(Settings()):
+        assert can_have_gaps(spec.name) == (spec.configs["cleanup.policy"] == "compact"), spec.name
+    assert can_have_gaps("inspector-__assignor-__leader")
 
 
 def test_existing_topics_get_more_partitions_and_a_new_retention(make_settings: MakeSettings) -> None:
