@@ -182,7 +182,7 @@ class ReadableBatches:
         first = self._find_first()
         if self._ahead:
             is_misplaced = self._is_misplaced(first)
-            if self._last is None and not self._has_gaps and not is_misplaced and self._ahead[0].base_offset > first:
+            if not self._has_gaps and not is_misplaced and self._ahead[0].base_offset > first:
                 # The broker steps past a batch whose wrong offset is smaller than the offset for which the client has asked.
                 batch = _MissingBatch(first, self._ahead[0].base_offset, ValueError("the broker does not send these records"))
             else:
@@ -205,7 +205,8 @@ class ReadableBatches:
         `first` is the first offset that the client has not read yet.
         """
         batch, following, after = (*self._ahead, None, None)[:3]
-        if self._last is not None and (batch.base_offset < first or (batch.base_offset > first and not self._has_gaps)):
+        fits_following = following is not None and batch.next_offset == following.base_offset
+        if self._last is not None and (batch.base_offset < first or (batch.base_offset > first and not self._has_gaps and not fits_following)):
             return True
         if following is None:
             return bool(batch.next_offset <= first)
@@ -214,7 +215,7 @@ class ReadableBatches:
             return False
         if batch.next_offset <= first:
             return True
-        if following.base_offset == batch.next_offset or (following.base_offset > batch.next_offset and self._has_gaps):
+        if fits_following or (following.base_offset > batch.next_offset and self._has_gaps):
             return False
         # Now the offset of `batch` or of `following` is wrong.
         if after is not None and following.next_offset == after.base_offset:

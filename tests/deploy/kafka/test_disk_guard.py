@@ -190,6 +190,17 @@ def test_no_records_are_dropped_in_vain_while_kafka_frees_no_room_because_of_the
     assert REGISTRY.get_sample_value("castline_broker_clock_doubted") == 1
 
 
+def test_kafka_looks_for_no_old_records_however_long_the_clock_is_doubted(tmp_path: Path) -> None:
+    (tmp_path / CLOCK_FILE).write_text(f"{time.time() - 32 * 86400:.0f}")
+    properties = BrokerClock(tmp_path).properties
+    for name in ("log.initial.task.delay.ms", "log.retention.check.interval.ms"):
+        delay_ms = properties[name]
+        assert isinstance(delay_ms, int)
+        assert delay_ms > 50 * 365 * 86_400_000, "a plant can run for years without a restart"
+        # Java's ScheduledThreadPoolExecutor shortens longer delays.
+        assert delay_ms * 10**6 < 2**62
+
+
 @pytest.mark.parametrize("mark", ["alarm", "drop", "floor"])
 def test_the_disk_alarms_at_each_limit_although_the_clock_is_doubted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mark: str) -> None:
     (tmp_path / CLOCK_FILE).write_text(f"{time.time() - 32 * 86400:.0f}")
