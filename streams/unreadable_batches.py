@@ -205,9 +205,14 @@ class ReadableBatches:
         `first` is the first offset that the client has not read yet.
         """
         batch, following, after = (*self._ahead, None, None)[:3]
-        fits_following = following is not None and batch.next_offset == following.base_offset
-        if self._last is not None and (batch.base_offset < first or (batch.base_offset > first and not self._has_gaps and not fits_following)):
-            return True
+        fits_following = following is not None and bool(batch.next_offset == following.base_offset)
+        if self._last is not None:
+            if batch.base_offset == first:
+                return False
+            if batch.base_offset < first:
+                return True
+            if not self._has_gaps:
+                return not fits_following
         if following is None:
             return bool(batch.next_offset <= first)
         # If the batch behind begins before `first`, the offset of `batch` is not the wrong one.
@@ -217,11 +222,9 @@ class ReadableBatches:
             return True
         if fits_following or (following.base_offset > batch.next_offset and self._has_gaps):
             return False
-        # Now the offset of `batch` or of `following` is wrong.
-        if after is not None and following.next_offset == after.base_offset:
-            return True
-        if after is not None and not self._has_gaps:
-            return False
+        # Now the offset of `batch` or of `following` is wrong. If `following` fits the batch behind it, the offset of `batch` is wrong.
+        if after is not None and (following.next_offset == after.base_offset or not self._has_gaps):
+            return bool(following.next_offset == after.base_offset)
         return bool(batch.base_offset != first)
 
     def _read(self) -> Any | None:

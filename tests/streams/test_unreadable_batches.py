@@ -273,8 +273,8 @@ def test_records_that_an_answer_leaves_out_get_a_placeholder_unless_the_topic_is
 def test_missing_records_between_batches_cost_none_of_the_batches_that_fit_together(read: Read) -> None:
     content = _make_batches(4, 3)
     content += _make_batches(4, 3, 5, 2, 1)[len(_make_batches(4, 3, 5)) :]
-    for first in range(7):
-        assert _describe(read(bytes(content), first)[0])[-4:] == [(7, 11), 12, 13, 14]
+    for first in range(4):
+        assert _describe(read(bytes(content), first)[0]) == [*range(first, 7), (7, 11), 12, 13, 14]
 
 
 @pytest.mark.parametrize("topic", [IMAGES, COMPACTED])
