@@ -205,7 +205,7 @@ def _describe(records: list[Any]) -> list[int | tuple[int, int]]:
     return [(value.first, value.last) if isinstance(value := record.value, UnreadableBatch) else record.offset for record in records]
 
 
-def _flip(content: bytes, batch_at: int, bit: int) -> bytes:
+def _flip(content: bytes | bytearray, batch_at: int, bit: int) -> bytes:
     """Returns `content` with one wrong bit in the offset of the batch that begins at the byte `batch_at`. Bit 0 has the value 1."""
     changed = bytearray(content)
     changed[batch_at + 7 - bit // 8] ^= 1 << bit % 8
@@ -232,9 +232,8 @@ def test_a_damaged_offset_costs_exactly_its_batch_if_the_answer_has_two_neighbou
         for bit in range(64):
             content = _flip(_make_batches(*sizes), len(_make_batches(*sizes[:damaged])), bit)
             for first in range(4):
-                lost = (max(first, starts[damaged]), starts[damaged + 1] - 1)
-                kept = [offset for offset in range(first, 10) if not lost[0] <= offset <= lost[1]]
-                expected = sorted([*kept, lost], key=lambda place: place if isinstance(place, int) else place[0])
+                begin, end = max(first, starts[damaged]), starts[damaged + 1]
+                expected = [*range(first, begin), (begin, end - 1), *range(end, 10)]
                 records, following = read(content, first)
                 assert (_describe(records), following) == (expected, 10), f"batch {damaged}, bit {bit}, first {first}"
 
