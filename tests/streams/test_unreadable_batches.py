@@ -268,6 +268,14 @@ def test_records_that_an_answer_leaves_out_get_a_placeholder_unless_the_topic_is
         assert _describe(read(content, first, COMPACTED)[0]) == [7, 8, 9]
 
 
+@pytest.mark.parametrize("topic", [IMAGES, COMPACTED])
+@pytest.mark.parametrize("read", READERS)
+def test_a_damaged_offset_sends_no_reader_back(read: Read, topic: str) -> None:
+    """The only batch of the answer seems to end before the offset for which the reader asks."""
+    records, following = read(bytes(_make_batches(3)), 4, topic)
+    assert (_describe(records), following) == ([(4, 4)], 5)
+
+
 @pytest.mark.parametrize("read", READERS)
 def test_missing_records_between_batches_cost_none_of_the_batches_that_fit_together(read: Read) -> None:
     content = _make_batches(4, 3)
