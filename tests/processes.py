@@ -141,7 +141,7 @@ class CastlineProcess:
         status, text, headers = self._page("/metrics")
         return text, float(headers[PAGE_AGE_HEADER]) if status == 200 else 0.0
 
-    def wait_ready(self, within_s: float = 90) -> Self:
+    def wait_ready(self, within_s: float = 180) -> Self:
         """Returns once the process is ready. Fails if it ends, or is not ready after `within_s` seconds."""
         deadline_s = time.monotonic() + within_s
         while self.page("/readyz")[0] != 200:

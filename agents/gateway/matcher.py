@@ -323,7 +323,7 @@ class Matcher(Generic[Picture]):
         rivals = sum(
             abs(other_s - waiting.time_s) < reach_s or (is_near_part and abs(other_s - part_s) < reach_s) for other_s in self._arrivals
         )
-        if rivals > 1:  # `rivals` also counts the picture itself.
+        if rivals > 1:  # The picture itself is one of the pictures that could belong to the part.
             return MatchDecision(waiting.picture, None)
         # A rival can still arrive.
         if now_s - waiting.arrived_s < min(reach_s + max(0.0, part_s - waiting.time_s), _BURST_S, self._window_s):

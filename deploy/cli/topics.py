@@ -207,7 +207,7 @@ def _read_passwords(settings: Settings) -> list[tuple[KafkaRole, str]]:
 
 @contextmanager
 def open_admin(settings: Settings) -> Iterator[KafkaAdminClient]:
-    """Yields a client of the cluster. Raises SettingsError if Kafka does not answer, or refuses a request of the block."""
+    """Yields a client of the cluster. Raises SettingsError if Kafka does not answer, or refuses a request in the `with` block."""
     try:
         admin = open_client(KafkaAdminClient, **make_client_arguments(settings, "topics"), bootstrap_timeout_ms=15000)
     except (KafkaError, OSError) as error:

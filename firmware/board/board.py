@@ -205,7 +205,7 @@ class Board:
         self._out += Frame(EVENT, self._event_seq, name, tuple(str(field) for field in fields)).encode()
         self._event_seq = (self._event_seq + 1) % 256
 
-    # Each command has a method that returns the fields of OK or raises CommandError.
+    # Each command has a method. The method returns the fields of the answer OK, or raises CommandError for the answer ERR.
 
     def _answer(self, frame: Frame, now_us: int) -> tuple[str, tuple[str, ...]]:
         """Returns the name (OK or ERR) and the fields of the answer to a command."""

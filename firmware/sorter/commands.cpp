@@ -15,7 +15,8 @@ enum CommandName : int8_t { kHello, kConfigure, kCommit, kShow, kPing, kSync, kV
 //   +  HELLO
 //   *  HELLO and COMMIT
 const char kShapes[] PROGMEM = "v- lkt+ l+ lk+ m- - lrpdg* lrp* lrp+ e+ lP- leT+ lc+ r+ lu+";
-// The letters of kShapes that stand for numbers. kNumberBounds has the bounds of these numbers, in the same order.
+// The letters of the command shapes above (kShapes) that stand for numbers. kNumberBounds has the bounds of these numbers, in the same
+// order.
 const char kNumberLetters[] PROGMEM = "v l r p g e m c u";
 // Shortest servo pulse of the command SERVO, in microseconds. SERVO also accepts 0.
 const uint16_t kLeastServoUs = 544;

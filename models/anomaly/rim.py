@@ -18,7 +18,8 @@ from models.pictures.part_finder import FoundPart
 # is 100 px, the first band reaches 6 px to both sides of the outline.
 BANDS = (0.06, 0.03, 0.015)
 ANGLES = 720
-# In the search for the strongest edge, an edge is the difference of the grey levels of two rings that are this many pixels apart.
+# The program looks for the strongest edge on the rings around the centre. The strength of an edge is the difference between the grey
+# levels of two rings that are this many pixels apart.
 EDGE_RINGS = 5
 # The grey levels are averaged over this many angles, so that texture is not mistaken for the rim.
 SMOOTHED_ANGLES = 21

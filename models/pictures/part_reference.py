@@ -1,6 +1,6 @@
-"""Defines the part reference: limits by which `models.pictures.part_finder` decides whether a picture shows the whole part of a line.
+"""Defines the part reference: the limits by which `models.pictures.part_finder` decides whether a picture shows a whole casting.
 
-This module imports nothing that is slow to load, because every manifest may contain a part reference.
+This module imports nothing that is slow to load, because each program that reads the manifest of a version imports it.
 """
 
 from __future__ import annotations

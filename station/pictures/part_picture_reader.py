@@ -54,8 +54,8 @@ _SEGMENT = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}"
 _ADDRESS = re.compile(rf"{_SEGMENT}(/{_SEGMENT}){{0,9}}")
 
 Converted = TypeVar("Converted", EncodedPicture, GreyPixels)
-# Identifies a picture and its conversion. The first element is the part id, or "" for a heat map. Refused conversions are remembered
-# without the first element, because the decoder refuses the same bytes for every part.
+# Identifies a picture and its conversion. The first element is the part id, or "" for a heat map. The keys of refused conversions are
+# stored without the part id, because the decoder refuses a picture whatever part it belongs to.
 _Key = tuple[object, ...]
 
 
