@@ -15,7 +15,7 @@ from models.inference.soft_vote import Label, choose_label
 from models.registry.manifest import Histogram, Manifest
 from streams.errors import ModelError
 
-# Largest log odds of a threshold. The largest log odds of a defect probability are 16.1, so a part can exceed every threshold.
+# Largest log odds of a threshold. A defect probability can have log odds of up to 16.1, so it can exceed every threshold.
 MAX_LOG_ODDS = 15.0
 # The first bin of a histogram begins at the log odds -8 (a probability of 0.0003), and the last bin ends at 8 (0.9997).
 _OUTER_LOG_ODDS = 8.0

@@ -140,7 +140,7 @@ class SoftVote:
         return result
 
     def choose_label(self, defect_probability: float) -> Label:
-        """Returns the label of a part: `review` inside the review band, otherwise `defect` or `ok`, as the threshold decides."""
+        """Returns the label of a part: `review` inside the review band. Outside it, the threshold decides between `defect` and `ok`."""
         return choose_label(defect_probability, self.threshold, self.low, self.high)
 
     def _temper_voters(self, probabilities: VoterProbabilities, voters: slice | list[int] = slice(None)) -> npt.NDArray[np.float64]:
@@ -148,7 +148,10 @@ class SoftVote:
 
 
 def choose_label(defect_probability: float, threshold: float, low: float, high: float) -> Label:
-    """Returns `review` if `low` <= `defect_probability` < `high`. Otherwise returns `defect` if it is at least `threshold`, else `ok`."""
+    """Returns `review` if `low` <= `defect_probability` < `high`.
+
+    Any other probability gives `defect` if it is at least `threshold`, and `ok` if it is smaller.
+    """
     if low <= defect_probability < high:
         return "review"
     return "defect" if defect_probability >= threshold else "ok"

@@ -130,7 +130,7 @@ class PictureReader:
         return _flatten(self._scale(read_levels(value, self.header)), mode)
 
     def _scale(self, levels: npt.NDArray[np.generic]) -> Image.Image:
-        """Scales samples of more than 8 bits to an image of 8 bits. Transparency is scaled separately, by its own largest value."""
+        """Scales samples of more than 8 bits to an image of 8 bits. The largest opacity in the picture becomes 255."""
         if levels.ndim == 2 or levels.shape[2] not in (2, 4):
             return Image.fromarray(scale_to_8_bits(levels, self.header, self.depth_bits))
         colours = scale_to_8_bits(levels[..., :-1], self.header, self.depth_bits)
@@ -329,7 +329,7 @@ def _find_range(levels: Levels, brightest: float, header: FormatHeader, depth_bi
 
 
 def _find_named_range(levels: Levels, brightest: float, header: FormatHeader, depth_bits: int | None) -> tuple[float, str] | None:
-    """Returns the highest possible grey level, and whether the settings or the file gave it. Returns None if neither gave it."""
+    """Returns the highest possible grey level and its source, as words for a message. Returns None if the level is not known."""
     if depth_bits is not None:
         return 2.0**depth_bits - 1, f"depth_bits = {depth_bits} of the line"
     if header.largest_level is not None:

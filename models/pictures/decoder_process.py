@@ -120,7 +120,7 @@ class DecoderProcess:
         return EncodedPicture(content, answer.content_type)
 
     def abort(self) -> None:
-        """Stops the decoding of the picture that is being decoded, if there is one. The method that decodes it raises a PictureError."""
+        """Kills the separate process. If a method is decoding a picture at this moment, that method raises a PictureError."""
         if (process := self._process) is not None:
             process.kill()
 
@@ -350,7 +350,7 @@ def main() -> None:
     try:
         serve(sys.stdin.buffer, sys.stdout.buffer)
     except MemoryError:
-        # A part of a picture or of an answer may be in the pipes, so this process cannot answer another request.
+        # End the process, because the pipes may hold the rest of a picture or half an answer. The next request could not be read correctly.
         os._exit(_OUT_OF_MEMORY)
 
 

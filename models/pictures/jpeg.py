@@ -73,7 +73,8 @@ def decode_jpeg(value: bytes, mode: Literal["L", "RGB"], header: FormatHeader, m
             return _flatten_cmyk(simplejpeg.decode_jpeg(value, "CMYK", strict=True, **size), mode)
         colours = "RGB" if mode == "RGB" and header.samples == 3 else "GRAY"
         pixels: npt.NDArray[np.uint8] = simplejpeg.decode_jpeg(value, colours, strict=True, **size)
-    except ValueError as error:  # `_check_structure` has found the end, so the JPEG is damaged, but not cut off.
+    except ValueError as error:
+        # The JPEG is damaged, but not cut off, because `_check_structure` has found its end marker.
         raise damaged(str(error)) from error
     return pixels[..., 0] if colours == "GRAY" else pixels
 

@@ -178,7 +178,7 @@ class PartCheck:
 
 @dataclass(frozen=True, slots=True)
 class _Cavity:
-    """The dark cavity of a part, in pixels. The 2 x 2 matrix `shape` stretches a circle to the outline of the cavity and keeps the area."""
+    """The dark cavity of a part, in pixels. The 2 x 2 matrix `shape` maps a circle of the same area to the outline of the cavity."""
 
     x_px: float
     y_px: float
@@ -210,7 +210,7 @@ class _Rays:
 
 
 class _Area(NamedTuple):
-    """The borders of the original picture in a resized picture, in pixels. The outer edge of the first pixel is 0."""
+    """The borders of the original picture in a resized picture, in pixels from its left edge and its top edge."""
 
     left: float
     top: float
@@ -460,7 +460,7 @@ def _complete(start: int, stop: int, side: int, across: int) -> tuple[float, flo
 
 
 def _trace_rays(pixels: npt.NDArray[np.uint8], cavity: _Cavity) -> _Rays | None:
-    """Measures edges along rays from the cavity's centre. Returns None if a ray has fewer than 8 points."""
+    """Measures edges along rays from the cavity's centre. Returns None if the rays are too short, with fewer than 8 measured points."""
     height, width = pixels.shape
     first, last = RIM_RANGE[0] * cavity.radius_px, min(RIM_RANGE[1] * cavity.radius_px, MAX_RIM_SHARE * max(height, width))
     radii = np.arange(first, last, 1, dtype=np.float32)
@@ -701,7 +701,7 @@ def _is_known(measures: _Measures, reference: PartReference) -> bool:
 
 
 def _distances(left: Floats, right: Floats) -> Floats:
-    """Returns the root mean square difference between each signature (row) of `left` and each of `right`, shape (len(left), len(right))."""
+    """Compares each row of `left` with each row of `right`. Returns root mean square differences, shape (len(left), len(right))."""
     squares = np.square(left).sum(axis=1)[:, None] + np.square(right).sum(axis=1) - 2 * left @ right.T
     result: Floats = np.sqrt(np.maximum(squares, 0) / left.shape[1])
     return result

@@ -82,7 +82,7 @@ class PartReference(BaseModel):
 
     @cached_property
     def signature_array(self) -> npt.NDArray[np.float32]:
-        """`signatures` as an array, shape (n, SIGNATURE_LENGTH). It is made once, because it is needed for every picture."""
+        """The list `signatures` as an array, shape (n, SIGNATURE_LENGTH). The array is cached, because each picture is compared with it."""
         import numpy as np
 
         return np.array(self.signatures, np.float32)

@@ -75,7 +75,7 @@ def read_levels(value: bytes, header: FormatHeader) -> npt.NDArray[np.generic]:
         arguments = image.tile[0].args
         raw_mode = str(arguments[0] if isinstance(arguments, tuple) else arguments)
         if raw_mode == "LA;16B":
-            # A pixel has two samples of two bytes. Pillow cannot return only the lower bytes. So all four bytes are read as one RGBA pixel.
+            # Pillow would drop the lower byte of each 16-bit sample. A pixel has two samples, so read its four bytes as one RGBA pixel.
             return _read_bytes(image, "RGBA").view(">u2")
         if ";16" not in raw_mode or image.mode not in ("RGB", "RGBA"):
             raise unsupported(f"pixels of the kind {image.mode} with {header.sample_bits} bits per sample are not supported")

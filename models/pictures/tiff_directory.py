@@ -52,7 +52,7 @@ def read_first_directory(value: bytes, numbers: Collection[int]) -> TiffTags:
     for at in range(start + 2, start + 2 + 12 * count, 12):
         tag, kind, values = struct.unpack_from(order + "HHI", value, at)
         if tag in numbers and kind in _TYPES:
-            # Each value takes time. A directory of 1000 equal tags would take half a minute.
+            # Refuse a repeated tag, because reading a large tag 1000 times would take half a minute.
             if tag in tags:
                 raise damaged(f"the directory of the TIFF has tag {tag} twice")
             tags[tag] = _read_values(value, order + f"{values}" + _TYPES[kind], at + 8, values)

@@ -177,7 +177,7 @@ class LocalRegistry:
         self.root.mkdir(parents=True, exist_ok=True)
         staged = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=self.root))
         try:
-            # Workers can run as another user, but only the owner can read a folder from mkdtemp. So everybody gets the right to read it.
+            # Let every user read the folder, because workers can run as another user. mkdtemp makes a folder that only its owner can read.
             staged.chmod(0o755)
             yield staged
             for path in staged.iterdir():

@@ -410,7 +410,7 @@ class Manifest(_ManifestModel):
 
     @property
     def entries_by_scorer(self) -> dict[str, ScorerEntry | DetailEntry]:
-        """The entries of all scorers by the names of their scores in verdicts. The detail template is one of these scorers."""
+        """The entries of all scorers, including the detail template. A key is the name of the scorer in verdicts."""
         by_name: dict[str, ScorerEntry | DetailEntry] = {scorer.name: scorer for scorer in self.scorers}
         return by_name | ({DETAIL_TEMPLATE: self.details} if self.details else {})
 

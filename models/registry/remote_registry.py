@@ -210,7 +210,7 @@ class RemoteRegistry:
             for file, entry in manifest.files.items():
                 _download_file(files, f"{folder}/{file}", staged / file, entry.bytes)
             verify_files(staged, manifest.files)
-        # The signature is copied after the version, so that the former copy stays usable if the download fails.
+        # Copy the signature last. If the download fails, the former local copy of the version keeps the signature that fits it.
         self._copy_signature(name, content, signature)
         log.info("Version %s was downloaded from %s.", name, folder)
 

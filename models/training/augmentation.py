@@ -78,8 +78,8 @@ def _transforms(chance: tf.Tensor, side: tf.Tensor, turned: str, handed: bool) -
     if turned == "quarter":
         turn, scale, tilt = tf.floor(2 * chance[0]) / 2 * math.pi, tf.ones_like(scale), tf.zeros_like(tilt)
         shift_x, shift_y = tf.zeros_like(shift_x), tf.zeros_like(shift_y)
-    # TensorFlow needs the transform from the changed picture back to the original picture. So undo the last change first, which is the
-    # tilt.
+    # TensorFlow needs the transform from the changed picture back to the original picture. The tilt is the last change, so the transform
+    # undoes the tilt first.
     wider = 1 / (1 - tilt) - 1
     xx, xy, yy = 1 + wider * tf.cos(axis) ** 2, wider * tf.cos(axis) * tf.sin(axis), 1 + wider * tf.sin(axis) ** 2
     cos, sin = tf.cos(turn) / scale, tf.sin(turn) / scale

@@ -286,7 +286,7 @@ def _find_unsuitable(pictures: LabelledPictures) -> dict[str, npt.NDArray[np.int
 def _leave_out(
     pictures: LabelledPictures, unsuitable: dict[str, npt.NDArray[np.int64]], files: int, callback: GoodOnlyCallback
 ) -> LabelledPictures:
-    """Returns `pictures` without the unsuitable ones, and reports what was left out to `callback`.
+    """Returns `pictures` without the unsuitable ones. Tells `callback` the names of the files that were left out.
 
     Raises ModelError if too many files would be left out.
     """

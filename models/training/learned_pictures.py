@@ -36,7 +36,7 @@ def shorten_checksums(checksums: Sequence[str]) -> Checksums:
 
 
 class Missing(Enum):
-    """Which learned pictures can be missing from a list: none, only pictures that Castline has rendered, or any."""
+    """Says how complete a list of learned pictures is: no picture is missing, only rendered pictures can be missing, or any can."""
 
     NONE = 0
     RENDERED = 1
@@ -85,7 +85,7 @@ class LearnedPictures:
         return LearnedPictures(np.sort(np.concatenate((new, old))[:MAX_PICTURES]), Missing.ANY)
 
     def find_groups(self, checksums: Sequence[str], groups: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
-        """Returns a mask of the pictures that are in the list, and of all pictures in their groups of near-duplicates."""
+        """Returns a mask of pictures. A picture is True if the list contains it or one of its near-duplicates."""
         is_learned = np.isin(shorten_checksums(checksums), self.checksums)
         return np.isin(groups, groups[is_learned])
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from models.anomaly.scorer import CutOffObjective
 
 
-# The options that only choose the cut-off of the scorer and of the search for small defects.
+# These options choose the cut-offs of the scorer and of the search for small defects. They change nothing else.
 CUT_OFF_OPTIONS = ("alarm_share", "alarms_per_hour", "parts_per_hour", "defect_share")
 
 
@@ -182,7 +182,7 @@ class TrainingOptions(BaseModel):
         return AlarmShare(self.alarm_share)
 
     def expect_useful_objective(self) -> None:
-        """Raises ModelError if the options for the cut-off contradict each other, or if nothing that the run learns has a cut-off."""
+        """Raises ModelError if the options for the cut-off contradict each other, or if the run does not learn a cut-off."""
         if self.scorer or self.details:
             self.choose_objective().compute_alarm_share()
             return

@@ -52,7 +52,7 @@ def class_share_weights(labels: npt.NDArray[np.int32], validates: npt.NDArray[np
 
 
 def count_folds(share: float) -> int:
-    """Returns the number of equal folds if one fold is for validation and holds about `share` of the pictures. Example: 5 folds for 0.2."""
+    """Returns how many equal folds are needed so that one fold holds about `share` of the pictures. Example: 5 folds for 0.2."""
     return max(2, round(1 / share))
 
 
@@ -128,7 +128,7 @@ def _divide(
 ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
     """Yields for each fold the indices outside and inside the fold. Groups stay together, and classes are spread evenly."""
     with warnings.catch_warnings():
-        # scikit-learn warns if a class has fewer pictures than there are folds. The warning is not needed, because the callers check this.
+        # scikit-learn warns if a class has fewer pictures than there are folds. Hide the warning, because the callers handle this case.
         warnings.filterwarnings("ignore", "The least populated class", UserWarning)
         yield from StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(labels, labels, groups)
 

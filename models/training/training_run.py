@@ -196,7 +196,7 @@ class TrainingRun:
             validates = split_by_group(pictures.labels, groups, options.validation_share, options.seed, is_learned)
         else:
             validates = load_split(path, pictures)
-        # The options are the first file of the folder. They are written only now, because unsuitable pictures must leave no folder behind.
+        # Write the first file only after the pictures were checked. A run with unsuitable pictures must not create the folder.
         write_atomically(self.training_dir / OPTIONS_FILE, json.dumps(self._describe_options(), indent=2) + "\n")
         if is_new:
             save_split(path, pictures, groups, validates)

@@ -104,7 +104,7 @@ def create_or_update_account(name: str, role: str, password: str) -> str:
         user = user or User(username=name)
         try:
             UnicodeUsernameValidator()(name)
-            # The present password may be older than a rule, and a script that repeats this command must not fail after an update.
+            # Check only a new password. A script may repeat this command after an update, and the present password may break a newer rule.
             is_new = not (existed and user.check_password(password))
             if is_new:
                 validate_password(password, user)

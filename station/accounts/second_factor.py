@@ -156,7 +156,7 @@ def renew_recovery_codes(request: HttpRequest) -> HttpResponse:
 
 
 def _check_proof(request: HttpRequest, user: User, page: str, what_stays: str) -> HttpResponse | str:
-    """Checks the password and the code in the form. If both are right, returns a new hash of the password, else the answer that refuses."""
+    """Checks the password and the code in the form. Returns a new hash of the password, or an error response if the form is refused."""
     rules = make_password_rules(current_settings().station, user.pk)
     if wait_s := begin_attempt(rules, timezone.now()):
         return refuse_early_attempt(request, wait_s)

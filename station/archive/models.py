@@ -31,10 +31,10 @@ else:
             return name, "django.db.models.DateTimeField", arguments, options
 
 
-# The reasons in a sorting record that mean: the gate had no verdict in time, and acted as the line's settings say.
+# Each of these reasons in a sorting record means that the gate had no verdict in time. The gate then acted as the line's settings say.
 REASONS_WITHOUT_VERDICT = frozenset({"no-verdict", "late-verdict", "board-restarted"})
 
-# Each index of the history ends with these three columns. So a query that filters by one of them reads only the index, not the table.
+# The indexes for the history contain these three columns. So a query with a filter on such a column reads only the index, not the table.
 _FILTERED = ("model", "defect_probability", "action")
 
 

@@ -51,7 +51,7 @@ class PartWriter:
     def __init__(
         self, policy: RetentionPolicy, review_queue: ReviewQueue, check_rows: Callable[[Sequence[Part]], None] = lambda rows: None
     ) -> None:
-        """`check_rows` is called for each batch of records, in its transaction, with the rows that the batch adds or changes."""
+        """For each batch, `check_rows` gets the rows that the batch adds or changes. PartWriter calls it before the transaction ends."""
         self._policy = policy
         self._review_queue = review_queue
         self._check_rows = check_rows

@@ -104,7 +104,7 @@ class PictureArchiver:
         self._topics = topics
         self._upload_line = upload_line
         self._next_folder = 0
-        # Parts whose picture could not be read, and how often. They are tried again only if no other picture must be archived.
+        # The failed attempts for each part whose picture could not be read. Such a part is tried again only if no other part waits.
         self._tries: dict[int, _Tries] = {}
         self._archived_count = 0
         for deleted in ("rows", "pictures", "strays"):
@@ -146,7 +146,7 @@ class PictureArchiver:
         return len(done)
 
     def _find_waiting(self) -> list[Part]:
-        """Returns the parts to archive now: new ones, newest first, or else those whose last failure is longest ago."""
+        """Returns the newest parts that have not failed yet. If all waiting parts have failed, returns those with the oldest failures."""
         marked = Part.objects.filter(keep_picture=True).order_by("-seen_at")
         if found := list(marked.exclude(pk__in=list(self._tries))[:_ARCHIVED_PER_STEP]):
             return found
@@ -307,7 +307,7 @@ def _find_oldest_pictures(parts: QuerySet[Part], excess_bytes: int) -> dict[str,
     page = rows
     while step := list(page[:_DELETED_PER_STEP]):
         last_id = step[-1][-1]
-        # The database looks the time up, because the time that `RecordTimeField` reads is not always the stored time.
+        # Look the time up in the database, because `RecordTimeField` does not always return the stored time.
         last_at = Subquery(Part.objects.filter(pk=last_id).values("seen_at"))
         # The condition `seen_at__gte` does not change the result. The database needs it to use the index of `seen_at`.
         page = rows.filter(Q(seen_at__gte=last_at) & (Q(seen_at__gt=last_at) | Q(id__gt=last_id)))
