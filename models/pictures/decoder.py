@@ -157,7 +157,7 @@ def decode_picture(
         small = _shrink(grey.reduce(scale) if keep_original and scale > 1 else grey, scale, file.header, side_px)
         check_not_blank(small.histogram())
         check_not_partly_blank(grey, is_raw=file.header.format in ("BMP", "TIFF"))
-        # The picture is padded only when it is upright. If a margin is odd, one side of the square gets one pixel more than the other.
+        # Turn the picture upright before the padding, because two opposite margins can differ by one pixel.
         pixels = _pad_square(rotate_upright(np.asarray(small), file.header.orientation), side_px)
         original = np.ascontiguousarray(rotate_upright(np.asarray(grey), file.header.orientation)) if keep_original else None
         return DecodedPicture(np.ascontiguousarray(pixels), file.width_px, file.height_px, original)
@@ -395,7 +395,7 @@ def _find_level(histogram: Sequence[int], few: float) -> int:
 
 
 def _measure_blank_share(pixels: GreyPixels) -> float:
-    """Returns the share of rows at the top that have the same single grey level: 0.1 if the first 10 of 100 rows are white."""
+    """Returns the share of the rows, from the top, that have only the grey level of the first pixel. 10 of 100 rows give 0.1."""
     if not (pixels[0] == pixels[0, 0]).all():
         return 0.0
     is_other = (pixels != pixels[0, 0]).any(axis=1)

@@ -39,7 +39,7 @@ Matrix = tuple[tuple[float, float], tuple[float, float]]
 
 # A larger picture is reduced, so that its longer side has this many pixels. The rim is then found with an error below half a pixel.
 SEARCH_SIDE_PX = 160
-# A picture with fewer pixels than this on its longer side is enlarged, because narrow rings of the part would be lost.
+# A picture with fewer pixels than this on its longer side is enlarged, because the search would otherwise miss narrow rings of the part.
 ENLARGED_BELOW_PX = 120
 MIN_SIDE_PX = 48
 

@@ -32,7 +32,7 @@ RADIUS_PICTURES = 5
 # The longer side of an original picture must be at least this many times the side of a reduced picture. A smaller original picture would
 # show hardly more than the reduced picture.
 LEAST_REDUCTION = 1.5
-# The decoder always makes a reduced picture, too. This is its side. The reduced picture is not used here.
+# Side of the reduced picture that the decoder makes besides the original one. This module does not use the reduced picture.
 _REDUCED_SIDE_PX = 192
 
 

@@ -85,7 +85,7 @@ class LearnedPictures:
         return LearnedPictures(np.sort(np.concatenate((new, old))[:MAX_PICTURES]), Missing.ANY)
 
     def find_groups(self, checksums: Sequence[str], groups: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
-        """Returns a mask of pictures. A picture is True if the list contains it or one of its near-duplicates."""
+        """Returns a mask of pictures. The mask is True for a picture if the list contains a picture of the same group."""
         is_learned = np.isin(shorten_checksums(checksums), self.checksums)
         return np.isin(groups, groups[is_learned])
 

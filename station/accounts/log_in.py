@@ -125,7 +125,7 @@ class LogOutView(LogoutView):
 
 
 def refuse_early_attempt(request: HttpRequest, wait_s: float) -> HttpResponse:
-    """Returns the error page for a log-in that comes too early after wrong passwords, by `wait_s` seconds."""
+    """Returns the error page for a log-in too soon after wrong passwords. The next attempt is allowed in `wait_s` seconds."""
     seconds = math.ceil(wait_s)
     sentence = f"There were too many wrong passwords. Wait {seconds} s, then try again. An attempt before that does not count."
     response = render_error_page(request, 429, "Too early", sentence)

@@ -213,7 +213,7 @@ class PictureArchiver:
             self._delete_pictures(old)
 
     def _delete_excess_pictures(self) -> None:
-        """Deletes the oldest pictures of the uploads, and those of the castings, until both are within their limits."""
+        """Deletes the oldest uploaded pictures above the limit for uploads, and the oldest pictures of castings above their limit."""
         with_picture = Part.objects.exclude(picture="")
         uploads, castings = with_picture.filter(line=self._upload_line), with_picture.exclude(line=self._upload_line)
         limit = int(self._limits.keep_bytes * self._limits.upload_share) if self._upload_line else 0

@@ -28,7 +28,7 @@ _SAME_THRESHOLD = 0.0005
 
 @dataclass(frozen=True)
 class TimelineStep:
-    """An event of a part, such as its verdict. Also holds the times since the first and since the previous event of the part."""
+    """An event of a part, such as its verdict, with the time since the first event and the time since the previous event."""
 
     at: datetime
     event: str

@@ -71,7 +71,7 @@ def history(request: HttpRequest) -> HttpResponse:
 
 
 def _read_filters(request: HttpRequest) -> PartFilters:
-    """Returns the filters in the URL's query. Excludes uploaded pictures, except for administrators."""
+    """Returns the filters in the URL's query. Adds a filter that hides uploaded pictures, unless the person is an administrator."""
     is_administrator = "administer" in get_rights(request.user)
     return replace(read_filters(request.GET.dict()), excluded_line="" if is_administrator else current_settings().station.upload_line)
 

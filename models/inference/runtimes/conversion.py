@@ -32,7 +32,7 @@ Precision = Literal["float32", "weights8", "static8"]
 # The stride of AlexNet's first convolution, in pixels.
 STRIDE = 4
 
-# Increase this number when a change of this code changes the converted files, so that old files in the cache are not used.
+# Increase this number when a change of this code changes the converted files. The old files in the cache are then no longer used.
 REVISION = 2
 
 log = logging.getLogger(__name__)

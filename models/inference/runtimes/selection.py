@@ -46,7 +46,7 @@ class RuntimeMeasurement:
 
 @dataclass(frozen=True, slots=True)
 class RuntimeSelection:
-    """The result of a selection: all measurements, the reason for each refused runtime, and the name of the fastest runtime (`chosen`)."""
+    """All measurements of runtimes, the reason for each refused runtime, and the name of the fastest runtime (`chosen`)."""
 
     measured: list[RuntimeMeasurement]
     refused: dict[str, str]
