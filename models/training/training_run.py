@@ -136,7 +136,7 @@ class TrainingRun:
                 raise ModelError(
                     f"{self.training_dir} holds an earlier training run. Add --resume to continue it, or choose another --out."
                 )
-            # The options file of an older release may lack near_rings, balance or min_steps. The release trained as if they were 0.
+            # Older releases had no options near_rings, balance and min_steps. They trained as these options do with the value 0.
             defaults = TrainingOptions().model_dump() | {"near_rings": 0.0, "balance": 0.0, "min_steps": 0}
             previous = defaults | json.loads(path.read_text(encoding="utf-8"))
             compared = (options.keys() | previous.keys()) - set(CUT_OFF_OPTIONS)

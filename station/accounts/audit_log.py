@@ -163,7 +163,7 @@ def _send_record(sender: SyslogSender, record: dict[str, Any]) -> None:
     except OSError as error:
         if error.errno != errno.EMSGSIZE:
             raise
-        # This record is too large for the log server. Send a shorter record, because the newer entries can be sent only after this entry.
+        # The log server refuses a record of this size. Send a shorter one, because newer entries wait until this entry is sent.
         detail = json.dumps(record["detail"], sort_keys=True, separators=(",", ":")).encode()
         short = {"omitted_bytes": len(detail), "omitted_sha256": hashlib.sha256(detail).hexdigest()}
         sender.send(json.dumps({**record, "detail": short}, sort_keys=True))
