@@ -163,7 +163,7 @@ def _send_record(sender: SyslogSender, record: dict[str, Any]) -> None:
     except OSError as error:
         if error.errno != errno.EMSGSIZE:
             raise
-        # The log server refuses a record of this size. Send a shorter one, because newer entries wait until this entry is sent.
+        # The record is too large for one message. Send a shorter record, because newer entries wait until this entry is sent.
         detail = json.dumps(record["detail"], sort_keys=True, separators=(",", ":")).encode()
         short = {"omitted_bytes": len(detail), "omitted_sha256": hashlib.sha256(detail).hexdigest()}
         sender.send(json.dumps({**record, "detail": short}, sort_keys=True))
