@@ -38,7 +38,7 @@ _INFLATE_BYTES = 2**18
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """A strip or tile of a TIFF: its compressed bytes `value[start:end]`, and the expected number of bytes after decompression."""
+    """A strip or tile of a TIFF: its stored bytes `value[start:end]`, and the expected number of bytes after decompression."""
 
     start: int
     end: int

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 FOLDERS_WITHOUT_CLASS = ("masks",)
 _FOREIGN_FOLDERS = "folders of the system or the NAS device"
 MAX_REPEATS = 16
-# Grey levels go from 0 to 255. If no pixel in all pictures is brighter than this level, `depth_bits` is probably two bits too large.
+# Grey levels go from 0 to 255. If all pixels of all pictures are at most this bright, `depth_bits` is probably two or more bits too large.
 DARK_LEVEL = 64
 # Number of threads that decode pictures. They run in parallel, because Pillow releases the interpreter's lock while it decodes.
 DECODER_THREADS = 4

@@ -182,7 +182,7 @@ class TrainingOptions(BaseModel):
         return AlarmShare(self.alarm_share)
 
     def expect_useful_objective(self) -> None:
-        """Raises ModelError if the options for the cut-off contradict each other, or if the run does not learn a cut-off."""
+        """Raises ModelError if the options for the cut-off contradict each other, or are set although the run learns no cut-off."""
         if self.scorer or self.details:
             self.choose_objective().compute_alarm_share()
             return
