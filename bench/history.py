@@ -63,7 +63,7 @@ def prepare_database(file: Path, rows: int, report_progress: ReportProgress) -> 
 
     migrate_database()
     create_or_update_account("bench", "operator", "a measurement logs in")
-    # Parts are numbered without gaps, so the largest number is also the number of parts. To count the rows would take longer.
+    # Read the largest part number, because counting the rows takes longer. The numbers have no gaps, so the two values are equal.
     existing = Part.objects.aggregate(last=Max("pk"))["last"] or 0
     if existing >= rows:
         return
@@ -84,7 +84,7 @@ def _make_insert_statement(rows: int) -> str:
     from station.archive.models import Part
 
     time = f"({int(_LAST_PART_AT.timestamp())} - ({rows} - i) / {_PARTS_PER_S})"
-    # Multiplying by 2654435761 gives neighbouring parts very different values, and the same values in every run.
+    # The multiplication gives two neighbouring parts very different values. The values are the same in every run.
     permille = "((i * 2654435761) % 1000)"
     scatter = "((i * 40503) % 997)"
     label = f"CASE WHEN {permille} < 900 THEN 'ok' WHEN {permille} < 980 THEN 'defect' ELSE 'review' END"
@@ -120,14 +120,14 @@ def _make_insert_statement(rows: int) -> str:
     }
     columns = [field for field in Part._meta.concrete_fields if not field.primary_key]
     names = ", ".join(f'"{field.column}"' for field in columns)
-    # In Django, `%s` is a parameter, so all other per cent signs are doubled.
+    # Double every per cent sign of the expressions, because Django takes a single one for the beginning of a parameter such as `%s`.
     values = ", ".join((expressions.get(field.column or "") or _make_default(field)).replace("%", "%%") for field in columns)
     numbers = "WITH RECURSIVE numbers(i) AS (SELECT %s UNION ALL SELECT i + 1 FROM numbers WHERE i < %s)"
     return f"INSERT INTO archive_part ({names}) {numbers} SELECT {values} FROM numbers"
 
 
 def _choose_word(words: tuple[str, ...]) -> str:
-    """Returns an SQL expression that gives each part one of `words`, by the part's number. All words occur equally often."""
+    """Returns an SQL expression that chooses one of `words` for each part. All words occur equally often."""
     cases = " ".join(f"WHEN {place} THEN '{word}'" for place, word in enumerate(words))
     return f"CASE (i / 7) % {len(words)} {cases} END"
 

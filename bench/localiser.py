@@ -93,7 +93,7 @@ def measure_localiser(
 
 @dataclass(frozen=True)
 class _Window:
-    """The figures of one measurement of some seconds: pictures and heat maps a second, and processor time."""
+    """The result of a measurement of some seconds: pictures per second, heat maps per second, and processor time."""
 
     pictures_per_s: float
     findings_per_s: float

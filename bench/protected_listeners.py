@@ -90,7 +90,8 @@ class ProtectedListeners:
             kafka["password_dir"] = str(self._password_dir)
         if "tls" in protections:
             kafka["ca_file"] = str(self._certificate)
-        # The inspectors only sign. If they also had public keys, they would refuse the model versions of the checkouts, which are unsigned.
+        # The inspectors get no public keys, so they sign records but check no signatures. With public keys, they would refuse the unsigned
+        # model versions of the checkouts.
         return {"kafka": kafka} | ({"signing": {"private_keys": str(self._keys)}} if "signatures" in protections else {})
 
 

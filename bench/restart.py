@@ -33,7 +33,7 @@ Report = Callable[[str], None]
 
 _PLANT = "plant"
 _TIMEOUT_S = 240.0
-# Before a process is killed, verdicts must come steadily for this long. Otherwise the effects of two kills could not be separated.
+# Before the bench kills a process, verdicts must come steadily for this many seconds. Then the previous kill has no effect any more.
 _STEADY_S = 5.0
 _LONGEST_PAUSE_S = 2.0
 _FIRST_SPAN = "noticed by the supervisor"

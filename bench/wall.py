@@ -127,7 +127,7 @@ def measure_wall(
 def _measure_rounds(
     pids: dict[str, int], backlog: _Backlog, round_s: float, round_count: int, phase: str, report_progress: ReportProgress
 ) -> list[dict[str, float]]:
-    """Measures `round_count` rounds. Returns for each round how many processors each process used, such as 0.5."""
+    """Measures `round_count` rounds. For each round, returns the mean number of processors that each process used, such as 0.5."""
     processes = {name: psutil.Process(pid) for name, pid in pids.items()}
     rounds = []
     for number in range(1, round_count + 1):

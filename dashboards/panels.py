@@ -132,7 +132,7 @@ def lay_out(panels: Sequence[Panel]) -> Iterator[tuple[Panel, model.GridPos]]:
 
 
 def build_dashboard(page: DashboardPage, runbook_panel_ids: dict[str, int]) -> dict[str, Any]:
-    """Returns Grafana's JSON of `page`. `runbook_panel_ids` holds, for each alert, the number of its panel on the runbook's dashboard."""
+    """Returns Grafana's JSON of `page`. `runbook_panel_ids` maps each alert to the number of its panel on the runbook's dashboard."""
     builder = (
         dashboard.Dashboard(page.title)
         .uid(page.uid)

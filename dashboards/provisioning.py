@@ -49,7 +49,9 @@ class ResourceKind(ABC):
 
     @abstractmethod
     def write(self, grafana: Grafana, content: Content, before: ActualResource | None) -> None:
-        """Creates the resource if `before` is None, else updates it. Grafana refuses the update if the resource has changed since."""
+        """Creates the resource if `before` is None, else updates it.
+
+        Grafana refuses the update if somebody has changed the resource since `before` was read."""
 
     @abstractmethod
     def remove(self, grafana: Grafana, uid: str) -> None:
@@ -323,7 +325,7 @@ def apply_changes(grafana: Grafana, changes: Sequence[ResourceDiff], report: Cal
             else:
                 change.kind.write(grafana, change.content, change.before)
         except GrafanaError as error:
-            # Status 0 means that Grafana did not answer. Grafana has perhaps made the last change, so the last change is undone, too.
+            # Status 0 means that Grafana did not answer. Grafana may have made the change nevertheless. Therefore undo this change, too.
             remaining = _undo(grafana, done if error.status else [*done, change])
             outcome = f"These changes could not be undone: {', '.join(remaining)}." if remaining else "Nothing was changed."
             message = f"Cannot {change.action} the {change.kind.name} {change.uid}: {error} {outcome}"

@@ -53,7 +53,7 @@ class Alert:
 
     @property
     def slug(self) -> str:
-        """The alert's name in lower case with hyphens, for instance `gate-not-answering`. It is a part of `uid`."""
+        """The alert's name in lower case with hyphens, for instance `gate-not-answering`. `uid` contains this text."""
         return re.sub(r"(?<!^)(?=[A-Z])", "-", self.name).lower()
 
     @property

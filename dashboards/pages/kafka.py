@@ -5,7 +5,7 @@ from __future__ import annotations
 from dashboards.panels import DashboardPage, Query, rising, stat_panel, timeseries_panel
 from dashboards.promql import LINE, PLANT, p50, p99, rate
 
-# The queries select the role that sets a metric. If the metric has no labels, the other roles export it too, with the value 0.
+# The queries select the role that sets the metric. Other roles may export the same metric, but only with the value 0.
 _GATEWAY = f'{PLANT},role="gateway"'
 _INSPECTOR = 'role="inspector"'
 

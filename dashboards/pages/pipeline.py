@@ -8,7 +8,7 @@ from dashboards.promql import LINE, PLANT, p50, p99, rate, select
 from dashboards.rules import Alert, Runbook
 
 _LAG = f'castline_consumer_lag_records{{{LINE},role="inspector"}}'
-# The queries select the role that sets a metric. If the metric has no labels, the other roles export it too, with the value 0.
+# The queries select the role that sets the metric. Other roles may export the same metric, but only with the value 0.
 _INSPECTOR = 'role="inspector"'
 _ARCHIVIST = 'role="archivist"'
 

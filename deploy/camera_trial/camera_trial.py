@@ -247,6 +247,6 @@ def _find_name(frame: CameraFrame) -> str:
 
 
 def _read_mode(value: bytes, limits: PictureLimits) -> tuple[str, int]:
-    """Returns Pillow's name for the mode of a picture, such as "RGB", and the number of bits of a sample."""
+    """Returns Pillow's name for the mode of a picture, such as "RGB", and the number of bits per colour value."""
     with open_picture(value, limits) as file:
         return file.header.mode, file.header.sample_bits

@@ -56,7 +56,7 @@ def _serve(process: WorkerProcess) -> int:
         [*list_archived_topics(settings), TopicNames(settings.topics.prefix).dead_letters], [_make_identity(process)]
     ):
         return 0
-    # `freeze` makes the garbage collector skip the imported modules, so that each search for garbage is short.
+    # `freeze` makes the garbage collector skip the imported modules, so that each garbage collection is short.
     gc.collect()
     gc.freeze()
     return asyncio.run(_run(process))

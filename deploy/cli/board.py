@@ -47,7 +47,7 @@ from streams.settings import GateSettings, ServiceSettings, Settings, find_setti
 
 # Longest wait for an answer, in seconds. The wait includes the start of the Mega, up to 3 s, and the transfer of the settings.
 MAX_ANSWER_S = 15.0
-# For `castline board monitor`, in seconds: the interval at which it asks for new values, and the longest wait for an answer.
+# `castline board monitor` asks the board for new values at this interval, and waits at most this long for an answer (both in seconds).
 MONITOR_INTERVAL_S, MONITOR_ANSWER_S = 0.5, 5.0
 # Seconds that a test of the gate takes. The gate stays out for one second and then swings back.
 SWING_S = 1.5
@@ -66,7 +66,7 @@ class BoardAddress:
     baud: int
     lane: int
     gate: GateSettings | None
-    # The line whose sorter has perhaps opened the port, or None if no line of the settings has this port.
+    # The line of the settings that has this port, or None if there is no such line. The sorter of this line may have opened the port.
     line: str | None
     service: ServiceSettings
 
@@ -505,7 +505,7 @@ def _find_taught_line(file: Path | None, name: str | None, port: str | None, lan
     if len(found) == 1:
         return found[0]
     if name is not None and name not in gates:
-        # There is no line `name`, or this line has no gate. The caller calls _find_gate(), which then raises an error.
+        # Raise no error here if there is no line `name`, or if it has no gate. The caller calls _find_gate(), which raises the error.
         return name
     lanes = ", ".join(f"{each} is lane {gate.lane} of {gate.port}" for each, gate in gates.items()) or "no line has a gate"
     problem = f"The options describe {len(found)} lines" if found else "No line has this port and this lane"
@@ -592,7 +592,7 @@ def flash(file: Path | None, port: str, image: Path | None) -> int:
     if image is None:
         image = SHIPPED if SHIPPED.exists() else _compile_firmware()
     size = check_image(image)
-    # avrdude reads the flash of the board after the writing and compares it with the file, unless it has the option -V.
+    # Without the option -V, avrdude checks the result: it reads the flash of the board and compares the content with the file.
     arguments = ["-p", "atmega2560", "-c", "wiring", "-P", port, "-b", "115200", "-D", "-U", f"flash:w:{image}:i"]
     with locked_port(port) as is_free:
         if not is_free:

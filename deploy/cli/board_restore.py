@@ -49,7 +49,7 @@ def plan_edit(file: Path | None, line: str, gate: GateSettings, saved: Mapping[i
     Raises SettingsError if a person must change the file. The message names the settings to change.
     """
     changes = _find_changes(gate, saved[gate.lane])
-    # The additional gates of a line use the line's setting `safe`. A change of `safe` can therefore also change these gates.
+    # Check the additional gates of the line. They use the line's setting `safe`, so a change of `safe` can also change these gates.
     other_gates = [
         f"lane {lane}: {name} = {value}"
         for lane, settings in grade_settings(change_gate(gate, changes)).items()
@@ -76,7 +76,7 @@ def plan_edit(file: Path | None, line: str, gate: GateSettings, saved: Mapping[i
 
 
 def _find_changes(gate: GateSettings, saved: LaneSettings) -> dict[str, Value]:
-    """Returns the changes in the section [lines.gate] that give the lane the settings `saved`: the new value of each changed key."""
+    """Returns the keys of the section [lines.gate] that must change, with their new values. The lane then has the settings `saved`."""
     present = lane_settings(gate).values
     differing = {key: value for key, value in saved.values.items() if value != present[key]}
     changes: dict[str, Value] = {}

@@ -44,8 +44,8 @@ def command(file: Path | None, fetch_only: bool) -> int:
         return 0
     settings = start_role(file, "broker")
     with suppress(OSError):
-        # The health pages write a file. On a full disk, they need the room of the reserve file. If this fails, `has_room_to_start` reports
-        # the problem.
+        # This process needs room on the disk, because it writes a file for its health pages. If the disk is full, delete the reserve file.
+        # An error is ignored here, because `has_room_to_start` reports the problem later.
         release_reserve(settings.broker.data_dir)
     with worker_process(settings, "broker", 0) as process:
         return _run(settings, process)

@@ -31,11 +31,11 @@ _CONFIRM_S = 30
 # A redrive writes the first marks of 20 dead letters, sends their 20 records, and then goes on with the next 20. If the redrive is
 # interrupted, at most 20 dead letters have a mark although their record was not sent.
 _GROUP_RECORDS = 20
-# The Kafka client checks the size of a record before it compresses the record, so this limit is higher than the broker's.
+# This limit is higher than the broker's limit for a record, because the Kafka client checks the size before the compression.
 _MAX_RECORD_BYTES = 2**28
 _MARK_STATE, _BEGUN, _SENT = "redrive-state", "begun", "sent"
 _GONE = "not sent: Kafka no longer has the whole record"
-# The header of a record that was sent again. It names the dead letter.
+# A record that was sent again has this header. Its value is the place of the dead letter.
 REDRIVEN_FROM = "redriven-from"
 
 
@@ -59,7 +59,7 @@ class RedriveMark:
 
     @property
     def partition(self) -> str:
-        """The number of the partition on the topic of dead letters. A mark and its dead letter are in the same partition."""
+        """The partition that contains the mark and its dead letter, as text."""
         return self.place.partition("@")[0]
 
     def describe(self) -> str:
@@ -94,7 +94,7 @@ class DeadLetter:
 
     @property
     def mark(self) -> RedriveMark | None:
-        """The newest mark with `is_sent`. If no mark has `is_sent`, the newest of all marks. None if there are no marks."""
+        """The newest mark of a record that Kafka has confirmed. If there is no such mark, the newest of all marks. None without marks."""
         return max(reversed(self.marks), key=lambda mark: mark.is_sent, default=None)
 
     @property
@@ -214,7 +214,7 @@ def plan_redrive(settings: Settings, chosen: Sequence[DeadLetter], again: bool, 
 
 
 def _describe_earlier_redrive(letter: DeadLetter, again: bool, is_named: bool) -> str:
-    """Returns why the record must not be sent now: when and by whom it was sent before. Returns "" if the record can be sent."""
+    """If the record must not be sent again, returns when and by whom it was sent. Otherwise returns ""."""
     if letter.mark is None or (again and (is_named or not letter.mark.is_sent)):
         return ""
     return letter.describe_mark() + (". To send the record once more, name its PLACE" if again else "")
@@ -282,7 +282,7 @@ class Redrive:
             yield letter, to
 
     def _read_new_marks(self) -> Mapping[tuple[str, int, int], tuple[RedriveMark, ...]]:
-        """Reads the marks that were written after the known dead letters, and groups them as `group_by_origin` does."""
+        """Reads the marks that were written after the known dead letters. Groups the marks by the original record."""
         first_offsets = {TopicPartition(self._topic, letter.partition): letter.offset for letter in self._known}
         letters, marks = _split(read_to_end(self._settings, _ROLE, [self._topic], first_offsets=first_offsets))
         return group_by_origin([*self._known, *letters], marks)

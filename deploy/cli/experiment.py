@@ -491,7 +491,7 @@ def small_defects(
 
 
 def _describe_content(version: Version) -> str:
-    """Returns the name of a version with a digest of its files, because two versions in different folders can have the same name."""
+    """Returns the name of a version and a digest of its files. The digest tells apart two versions with the same name."""
     checksums = sorted(f"{name} {entry.sha256}" for name, entry in version.manifest.files.items())
     return f"{version.name} {hashlib.sha256(chr(10).join(checksums).encode()).hexdigest()[:16]}"
 

@@ -65,7 +65,7 @@ def command(file: Path | None, line: str, seconds: float, dry_run: bool, as_json
 
 
 def _wait_for_estimate(endpoint: _LatencyEndpoint, line: str, seconds: float) -> tuple[LatencyEstimate, dict[str, Any]]:
-    """Asks the gateway every second until the latency is certain or `seconds` have passed. Shows progress on standard error."""
+    """Asks the gateway every second until the estimate of the latency is certain, but for at most `seconds`. Shows the progress."""
     end_s = time.monotonic() + seconds
     shown = ""
     while True:

@@ -33,7 +33,7 @@ from streams.settings import Settings, load_settings
 
 ROLE = "lines"
 _MIN_SHARE = 0.00001
-# The settings that --clear can remove. For each setting: its field in LiveLineSettings, and the value of this field if nothing is set.
+# The settings that --clear can remove. Each value is a field of LiveLineSettings and the content of this field after --clear.
 _FIELDS: Mapping[str, tuple[str, Any]] = {
     "defect-share": ("defect_share", None),
     "threshold": ("threshold", None),
@@ -196,9 +196,7 @@ def set_line(
 
 
 def _collect_changes(given: Mapping[str, Any], clear: tuple[str, ...]) -> dict[str, Any]:
-    """Returns the new values by field. Raises click.UsageError if nothing changes, if an option is both set and cleared, or
-    if there are too many regions.
-    """
+    """Returns the new values by field. Raises click.UsageError if the options are wrong, for example if no option changes anything."""
     fields = {"inspect": "inspect_regions", "ignore": "ignore_regions"}
     changes = {fields.get(name, name): value for name, value in given.items() if value not in (None, ())}
     for name in ("inspect_regions", "ignore_regions"):

@@ -54,7 +54,7 @@ _COMMANDS_WITH_THE_USERS_UMASK = frozenset(
     {"metrics", "dashboards", "render", "train", "train-segmentation", "evaluate", "explain", "experiment", "models", "bench", "settings"}
 )
 
-# These commands need no plant. All other commands say so if they found no settings.
+# These commands need no plant. Every other command prints a warning if it finds no settings.
 _COMMANDS_WITHOUT_A_PLANT = frozenset(
     {"demo", "render", "train", "train-segmentation", "evaluate", "explain", "experiment", "study", "bench", "metrics", "dashboards"}
 )

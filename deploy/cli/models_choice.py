@@ -125,7 +125,7 @@ def status(file: Path | None, as_json: bool) -> int:
 
 
 def _load_settings_and_key(file: Path | None, line: str | None) -> tuple[Settings, str]:
-    """Returns the settings of Castline, and the name of the line, or `*` (all lines) if `line` is None."""
+    """Returns the settings of Castline, and the name of the line. If `line` is None, the name is `*`, which means all lines."""
     settings = load_settings(file)
     return settings, settings.find_line(line).name if line is not None else ALL_LINES
 

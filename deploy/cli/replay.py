@@ -206,7 +206,7 @@ def replay(
 def judge_again(
     batch: Sequence[ImageRecord], ensemble: Ensemble, settings: Settings, store: ObjectStore, rules: LineRules | None = None
 ) -> list[JudgedImage]:
-    """Decodes and judges the pictures of `batch` as an inspector with these settings would, in one call of the networks."""
+    """Decodes the pictures of `batch` and judges all of them in one call of the networks. An inspector gives the same labels."""
     images = []
     for image in batch:
         decoded = decode_image(image, ensemble.side_px, settings.pictures, store, keep_original=ensemble.details is not None)

@@ -189,7 +189,7 @@ def list_certificates(settings: Settings) -> list[Path]:
 
 
 def check_certificates(files: Sequence[Path], now: datetime) -> Iterator[SecurityFinding]:
-    """Yields a finding for each certificate in `files` that has ended, ends within 30 days, is not valid yet, or cannot be read."""
+    """Yields a finding for each certificate in `files` that has expired, expires within 30 days, is not valid yet, or cannot be read."""
     for file in files:
         try:
             certificates = x509.load_pem_x509_certificates(file.read_bytes())
@@ -208,7 +208,7 @@ def check_certificates(files: Sequence[Path], now: datetime) -> Iterator[Securit
 
 
 def check_access(settings: Settings) -> Iterator[SecurityFinding]:
-    """Yields findings about the ACLs of Kafka. A cluster that does not answer is a finding of low weight."""
+    """Yields findings about the ACLs of Kafka. If Kafka does not answer, yields one finding with the level "low"."""
     if settings.kafka.bootstrap == "embedded" and not has_users(settings.broker):
         return  # check_listeners has reported this
     if not is_reachable(settings.bootstrap):
@@ -234,7 +234,7 @@ def check_access(settings: Settings) -> Iterator[SecurityFinding]:
 
 
 def _holds_secrets(settings: object, content: object) -> bool:
-    """Returns whether `content`, the content of a settings file, contains a value for a setting that is secret."""
+    """Returns whether `content` has a value for a secret setting. `content` comes from a settings file."""
     if isinstance(content, dict):
         return any(_holds_secrets(getattr(settings, name, None), value) for name, value in content.items())
     if isinstance(content, list):

@@ -54,7 +54,7 @@ def _centre_and_spread(values: Sequence[float]) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class LaneMeasurement:
-    """Travel, greatest length and speed of the measured castings. `longest_mm` is 0 if the length of no casting is known."""
+    """Travel, greatest length and speed of the measured castings. `longest_mm` is 0 if no length was measured."""
 
     travel: Estimate
     longest_mm: float

@@ -42,7 +42,7 @@ def create(file: Path | None) -> None:
     with open_admin(settings) as admin:
         for change in topics.create_topics(admin, settings):
             click.echo(f"{change.name}: {change.description}")
-        # The embedded broker makes its ACLs when it starts. The topics of a line that was added later need further ACLs.
+        # The embedded broker makes its ACLs only when it starts. If a line was added later, the topics of this line still need ACLs.
         if settings.kafka.bootstrap == "embedded" and has_users(settings.broker):
             _create_acls(admin, settings)
 
@@ -97,7 +97,7 @@ def create_acls(file: Path | None, passwords: bool, remove_others: bool) -> None
             click.echo(f"{len(ROLES)} users have the passwords of their files")
         _create_acls(admin, settings)
         if remove_others:
-            # Keep the ACLs that apply to every Kafka user, because other programs of the plant perhaps need them.
+            # Keep the ACLs that apply to every Kafka user, because other programs of the plant may need them.
             superfluous = [rule for rule in access.compare_access(admin, settings).superfluous if rule.user != access.EVERYONE]
             access.remove_access(admin, superfluous)
             for rule in superfluous:
@@ -174,7 +174,7 @@ def sign(file: Path | None, yes: bool) -> int:
         click.echo(make_printable(record.encode().decode()))
     if not yes:
         click.confirm(f"Sign these {len(choices) + len(lines)} records?", abort=True)
-    # People go on working while this command waits. Read the records again, so that an old record does not replace a newer one.
+    # Read the records again. While the command waited for the answer, another person may have written a newer record. Do not replace it.
     present_choices = read_model_choices(unchecked, "topics").by_key
     present_lines = read_live_line_settings(unchecked, "topics").by_line
     changed = [f"The model choice of {line}" for line, choice in choices.items() if present_choices.get(line) != choice]

@@ -124,7 +124,7 @@ class AuditResult:
     # Median and 99th percentile of the time from the capture of a picture until the broker has appended its verdict.
     p50_ms: float | None
     p99_ms: float | None
-    # For each kind of record, the number of parts that lack it. {"picture": 0, "verdict": 2, "sorting": 0}: two parts have no verdict.
+    # How many parts lack a record of each kind. For example, {"picture": 0, "verdict": 2, "sorting": 0} means: two parts have no verdict.
     lost_for: dict[str, int] = field(default_factory=dict)
     # The ids of the first lost parts. A person can look them up in the log.
     lost_parts: tuple[str, ...] = ()
@@ -237,8 +237,7 @@ def _group_by_part(events: Iterable[Sorting]) -> dict[PartId, list[Sorting]]:
 
 
 def _find_sorted_without_verdict(sortings: Iterable[Sorting]) -> set[PartId]:
-    # If the verdict of a part comes too late, the sorter sends the part's sorting record again, with `late` set. `sortings` must contain
-    # both records.
+    # A part whose verdict came too late has two sorting records. In the second record, `late` is set. `sortings` must contain both.
     return {event.part_id for event in sortings if event.has_missed_verdict}
 
 

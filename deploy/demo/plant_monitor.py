@@ -67,7 +67,7 @@ class PlantMetrics:
     silent: frozenset[str] = field(default_factory=frozenset)
 
     def sum(self, name: str, role: str = "", **labels: str) -> float:
-        """Returns the sum of the samples of a metric that have the given role and labels."""
+        """Returns the sum of all samples of a metric with the given role and labels."""
         return sum(
             sample.value
             for sample in self.samples

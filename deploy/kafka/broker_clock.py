@@ -1,4 +1,4 @@
-"""Keeps Kafka from deleting all records as too old, if the clock of the machine is far ahead when the broker starts."""
+"""Protects Kafka's records from a clock that is far ahead. With such a clock, Kafka would delete all records as too old."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class BrokerClock:
         self._remedy = f"If the clock is right, delete the file {self._file}."
         self._trust = ClockTrust(self._remedy)
         self._write_at_s = 0.0
-        # Whether Kafka is started with the long interval. Kafka then does not delete the files of dropped records either.
+        # Whether the clock was far ahead at the start. If so, Kafka deletes no files of records for a week.
         self.was_far_ahead = is_far_ahead(time.time(), _read_time(self._file))
         metrics.broker_clock_doubted.set(self.was_far_ahead)
         if problem := self.find_problem():
@@ -39,7 +39,7 @@ class BrokerClock:
         """The properties with which Kafka must be started."""
         if not self.was_far_ahead:
             return {}
-        # Kafka looks for old records the first time after the initial delay, and later at the interval.
+        # Kafka looks for old records after an initial delay, and then at a regular interval. Make both times long.
         return {"log.initial.task.delay.ms": _RETENTION_CHECK_MS, "log.retention.check.interval.ms": _RETENTION_CHECK_MS}
 
     def find_problem(self) -> str:

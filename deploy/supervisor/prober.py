@@ -91,7 +91,7 @@ class Prober:
         self._thread.join(self._timeout_s * 2)
 
     def add(self, pid: int, address: str) -> None:
-        """Begins to read the pages of process `pid` at `address` (host:port), if they are not read there already."""
+        """Begins to read the web pages of process `pid` at `address` (host:port). A repeated call changes nothing."""
         with self._lock:
             if pid not in self._results or self._results[pid].address != address:
                 self._results[pid] = ProbeResult(address)

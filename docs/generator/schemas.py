@@ -16,7 +16,7 @@ from streams.records import RECORDS, Record
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 Schema = Mapping[str, Any]
 
-# These keywords of JSON Schema only describe a record, and make no record invalid. So a later release is allowed to change them.
+# A later release may change these keywords of JSON Schema, because they only describe a record. They make no record invalid.
 _FREE_KEYWORDS = frozenset({"title", "description", "examples", "$comment", "$schema", "$id", "$defs"})
 
 

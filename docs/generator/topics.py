@@ -330,7 +330,7 @@ def _make_message(topic: TopicDescription) -> dict[str, Any]:
 
 
 def _make_operations(topics: Iterable[TopicDescription]) -> Iterable[tuple[str, dict[str, Any]]]:
-    """Yields the AsyncAPI operations: an analyst's program is allowed to read every topic and to send pictures."""
+    """Yields the AsyncAPI operations. They let an analyst's program read every topic and send pictures."""
     for topic in topics:
         yield f"read-{topic.name}", _make_operation(topic, "receive", f"Read by: {topic.readers}.")
         if topic.name == "images":

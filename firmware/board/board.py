@@ -62,7 +62,7 @@ class Board:
         self.board_faults: list[int] = []
         # Values of CONFIGURE that wait for COMMIT, by lane number and key.
         self._uncommitted: dict[int, dict[str, SettingValue]] = {}
-        # The token (a number) of the last command TEST for each lane. If the host repeats a TEST with the same token, no new test begins.
+        # For each lane, the token (a number) of the last command TEST. A TEST with the same token again begins no new test.
         self._test_tokens: dict[int, int] = {}
         self._out = bytearray()
         self._event_seq = 0
@@ -113,7 +113,7 @@ class Board:
 
         In the protocol, `confirmed` comes after the field `gate`. If the event has no `gate`, the result begins with a `gate` of 0.
         """
-        # An older host does not read the field `confirmed`, and could drop the longer frame.
+        # Send no `confirmed` to an older host. It does not know the field, and could drop the whole event.
         if event.confirmed is None or not self._sends_confirmed:
             return ()
         has_gate = len(event.fields) == len(EVENTS["GATE"])
@@ -146,7 +146,7 @@ class Board:
         """Returns the fields of BEAT: board_ms, state, lamp, tracked, pending."""
         return self.wire_ms(now_us), self.state, self.lamp, sum(lane.tracked for lane in self.lanes), self.events.pending
 
-    # The lanes call the following methods to report events to the board. The class LaneReporter lists the methods.
+    # A lane calls the following methods to report an event to the board. They implement the class LaneReporter.
 
     def report_counted(self, lane: int, part: TrackedPart) -> None:
         """Sends the event PART for a part that a lane has just counted."""

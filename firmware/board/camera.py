@@ -39,7 +39,7 @@ class CameraTrigger:
         self._moments.clear()
 
     def tick(self, position: int, now_us: int, pulse_us: int) -> None:
-        """Begins the next pulse if it is due. Ends the previous pulse early if necessary, but not before LEAST_PULSE_US have passed."""
+        """Begins the next pulse if it is due. If necessary, the previous pulse ends early, but it lasts for at least LEAST_PULSE_US."""
         if self._moments and position >= self._moments[0] and now_us >= min(self._end_us, self._least_end_us) + PAUSE_US:
             self._moments.popleft()
             self.began_us.append(now_us)

@@ -32,7 +32,7 @@ class Chute:
         return not self._expected
 
     def add(self, event: int, place: int) -> bool:
-        """Adds a part that must block the eye when the belt has the position `place`. Returns False if there is no room."""
+        """Adds a part that the eye should see when the belt reaches the position `place`. Returns False if there is no room."""
         if len(self._expected) == MAX_CHUTE_PARTS:
             return False
         self._expected[event] = place

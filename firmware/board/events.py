@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 # An event is sent again if it is not acknowledged within this time.
 REPEAT_US = 1_000_000
-# The board repeats only the oldest unacknowledged events. It repeats at most this many events in each period of REPEAT_US.
+# The board repeats at most this many events in each period of REPEAT_US: the oldest ones without an acknowledgement.
 MAX_REPEATED_EVENTS = 4
 # After the board has sent a stored event, it waits at least this long before it sends the next one.
 EVENT_INTERVAL_US = 10_000

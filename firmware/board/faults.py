@@ -9,7 +9,7 @@ ABNORMAL_RESET, TRACKER_FULL, EVENTS_LOST, STOPPED, PARTS_EXHAUSTED, SETTINGS_LO
 TRIGGER_LOST, GATE_STUCK, CHUTE_MISSED, CHUTE_FULL = 53, 54, 55, 56
 REJECTS_IN_A_ROW, BYPASS = 57, 58
 
-# Who has ended a fault: the host, or a person with a button. The FAULT event that reports the end contains this value as its detail.
+# Says who ended a fault: the host, or a person with a button. When a fault ends, the FAULT event contains this value as its detail.
 ENDED_BY_HOST, ENDED_BY_BUTTON = 0, 1
 
 GATE_HELD, STOPPED_LINE, BYPASSED = "gate held", "stopped", "bypassed"

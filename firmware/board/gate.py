@@ -20,7 +20,7 @@ class Gate:
         self.settings = settings
         self.moves = 0
         self._pulse_us = settings.number("rest_us")
-        # After the command SERVO: the servo pulse, and the time until which the servo gets this pulse. Both are in microseconds.
+        # The servo pulse that the command SERVO has asked for, and the time at which this pulse ends. Both are in microseconds.
         self._held_pulse: tuple[int, int] | None = None
         self._arrives_us = 0
         self._held_action: str | None = None

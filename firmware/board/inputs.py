@@ -18,7 +18,7 @@ class Contact:
         self._restarts = restarts
         self._level = False
         self._ticked_us = 0
-        # A time in microseconds. It rises to at most `hold_us` while the level is on, and falls to at least 0 while the level is off.
+        # The time at level "on" minus the time at level "off", in microseconds. The value always stays between 0 and `hold_us`.
         self._sum_us = 0
 
     def assume_on(self, hold_us: int) -> None:
@@ -34,7 +34,7 @@ class Contact:
         return self._level
 
     def invert(self, hold_us: int) -> None:
-        """Exchanges on and off. Called when the setting `eye_light_on` has changed, because each level now has the opposite meaning."""
+        """Exchanges on and off. Called when the setting `eye_light_on` changes, because this setting reverses the meaning of the levels."""
         self.is_on, self._level, self._sum_us = not self.is_on, not self._level, max(0, hold_us - self._sum_us)
 
     def change(self, level: bool, at_us: int, hold_us: int) -> None:
@@ -70,7 +70,7 @@ class Button:
         self.forget_press()
 
     def forget_press(self) -> None:
-        """Ignores a press that has already begun, because its beginning was not seen."""
+        """Ignores the button until a person has released it."""
         self._contact.assume_on(MIN_PRESS_US)
         self._counts = False
 

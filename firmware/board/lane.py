@@ -24,7 +24,7 @@ MAX_PART = 99_999_999
 # The belt counts as moved only after at least this many steps in one direction. An encoder with a broken wire gives one step forwards, one
 # step backwards, one step forwards, and so on, although the belt moves on.
 LEAST_STEPS = 2
-# A new level at an input of the plant interface counts after it has lasted for KEY_US. The contacts of a key switch bounce for less time.
+# An input of the plant interface changes after the new level has lasted for KEY_US. The contacts of a key switch bounce for less time.
 KEY_US = 30_000
 # Duration of a test that the command TEST begins. The lamp test shows each of the three colours for this time.
 TEST_US = 1_000_000
@@ -161,7 +161,7 @@ class BoardLane:
         self._edges_at_rest = 0
         self._ticked_us = 0
         self._stepped_us: int | None = None
-        # The time at which a photo-eye changed while the encoder gave no steps. If no step follows, the lane raises fault 43.
+        # The time at which a photo-eye changed although the encoder gave no steps. If no step follows in time, the lane raises fault 43.
         self._no_step_since_us: int | None = None
         self._missing_in_a_row = self._unmatched_in_a_row = 0
         # After a fault or a reset, missing and unmatched parts are normal. They raise no fault until the belt has moved to this position.
@@ -285,7 +285,7 @@ class BoardLane:
 
     @property
     def position_steps(self) -> int:
-        """The belt's position in steps. Before the first COMMIT, it is the number of encoder edges, even if the belt has no encoder."""
+        """The belt's position in steps. Before the first COMMIT, the result is the number of encoder edges."""
         return self.place() // 1000 if self.is_committed else self._steps
 
     @property
@@ -381,7 +381,7 @@ class BoardLane:
         return self.is_relay_closed(self._ticked_us) and not (self.settings.number("use_belt") and self._belt_off.is_on)
 
     def advance(self, now_us: int) -> None:
-        """Moves the lane's time forward to `now_us`. Without an encoder, a running belt moves on, too."""
+        """Moves the lane's time forward to `now_us`. If a running belt has no encoder, its position is computed from the time."""
         self._drive_belt(now_us - self._ticked_us)
         self._ticked_us, hold_us = now_us, self._hold_us
         for contact in (self._estop_open, self._servo_power_missing, self._gate_at_end, self._chute_full):
@@ -484,7 +484,7 @@ class BoardLane:
                 lane._chute_end = None
 
     def _forget_presses(self, settings: LaneSettings) -> None:
-        """Ignores the present press of a button if the new `settings` change the use of this button."""
+        """Ignores a button that is pressed now if the new `settings` change what this button does."""
         if settings.number("use_plant") != self.settings.number("use_plant"):
             self._reset_pressed.assume_on(KEY_US)
         if settings.number("use_button") != self.settings.number("use_button"):
@@ -566,13 +566,13 @@ class BoardLane:
         return self.belt.settings.word("safe") if self.belt.faults.has(GATE_HELD) else None
 
     def _hold_gates(self, now_us: int) -> None:
-        """Holds or releases all gates of the belt. All gates are held, because a part that passes the first gate reaches the next one."""
+        """Holds or releases all gates of the belt, because a part that passes the first gate reaches the next gate."""
         for lane in self._reporter.lanes:
             if lane._has_stored_settings and lane.belt is self:
                 lane.gate.hold(lane._held_action, now_us)
 
     def _switch_bypass(self, now_us: int) -> None:
-        """Begins or ends the bypass after a person has turned the bypass key. When the bypass begins, the gates let waiting parts pass."""
+        """Begins or ends the bypass after a person has turned the bypass key. During the bypass, the gates let all parts pass."""
         if self.is_bypassed:
             self.end_fault(faults.BYPASS, now_us)
         else:
@@ -628,7 +628,7 @@ class BoardLane:
         self.gate.tick(place, now_us)
 
     def _end_held_pulses(self, now_us: int) -> None:
-        """Ends the command SERVO at all gates of the belt, because a casting has come."""
+        """Ends the command SERVO at all gates of the belt. Called when a photo-eye has changed."""
         for lane in self._reporter.lanes:
             if lane.belt is self:
                 lane.gate.hold_pulse(0, now_us)
@@ -747,7 +747,7 @@ class BoardLane:
                 self._arm(decided, now_us)
 
     def _arm(self, decided: DecidedPart, now_us: int) -> None:
-        """Reports a part at once if it is missing or has the action `stop`. All other parts are reported when they reach their gate."""
+        """Stores a part until it reaches its gate. A missing part, or a part with the action `stop`, is reported at once instead."""
         if decided.decision.reason == "missing":
             self.counters.missing += 1
             self._missing_in_a_row += 1
@@ -818,7 +818,7 @@ class BoardLane:
         return self.settings.number("chute_mm") > 0
 
     def _follow_into_chute(self, event: int, moment: int, now_us: int) -> None:
-        """Adds a diverted part to the parts that the eye in the chute must see. The gate moved for it at the belt position `moment`."""
+        """Adds a diverted part to the parts that the eye in the chute must see. At the belt position `moment`, the part was at the gate."""
         if self._chute.add(event, moment + self.belt.settings.places(self.settings.number("chute_mm"))):
             return
         self._reporter.confirm_sorted(event, False)
@@ -862,7 +862,7 @@ class BoardLane:
             servo_us = settings.number("servo_ms") * 1000
             limit_us, leave_us = 2 * servo_us + END_MARGIN_US, servo_us // 2 + self._hold_us + LEAVE_MARGIN_US
             if self.gate.is_pulse_held:
-                # The command SERVO can hold the gate between its two ends. So the time limit for reaching an end does not run meanwhile.
+                # During the command SERVO, the gate may stand between its ends. The time limit for reaching an end begins after SERVO.
                 self._end_switch.restart(self.gate.is_out, now_us)
             if trouble := self._end_switch.check(self.is_gate_at_end, self.gate.is_out, now_us, limit_us, leave_us):
                 belt.raise_fault(faults.GATE_STUCK, trouble, now_us)
@@ -891,7 +891,7 @@ class BoardLane:
         return self._reporter.report_sorted(belt.number, part.number, decided.decision, move, at_us, travel_us)
 
     def _remove_parts(self, now_us: int) -> None:
-        """Removes all parts from the belt when a fault begins. Reports each part with the action in which the fault holds the gates."""
+        """Removes all parts from the belt when a fault begins. Reports each part with the action of the held gates, such as `divert`."""
         safe = PartDecision(self._held_action or self.settings.word("safe"), "safe")
         edge = Edge(False, self.place(), now_us)
         for lane in self.gate_lanes:
