@@ -24,7 +24,7 @@ MASKS_HELP = (
 
 
 def parse_kinds(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[int, str]:
-    """Returns the kind of defect of each mask value. Each text in `values` must have the form VALUE=NAME."""
+    """Returns the kind of defect of each mask value. Raises click.BadParameter if a text does not have the form VALUE=NAME."""
     kinds: dict[int, str] = {}
     for text in values:
         number, _, name = text.partition("=")

@@ -62,7 +62,7 @@ class Board:
         self.board_faults: list[int] = []
         # Values of CONFIGURE that wait for COMMIT, by lane number and key.
         self._uncommitted: dict[int, dict[str, SettingValue]] = {}
-        # For each lane, the token (a number) of the last command TEST. A TEST with the same token again begins no new test.
+        # For each lane, the token (a number) of the last command TEST. If the next TEST has the same token, no new test begins.
         self._test_tokens: dict[int, int] = {}
         self._out = bytearray()
         self._event_seq = 0
