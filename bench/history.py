@@ -63,7 +63,7 @@ def prepare_database(file: Path, rows: int, report_progress: ReportProgress) -> 
 
     migrate_database()
     create_or_update_account("bench", "operator", "a measurement logs in")
-    # Read the largest part number, because counting the rows takes longer. The numbers have no gaps, so the two values are equal.
+    # The numbers of parts have no gaps, so the largest number is the number of parts. Reading it is faster than counting the rows.
     existing = Part.objects.aggregate(last=Max("pk"))["last"] or 0
     if existing >= rows:
         return
@@ -120,7 +120,7 @@ def _make_insert_statement(rows: int) -> str:
     }
     columns = [field for field in Part._meta.concrete_fields if not field.primary_key]
     names = ", ".join(f'"{field.column}"' for field in columns)
-    # Double every per cent sign of the expressions, because Django takes a single one for the beginning of a parameter such as `%s`.
+    # Double every per cent sign of the expressions. Django takes a single per cent sign for the beginning of a parameter such as `%s`.
     values = ", ".join((expressions.get(field.column or "") or _make_default(field)).replace("%", "%%") for field in columns)
     numbers = "WITH RECURSIVE numbers(i) AS (SELECT %s UNION ALL SELECT i + 1 FROM numbers WHERE i < %s)"
     return f"INSERT INTO archive_part ({names}) {numbers} SELECT {values} FROM numbers"

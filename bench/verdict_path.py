@@ -52,7 +52,7 @@ _BOARD_START_S = 120.0
 
 # The steps of a verdict from Kafka to the board, in order. Each step is mapped to its name in the output of `castline bench verdicts`.
 STEPS = {"fetch": "Kafka to sorter", "send": "sorter to serial port", "board": "serial line and board"}
-# A histogram. Each key is an upper bound in seconds. Its value says how many measured values are at most as large as the bound.
+# A histogram. Each key is an upper bound in seconds. Its value is the number of measured times up to this bound.
 Buckets = dict[float, float]
 
 

@@ -55,7 +55,7 @@ RUNBOOK_PAGE = DashboardPage(
 )
 PAGES: tuple[DashboardPage, ...] = (plant.PAGE, line.PAGE, pipeline.PAGE, quality.PAGE, gates.PAGE, kafka.PAGE, RUNBOOK_PAGE)
 
-# Metrics of Castline that no panel and no rule reads. The value is the reason.
+# Maps each metric of Castline that no panel and no rule reads to the reason.
 METRICS_WITHOUT_PANEL: dict[str, str] = {
     "castline_planned_stop_until_seconds": "The state planned-stop shows whether a stop is planned. `castline top` reads the time.",
     "castline_start_span_seconds": "The metric explains one start of a process. `castline bench restart` prints its values.",
@@ -67,7 +67,7 @@ _NO_HEAD = "Only a version with a segmentation head names types of defect."
 _NO_DETAILS = "Only a version with a detail template searches for small defects."
 _NO_ARCHIVIST = "The archivist exports the states. A plant may run without it."
 _NO_STATION = "A plant may run without the station."
-# Queries of panels that sometimes return no series in a healthy plant. The value is the reason. Queries of alerts are not listed.
+# Maps a query of a panel to the reason why it may return no series in a healthy plant. Queries of alerts are not listed.
 EMPTY_IN_HEALTH: dict[str, str] = {
     "castline-pipeline: What could not be judged, and why?: {{role}}: {{kind}} without a valid signature": "A plant may run without keys.",
     f"castline-plant: {plant.STATES}: {{{{plant}}}} {{{{line}}}} {{{{state}}}}": _NO_ARCHIVIST,

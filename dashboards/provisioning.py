@@ -51,7 +51,8 @@ class ResourceKind(ABC):
     def write(self, grafana: Grafana, content: Content, before: ActualResource | None) -> None:
         """Creates the resource if `before` is None, else updates it.
 
-        Grafana refuses the update if somebody has changed the resource since `before` was read."""
+        Grafana refuses the update if somebody has changed the resource since `before` was read.
+        """
 
     @abstractmethod
     def remove(self, grafana: Grafana, uid: str) -> None:

@@ -111,7 +111,7 @@ FAST_BURN, SLOW_BURN = 14.4, 6.0
 
 
 def _burns(burn_rate: float, long_window: str, short_window: str) -> str:
-    """Returns an alert expression. The alert fires if the error budget is spent more than `burn_rate` times too fast in both windows."""
+    """Returns an alert expression. The alert fires if both time windows have a higher burn rate than `burn_rate`."""
     limit = round(burn_rate * BUDGET, 6)
     return f"{_UNSEEN_SHARE}{long_window} > {limit} and {_UNSEEN_SHARE}{short_window} > {limit}"
 

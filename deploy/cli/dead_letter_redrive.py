@@ -94,7 +94,7 @@ class DeadLetter:
 
     @property
     def mark(self) -> RedriveMark | None:
-        """The newest mark of a record that Kafka has confirmed. If there is no such mark, the newest of all marks. None without marks."""
+        """The newest mark whose record Kafka has confirmed, else the newest of all marks. None if there are no marks."""
         return max(reversed(self.marks), key=lambda mark: mark.is_sent, default=None)
 
     @property

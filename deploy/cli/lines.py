@@ -33,7 +33,7 @@ from streams.settings import Settings, load_settings
 
 ROLE = "lines"
 _MIN_SHARE = 0.00001
-# The settings that --clear can remove. Each value is a field of LiveLineSettings and the content of this field after --clear.
+# The settings that --clear can remove. Each value names a field of LiveLineSettings, and gives its content after --clear.
 _FIELDS: Mapping[str, tuple[str, Any]] = {
     "defect-share": ("defect_share", None),
     "threshold": ("threshold", None),

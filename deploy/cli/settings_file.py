@@ -63,7 +63,7 @@ def _find_section(rows: list[str], index: int, name: str) -> range:
 
 
 def _set_value(rows: list[str], section: range, key: str, text: str) -> None:
-    """Writes the TOML value `text` for a key. Keeps the comment behind the value. Inserts a missing key as the first one of the section."""
+    """Writes the TOML value `text` for a key. Keeps the comment behind the value. A missing key becomes the first of the section."""
     if not section:
         raise ValueError("the section [lines.gate] was not found")
     pattern = re.compile(rf"(\s*{re.escape(key)}\s*=\s*)[^#]*?(\s*#.*)?$")

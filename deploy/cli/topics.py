@@ -174,7 +174,7 @@ def sign(file: Path | None, yes: bool) -> int:
         click.echo(make_printable(record.encode().decode()))
     if not yes:
         click.confirm(f"Sign these {len(choices) + len(lines)} records?", abort=True)
-    # Read the records again. While the command waited for the answer, another person may have written a newer record. Do not replace it.
+    # Read the records again. While the command waited for the answer, another person may have written a newer record, which must stay.
     present_choices = read_model_choices(unchecked, "topics").by_key
     present_lines = read_live_line_settings(unchecked, "topics").by_line
     changed = [f"The model choice of {line}" for line, choice in choices.items() if present_choices.get(line) != choice]

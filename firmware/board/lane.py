@@ -891,7 +891,7 @@ class BoardLane:
         return self._reporter.report_sorted(belt.number, part.number, decided.decision, move, at_us, travel_us)
 
     def _remove_parts(self, now_us: int) -> None:
-        """Removes all parts from the belt when a fault begins. Reports each part with the action of the held gates, such as `divert`."""
+        """Removes all parts from the belt when a fault begins. Reports each part with the action of the held gate, such as `divert`."""
         safe = PartDecision(self._held_action or self.settings.word("safe"), "safe")
         edge = Edge(False, self.place(), now_us)
         for lane in self.gate_lanes:
