@@ -55,7 +55,7 @@ RUNBOOK_PAGE = DashboardPage(
 )
 PAGES: tuple[DashboardPage, ...] = (plant.PAGE, line.PAGE, pipeline.PAGE, quality.PAGE, gates.PAGE, kafka.PAGE, RUNBOOK_PAGE)
 
-# Maps each metric of Castline that no panel and no rule reads to the reason.
+# Metrics of Castline that no panel and no rule reads. Each key is a metric, and its value is the reason.
 METRICS_WITHOUT_PANEL: dict[str, str] = {
     "castline_planned_stop_until_seconds": "The state planned-stop shows whether a stop is planned. `castline top` reads the time.",
     "castline_start_span_seconds": "The metric explains one start of a process. `castline bench restart` prints its values.",

@@ -28,7 +28,7 @@ class BrokerClock:
         self._remedy = f"If the clock is right, delete the file {self._file}."
         self._trust = ClockTrust(self._remedy)
         self._write_at_s = 0.0
-        # Whether the clock was far ahead at the start. If so, Kafka deletes no old records for a week.
+        # Whether the clock was far ahead at the start. If so, Kafka deletes no files for a week, not even those of dropped records.
         self.was_far_ahead = is_far_ahead(time.time(), _read_time(self._file))
         metrics.broker_clock_doubted.set(self.was_far_ahead)
         if problem := self.find_problem():
