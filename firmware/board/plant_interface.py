@@ -6,7 +6,7 @@ from collections import deque
 
 # At most this many results can wait. The signals show the plant's controller one result after the other.
 WAITING_RESULTS = 8
-# The signal `reject` gets its level this long before `result valid` begins, and keeps the level equally long after `result valid` ends.
+# The signal `reject` changes this long before `result valid` begins. It keeps its level for the same time after `result valid` ends.
 RESULT_MARGIN_US = 5000
 # The heartbeat and the buzzer change their level at this interval, so a whole period takes a second.
 HALF_PERIOD_US = 500_000
@@ -34,7 +34,7 @@ class PlantInterface:
         return True
 
     def tick(self, now_us: int, result_us: int) -> None:
-        """Moves the time forward to `now_us`. The signal `result valid` lasts `result_us`."""
+        """Moves the time forward to `now_us`. `result_us` is the duration of the signal `result valid`."""
         self._now_us = now_us
         length_us = result_us if self._phase == "valid" else RESULT_MARGIN_US
         if self._phase != "idle" and now_us - self._since_us >= length_us:

@@ -15,8 +15,7 @@ from firmware.pins import LANES
 from firmware.protocol import Deframer, Frame
 from firmware.simulator.avr import SimulatedBoard
 
-# The length of a simulation step, in microseconds. If the board changes an output, the belts react in the next step. A servo swings for 40
-# steps.
+# The length of a simulation step, in microseconds. If the board changes an output, the belts react in the next step.
 STEP_US = 2000
 
 
@@ -115,7 +114,8 @@ class AvrLine:
         self._deframer = Deframer("<!")
         self._out = bytearray()
         self._pulses_read = self._changes_read = 0
-        # For each timer output that moves a gate: the lane of the belt at which the gate stands, and the lane to which its servo is wired.
+        # Each gate is moved by a timer output. The dictionary gives two lanes for each timer output: the lane of the belt at which the gate
+        # stands, and the lane to which the servo is wired.
         self._gates = {LANES[lane - 1].compare: (lane, lane) for lane in self.plants}
         for lane, plant in self.plants.items():
             self._gates |= {LANES[blade.lane - 1].compare: (lane, blade.lane) for blade in plant.belt.further}

@@ -42,7 +42,7 @@ const uint8_t kFirstPartError = 20;
 // Returns false if the field is malformed or out of its bounds.
 bool read_field(char letter, const char* text, uint32_t& value) {
   value = 0;
-  // The key (k) and the value (t) of a setting are not checked here. configure() and show() check them.
+  // The letters k and t stand for a setting's key and value. They are not checked here, because configure() and show() check them.
   if (letter == 'k' || letter == 't') return true;
   const WordList words = letter == 'd' ? kVerdictWords : letter == 'P' ? kPageWords : letter == 'T' ? kTestWords : nullptr;
   if (words != nullptr) {
@@ -197,7 +197,7 @@ bool Board::is_consistent(uint8_t lane, const Settings& requested) const {
   return true;
 }
 
-// Returns whether no other lane uses the pins of the lane and of its plant interface.
+// Returns whether the pins of the lane and of its plant interface are free. Pins that another lane uses are not free.
 bool Board::are_plant_pins_free(uint8_t lane, const Settings& requested) const {
   if (lane > kPlantLanes) return !requested[kUsePlant] && !lanes_[lane - 1 - kPlantLanes].uses_plant();
   return !requested[kUsePlant] || !lanes_[lane - 1 + kPlantLanes].is_committed();

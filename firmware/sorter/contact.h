@@ -18,7 +18,7 @@ class Contact {
   // The level that the input had at the last call of sample().
   bool level() const { return was_on_; }
 
-  // Exchanges on and off. Called when the setting `eye_light_on` has changed, because each level now has the opposite meaning.
+  // Inverts the stored level. Called when the setting `eye_light_on` has changed, because each level then has the opposite meaning.
   void invert(uint16_t hold_us) {
     is_on_ = !is_on_;
     was_on_ = !was_on_;
@@ -38,7 +38,8 @@ class Contact {
   __attribute__((always_inline)) bool sample(bool level, uint16_t passed_us, uint16_t hold_us, uint16_t most_us = kMostUs) {
     const bool has_lasted = level == was_on_;
     was_on_ = level;
-    // For the inputs of a gate, the new level must last without interruption. If the old level comes back too early, the sum starts again.
+    // At the inputs of a gate, a new level must last without interruption. If the old level comes back too early, the time in sum_us_ is
+    // counted from the beginning.
     if (most_us > kMostUs && level == is_on_) sum_us_ = level ? hold_us : 0;
     // If the level has changed since the last call, the moment of the change is not known. The passed time is not counted, so that a short
     // pulse does not count as a longer one.
@@ -58,7 +59,7 @@ class Contact {
 
  private:
   static const uint16_t kMostUs = 1000;
-  // A time in microseconds. It rises to at most `hold_us` while the level is on, and falls to at least 0 while the level is off.
+  // Counts up to `hold_us` while the level is on, and down to 0 while the level is off. In microseconds.
   uint16_t sum_us_ = 0;
   bool is_on_ : 1, was_on_ : 1;
 };

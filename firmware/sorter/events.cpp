@@ -78,7 +78,7 @@ void Events::acknowledge(uint16_t number) {
   uint8_t index = 0;
   while (index < size_ && at(index).number != number) ++index;
   if (index == size_) return;
-  // Closes the gap of the deleted event: each older event moves by one index. Usually the deleted event is the oldest, and no event moves.
+  // Moves each event that is older than the deleted event by one index. Usually, the deleted event is the oldest, so no event moves.
   for (; index > 0; --index) at(index) = at(static_cast<uint8_t>(index - 1));
   first_ = static_cast<uint8_t>((first_ + 1) % kEvents);
   --size_;

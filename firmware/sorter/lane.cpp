@@ -35,7 +35,7 @@ void Lane::start(uint8_t number, const StoredLane& stored, BoardShared& common) 
     faults_.add(code);
     common.events.fault(number_, code, true, 0, common.clock.now().ms);
   }
-  // After a reset, the inputs of both photo-eyes count as high until a low level is read. With `eye_light_on`, high means blocked.
+  // After a reset, the program assumes that the inputs of both photo-eyes are high. If `eye_light_on` is set, high means blocked.
   if (settings_[kEyeLightOn]) invert_eyes();
   gate_.start(settings_, has_stored_settings_);
   if (has_stored_settings_) gate_.hold(held_action(), settings_, common.clock.us());
@@ -245,7 +245,7 @@ void Lane::check_inputs(Place here) {
   }
   if (settings_[kEncoder]) {
     const uint32_t timeout_us = settings_[kEncoderTimeoutMs] * 1000UL;
-    // The sensors are read after the clock, so the time of an edge can be later than `now_us`. reached() gives the right result even then.
+    // The sensors are read after the clock, so the time of an edge can be later than `now_us`. reached() allows for such times.
     if (has_unstepped_edge_ && reached(now_us, unstepped_edge_us_ + timeout_us)) {
       has_unstepped_edge_ = false;
       raise(kEncoderStopped, (now_us - unstepped_edge_us_) / 1000);

@@ -225,7 +225,8 @@ class Lane {
 
   Place place() const;
   Place place_at(uint32_t at_us) const;
-  // Returns whether a belt without an encoder stands still, according to its relay and, if `use_belt` is 1, to the input "belt runs".
+  // Returns whether a belt without an encoder stands still. This follows from its relay, and if `use_belt` is 1, also from the input
+  // "belt runs".
   bool stands() const { return !settings_[kEncoder] && drive_.is_standing(); }
   bool runs() const { return is_relay_closed_ && !(settings_[kUseBelt] && belt_off_.is_on()); }
   void drive_belt(uint32_t passed_us);
@@ -235,7 +236,7 @@ class Lane {
   void handle_edge1();
   void handle_edge2();
   void check_lengths(Place here);
-  // Returns whether `length` is less than part_min_mm. Such a short object is not a part, and such a short gap does not end a part.
+  // Returns whether `length` is less than part_min_mm. A shorter object is not a part. A shorter gap does not end a part.
   bool is_short(int32_t length) const { return length < static_cast<int32_t>(settings_.travel(kPartMinMm)); }
   void count_part();
   void decide_part();
@@ -299,7 +300,7 @@ class Lane {
   Place ends_[2] = {0, 0};
   // A part is missing if it has travelled this distance (eye_gap_mm + window_mm) without reaching photo-eye 2.
   Place missing_after_ = 0;
-  // After a fault or a reset, missing and unmatched parts are normal. They raise no fault until the belt has moved to this position.
+  // After a fault or a reset, it is normal that some parts are missing or unmatched. They raise no fault until the belt reaches this place.
   Place ignore_missing_until_ = 0;
   // Time at which the encoder turned last, and the number of steps at this time.
   uint32_t stepped_us_ = 0;

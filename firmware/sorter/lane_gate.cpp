@@ -75,7 +75,7 @@ void Lane::check_gate(Place here) {
   if (settings_[kUseEndSwitch]) {
     const uint32_t limit_us = (2 * uint32_t{settings_[kServoMs]} + kEndMarginMs) * 1000;
     const uint16_t leave_ms = static_cast<uint16_t>(settings_[kServoMs] / 2 + settings_[kContactMs] + kLeaveMarginMs);
-    // The command SERVO can hold the gate between its two ends. So the time limit for reaching an end does not run meanwhile.
+    // The command SERVO can hold the gate between its two ends. So the time limit for reaching an end starts when SERVO has ended.
     if (is_servo_held()) end_switch_.restart(gate_.is_out(), shared_->clock.us());
     const GateTrouble trouble = end_switch_.check(is_gate_at_end(), gate_.is_out(), shared_->clock.us(), limit_us, leave_ms);
     if (trouble != kNoTrouble) belt().raise(kGateStuck, trouble);
@@ -92,8 +92,8 @@ void Lane::check_gate(Place here) {
   }
 }
 
-// Ends each fault of the belt that CLEAR can end and whose cause is gone. Called when a person has pressed the push-button or the reset
-// button.
+// Called when a person has pressed the push-button or the reset button. Ends the belt's faults that CLEAR can end. A fault whose cause is
+// still present does not end.
 void Lane::acknowledge() {
   Lane& belt = this->belt();
   for (uint8_t index = 0; index < kFaultCodes; ++index) {

@@ -90,7 +90,7 @@ void Lane::check_lengths(Place here) {
     blocks_eye2_ = false;
     decide_part();
   }
-  // While an object at photo-eye 2 is too short to be a part, the board does not know yet which part it is, and reports no part as missing.
+  // The object at photo-eye 2 is still too short to be a part. It may be the part that seems to be missing, so no part is reported yet.
   if (blocks_eye2_) return;
   while (!faults_.has(kHoldsGate) && tracker_.is_front_overdue(here, missing_after_)) report_missing_front(shared_->clock.now());
 }
@@ -140,7 +140,7 @@ void Lane::decide_part() {
     if (unmatched_in_a_row_ < 255) ++unmatched_in_a_row_;
   } else {
     for (; index > 0 && !faults_.has(kHoldsGate); --index) report_missing_front(edge2_.at);
-    // A missing part can raise a fault that holds the gate. raise() then removes all parts, so the tracker is empty.
+    // A missing part can raise a fault that holds the gate. When such a fault begins, raise() removes all parts from the tracker.
     if (faults_.has(kHoldsGate)) return;
     tracker_.decide_front(settings_, faults_.has(kSilentHost));
     const Part& part = tracker_[0];
@@ -225,8 +225,8 @@ void Lane::act_on_moments(Place here) {
     const Place until = next.moment + belt().settings_.places(settings_[kDwellMm]);
     const bool is_diverted = next.action == kDivert;
     const bool moved = is_diverted && gate_.divert(until, settings_, shared_->clock.us());
-    // If a person turns the bypass key while a part is on its way to an additional gate, the action becomes kPass. Then the event names no
-    // gate.
+    // The event names an additional gate only if that gate diverts the part. If a person has just turned the bypass key, the gate lets the
+    // part pass.
     const uint8_t further_gate = is_further_gate_ && is_diverted ? number_ : uint8_t{0};
     const Decision decision = {static_cast<Action>(next.action), static_cast<Reason>(next.reason), further_gate};
     const uint16_t event = report(next.part, decision, moved, next.at_ms, next.travel_ms, true);

@@ -10,7 +10,7 @@ void begin();
 bool read(uint8_t& byte);
 // Returns how many bytes were lost since the last call, because the ring buffer was full or the UART was read too late.
 uint32_t take_overrun();
-// Returns whether the last frame has been sent. The caller must not fill the buffer before.
+// Returns whether the last frame has been sent. Until then, the caller must not write to the buffer.
 bool is_idle();
 // Returns the buffer for the next frame, which has kMaxFrameBytes bytes.
 char* buffer();

@@ -81,7 +81,7 @@ bool write_faults(uint8_t has_lane, FaultSet faults) {
   return false;
 }
 
-// Returns the number of resets that copy 0 or copy 1 contains, or 0 if this copy is damaged or was never written.
+// The EEPROM has two copies of the number of resets. Returns the number in copy 0 or 1, or 0 if this copy is damaged or was never written.
 uint16_t boot_copy(uint8_t copy) {
   const uint16_t run = eeprom_read_word(reinterpret_cast<const uint16_t*>(4U * copy));
   const uint16_t check = eeprom_read_word(reinterpret_cast<const uint16_t*>(4U * copy + 2));

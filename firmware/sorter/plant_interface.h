@@ -17,7 +17,7 @@ enum PlantSignal : uint8_t {
 
 // At most this many results can wait. The signals show the plant's controller one result after the other.
 const uint8_t kWaitingResults = 8;
-// The signal `reject` gets its level this long before `result valid` begins, and keeps the level equally long after `result valid` ends.
+// The signal `reject` changes this long before `result valid` begins. It keeps its level for the same time after `result valid` ends.
 const uint8_t kResultMarginMs = 5;
 // The heartbeat and the buzzer change their level at this interval, so a whole period takes a second.
 const uint16_t kHalfPeriodMs = 500;
@@ -76,7 +76,7 @@ class PlantInterface {
   // The results that wait. Bit 0 is the oldest one, and 1 means reject.
   uint8_t rejects_ = 0, count_ = 0;
   Phase phase_ = kIdle;
-  // The time when the present phase began, and the time when the heartbeat last changed.
+  // The time when the result entered the phase `phase_`, and the time of the last change of the heartbeat.
   uint16_t since_ms_ = 0, beat_since_ms_ = 0;
   bool is_reject_ = false;
   bool beat_ : 1, is_silenced_ : 1;

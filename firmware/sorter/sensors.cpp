@@ -160,7 +160,7 @@ void read(Board& board) {
     belts = static_cast<uint8_t>(belts << 1);
     board.lane(lane).set_inputs(estop == kEstopOpenLevel, power == kServoPowerLevel, belt == kBeltRunsLevel);
   }
-  // The inputs of gates and chutes change slowly. So each round reads these inputs of only one lane, and the rounds stay short.
+  // The inputs of gates and chutes change slowly. So each round of the main loop reads them for only one lane. This keeps the rounds short.
   gate_lane = static_cast<uint8_t>((gate_lane + 1) % kLanes);
   board.lane(gate_lane).set_gate_inputs(read_gate(gate_lane));
 }

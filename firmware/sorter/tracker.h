@@ -40,7 +40,7 @@ struct __attribute__((packed)) Part {
   uint8_t seen : 1;
   // The Basis of the decision.
   uint8_t basis : 2;
-  // The time at photo-eye 1, in ms (the low 16 bits). If this time is more than 65 s ago, Tracker::age() changes it to 65 s ago.
+  // The low 16 bits of the time at photo-eye 1, in ms. If this time is more than 65 s ago, Tracker::age() moves the time forward.
   uint16_t at_ms;
 };
 static_assert(sizeof(Part) == 6, "no padding");
@@ -64,7 +64,7 @@ class Tracker {
   // Returns the part with this number, or nullptr if it is not between the photo-eyes.
   Part* find(uint32_t number);
 
-  // Returns the index of the part that is expected nearest to the belt position `place`, or -1 if no part is expected within window_mm.
+  // Returns the index of the part whose expected position at photo-eye 2 is nearest to `place`, or -1 if none is within window_mm.
   int16_t nearest(Place place, const Settings& settings);
 
   // Decides about the oldest part, and about the parts that follow it so closely that the gate cannot move between them. All these parts
@@ -77,7 +77,7 @@ class Tracker {
   // Returns the decision for a part that has reached photo-eye 2 and was not counted.
   Decision take_unmatched(Place place, const Settings& settings);
 
-  // Returns whether the oldest part is missing: when the belt is at `place`, the part is more than `reach` past photo-eye 1.
+  // Returns whether the oldest part is missing. A part is missing if it is more than `reach` past photo-eye 1 when the belt is at `place`.
   bool is_front_overdue(Place place, Place reach) { return size_ > 0 && past(place, parts_[first_].place) > static_cast<int32_t>(reach); }
   void drop_front();
   void forget_last_part() { has_last_ = false; }
@@ -115,7 +115,7 @@ class Tracker {
   uint8_t last_aged_ = 0;
   // The number of parts for which the board has not sent the message PART yet. These are always the newest parts.
   uint8_t unannounced_ = 0;
-  // The index of the part for which the board repeats the message PART next, or kRoundOver if PART was repeated for all parts.
+  // The board repeats the message PART for each part in turn. This is the index of the next part, or kRoundOver after the last part.
   uint8_t round_ = kRoundOver;
   uint32_t counted_ = 0;
   // The belt position at which the last part is spacing_mm past photo-eye 2. A part that reaches photo-eye 2 earlier gets the action of the

@@ -49,7 +49,7 @@ ACROSS_RINGS = (0.012, 0.024)
 # points is this value times the smoothing step: 3 points of the grid in the first step, and 6 in the second.
 SPREAD = 3
 STRIP_RINGS = 96
-# The largest number of rings, because more rings take more time and memory. A larger part has wider rings.
+# A part has at most this many rings, because more rings take more time and memory. So the rings of a large part are wider.
 MAX_RINGS = 2000
 # A picture is skipped as too coarse if the part's radius in pixels is below 80 % of the radius in the good pictures.
 MIN_RADIUS_SHARE = 0.8

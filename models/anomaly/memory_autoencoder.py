@@ -319,7 +319,10 @@ def place_residuals(residuals: FloatArray, part: FoundPart, side_px: int) -> Flo
 
 
 def normalise_light(pixels: PixelArray) -> FloatArray:
-    """Returns pictures from `register_part` as grey levels 0..1, same shape. Inside the rim, all get the same mean and spread."""
+    """Returns pictures from `register_part` as grey levels 0..1, same shape.
+
+    Inside the rim, the grey levels of every picture have the same mean and standard deviation.
+    """
     grey = pixels.astype(np.float32) / 255
     inside = compute_radii(grey.shape[1]) <= 1
     means = grey[:, inside].mean(axis=1)[:, None, None]
@@ -381,7 +384,7 @@ def _hide_pixels(pixels: PixelArray, inspected: npt.NDArray[np.bool_], rings: np
 
 
 def _compute_inspected_shares(counts: npt.NDArray[np.bool_], rings: npt.NDArray[np.int32]) -> FloatArray:
-    """Returns which share of each ring's pixels is inspected, shape (n, rings). `counts` is True for inspected pixels."""
+    """Returns the inspected share of the pixels of each ring, shape (n, rings). `counts` is True for inspected pixels."""
     shares: FloatArray = np.stack([counts[:, rings == ring].mean(axis=1) for ring in range(RINGS)], axis=1).astype(np.float32)
     return shares
 

@@ -30,7 +30,7 @@ SMOOTHED_ANGLES = 21
 #   3. the least strength of an edge, as a share of the strongest edge in the same direction
 SHARP_ROUNDS = ((0.03, 21, 0.4), (0.03, 31, 0.4), (0.012, 41, 1.0), (0.012, 41, 1.0))
 SHARP_ANGLES = 2880
-# In the search for sharp edges, an edge is the difference of the grey levels of two rings that are this many pixels apart.
+# The search for sharp edges compares the grey levels of two rings. The rings are this many pixels apart.
 SHARP_RINGS = 2
 # An edge is sharp if the grey level changes much at the edge, but little at a small distance from the edge. This distance is called the
 # margin. The margin is this share of the radius, because a large part has softer shadows. It is at least 2 px and at most 4 px.
@@ -41,8 +41,7 @@ MARGIN_LIMITS_PX = (2, 4)
 # In 60 rendered pictures, the result was at least 0.13 without blur. With a blur of 3 px, it was below 0.1 in 58 pictures, and with a blur
 # of 4 px in all 60.
 LEAST_SHARPNESS = 0.1
-# The search for sharp edges reaches at least 2.5 times the margin to both sides of the outline. Example: if the margin is 4 px, it reaches
-# 10 px.
+# The search for sharp edges covers at least this many margins on each side of the outline. Example: with a margin of 4 px, at least 10 px.
 LEAST_BAND_MARGINS = 2.5
 # A curve is fitted to the edges that were found near the rim. The fit is repeated this many times. Each time, edges far from the curve get
 # less weight.

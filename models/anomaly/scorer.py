@@ -26,7 +26,7 @@ PixelArray = npt.NDArray[np.uint8]
 
 # With fewer good pictures than this, the scores do not show how much good parts vary, so no cut-off is chosen.
 MIN_GOOD_PICTURES = 8
-# A cut-off above all scores is extrapolated from the highest 20 % of the scores, but at least from the scores of 5 castings.
+# A cut-off above all scores is extrapolated from the highest scores: from this share of them, but at least from 5 castings.
 TAIL_SHARE = 0.2
 MIN_TAIL_CASTINGS = 5
 # A share of false alarms below 1 / (20 * castings) is refused, because the cut-off would be a guess. With 100 castings, the smallest share
@@ -38,7 +38,7 @@ MAX_ALARM_SHARE = 0.5
 MAX_MISSING_SHARE = 0.2
 # The largest possible score, for pictures in which no part is found. Good parts have much lower scores.
 NO_PART_SCORE = 1000.0
-# A sum of weights may miss a limit by this value, because sums have rounding errors.
+# Sums of weights have rounding errors. So a sum that differs from a limit by less than this value is treated as equal to it.
 _ROUNDING = 1e-9
 
 # For each picture, a mask of the inspected pixels, or None if the whole picture is inspected. A mask has the shape of its picture.
@@ -445,7 +445,7 @@ def _extend_tail(scores: npt.NDArray[np.float64], weights: npt.NDArray[np.float6
         )
     wanted = min(max(MIN_TAIL_CASTINGS, int(TAIL_SHARE * castings)), castings - 1)
     above = np.cumsum(weights[::-1])[::-1]
-    # The tail holds the highest scores. Their total weight is at least `wanted`, with as few scores as possible.
+    # The tail is the smallest set of highest scores whose total weight is at least `wanted`.
     first = int(np.flatnonzero(above >= wanted - _ROUNDING)[-1])
     start = scores[first - 1]
     mean_excess = float(np.average(scores[first:] - start, weights=weights[first:]))

@@ -244,7 +244,7 @@ def compute_aupimo(
     if not good or not defective:
         return None
     thresholds, rates = _list_false_positives(good, high)
-    # For false positive rates from rates[k - 1] to rates[k], the defect pixels that are hotter than thresholds[k] are found.
+    # Between the false positive rates rates[k - 1] and rates[k], the threshold is thresholds[k]. Defect pixels above it are found.
     edges = np.log(np.clip(np.concatenate([[low], rates]), low, high))
     widths = np.diff(edges) / (np.log(high) - np.log(low))
     pimo = []

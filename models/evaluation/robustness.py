@@ -19,7 +19,7 @@ Disturbance = Callable[[GreyPixels], GreyPixels]
 
 
 def make_disturbances(seed: int = 1) -> dict[str, Disturbance]:
-    """Returns the disturbances by name. Each is a function that disturbs one picture, shape (side, side). `seed` is for the noise."""
+    """Returns the disturbances by name: functions that disturb one picture, shape (side, side). `seed` is for the random noise."""
     rng = np.random.default_rng(seed)
     return {
         "light x 0.6": lambda pixels: _clip(pixels * 0.6),

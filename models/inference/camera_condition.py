@@ -15,7 +15,7 @@ STATES = (FROZEN, DARK, BRIGHT, BLURRED, GAP)
 _FROZEN_PICTURES = 5
 # The median of this many pictures is compared with the limits, so that one unusual part does not look like a fault of the camera.
 _MEDIAN_PICTURES = 8
-# The limit for dark pictures is this share of the brightness that 1 % of the reference pictures do not reach.
+# The limit for dark pictures is this share of a reference brightness: the 1st percentile of the reference pictures.
 _DARK_SHARE = 0.6
 # The limit for bright pictures lies between a reference brightness (the 99th percentile) and white (255). Example: for a reference
 # brightness of 155, the limit is 155 + 0.4 * (255 - 155) = 195.
@@ -27,7 +27,7 @@ _DARK_LEVEL, _BRIGHT_LEVEL = 30.0, 225.0
 # A gap is reported if no picture comes for 20 usual intervals between pictures, and for at least 30 s.
 _GAP_INTERVALS = 20
 _MIN_GAP_S = 30.0
-# A gap is reported as a fault for at most this long. If it lasts longer, the line probably stands still.
+# If a gap lasts longer than this time, the gap is no longer reported as a fault, because the line probably stands still.
 _MAX_GAP_S = 3600.0
 
 
@@ -59,7 +59,7 @@ class CameraCondition:
         if len(self._statistics) < _MEDIAN_PICTURES:
             return faults
         faults |= self._find_light_faults(reference)
-        # Dark and overexposed pictures are never sharp. If the pictures are dark or overexposed, this alone is reported, and not the blur.
+        # Dark and overexposed pictures are never sharp. So the blur of such pictures is not reported as another fault.
         if reference is not None and faults.keys().isdisjoint((DARK, BRIGHT)):
             sharpness = median(one.sharpness for one in self._statistics)
             limit = _BLURRED_SHARE * reference.sharpness.low

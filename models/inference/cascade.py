@@ -22,7 +22,7 @@ from streams.errors import ModelError
 # odds at its low end are divided by this factor, and the odds at its high end are multiplied by it. For example, a low end of 0.2 has the
 # odds 1:4. Halved, they are 1:8, so the new low end is 1/9 = 0.11.
 ODDS_MARGIN = 2.0
-# Two thresholds with a smaller difference are the same. The threshold of a line is computed with rounding errors.
+# Two thresholds whose difference is smaller are treated as equal, because the threshold of a line has rounding errors.
 _SAME = 1e-9
 
 
@@ -80,7 +80,8 @@ class Cascade:
         pass_below, reject_from = min(rule.low, rule.threshold), max(rule.high, rule.threshold)
         low = min(self.band.low, _scale_odds(pass_below, 1 / ODDS_MARGIN))
         high = max(self.band.high, _scale_odds(reject_from, ODDS_MARGIN))
-        # Outside the cascade band, the whole ensemble gives the label of the version. It says nothing about the labels of a stricter line.
+        # The cascade band is valid only between the thresholds of the version. If a threshold of the line lies outside, the band is
+        # open on that side.
         if pass_below < min(self.vote.low, self.vote.threshold) - _SAME:
             low = -np.inf
         if reject_from > max(self.vote.high, self.vote.threshold) + _SAME:

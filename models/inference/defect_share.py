@@ -12,9 +12,9 @@ from scipy.special import expit, logit  # type: ignore[import-untyped]  # no stu
 from models.inference.soft_vote import MIN_PROBABILITY
 
 MIN_REVIEWED = 20
-# Gives the 95 % interval of the share of defects: at the ends of the interval, the log-likelihood is its maximum minus this number.
+# The share of defects has a 95 % interval. At its ends, the log-likelihood is this number below its maximum.
 _LIKELIHOOD_DROP = 1.92
-# Largest log odds of an estimated share, in both directions. The share lies between 0.00003 % and 99.99997 %.
+# The log odds of an estimated share lie between minus and plus this number, so the share lies between 0.00003 % and 99.99997 %.
 _MAX_LOG_ODDS = 15.0
 # The log odds of a defect are modelled as offset + slope * x, where x is computed from the part's defect probability. Offset and slope are
 # fitted to people's reviews. Without reviews, they are normally distributed with these standard deviations (prior).

@@ -105,7 +105,7 @@ class AutoencoderExperiment:
         is_test = pictures.folds == fold
 
         def report(done: int, epochs: int, losses: dict[str, float]) -> None:
-            # After the last epoch the autoencoder must still be tested, so the progress must not yet be complete.
+            # The last epoch is not reported, because the autoencoder must still be tested. Otherwise the progress would seem complete.
             if done < epochs:
                 progress.on_progress(done, epochs, (), False)
 

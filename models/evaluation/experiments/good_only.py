@@ -47,7 +47,7 @@ class LearningCondition:
 
     @property
     def text(self) -> str:
-        """The first cell of a table row: from how many pictures a scorer learns, and the share of defective pictures among them."""
+        """The text for the first column of a table: how many pictures a scorer learns from, and which share of them is defective."""
         pictures = "all" if self.good is None else f"{self.good}"
         return f"{pictures}, {self.hidden_share:.0%} of them defective" if self.hidden_share else pictures
 

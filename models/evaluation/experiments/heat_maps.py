@@ -108,10 +108,10 @@ class HeatMapExperiment:
             for name, found in result.items():
                 heats.setdefault(name, []).extend(found.astype(np.float32))
             callback.on_cell_progress(cell, fold + 1, self.folds)
-        # The boxes have the levels that the localiser uses. Methods without a level here have none in the localiser either.
+        # A box is drawn around pixels above a level. The localiser has the same levels, and has no levels for other methods.
         box_levels = {SEGMENTATION: describe_member(pictures, self.recipe, _COMMAND).box_level}
         for name in self.scorers:
-            # A residual above 1 exceeds the limit of good parts, so 1 is used as the cut-off.
+            # A residual of 1 is the limit for good parts, so the cut-off is 1.
             pairs = zip(heats[SEGMENTATION], heats[name], strict=True)
             combined = f"{SEGMENTATION}+{name}"
             box_levels[combined] = SCALED_CUT_OFF
