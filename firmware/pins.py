@@ -126,7 +126,7 @@ LANES: tuple[LanePins, ...] = (
 
 @dataclass(frozen=True)
 class PlantPins:
-    """The pins of a lane's plant interface. Its signals are explained in docs/plant-interface.md."""
+    """The pins of a lane's plant interface. docs/plant-interface.md explains the signals."""
 
     ready: Pin
     busy: Pin

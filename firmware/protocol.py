@@ -312,5 +312,5 @@ def _read_field(name: str, value: str) -> int | str:
 
 
 def is_protocol_number(text: str) -> bool:
-    """Returns whether `text` is a number in the form of the protocol: up to 10 decimal digits without sign or leading zeros."""
+    """Returns whether `text` is a number as the protocol writes it: up to 10 decimal digits without sign or leading zeros."""
     return text.isascii() and text.isdecimal() and len(text) <= 10 and (text[0] != "0" or text == "0")

@@ -364,7 +364,7 @@ def make_terminal_plan() -> str:
 
 
 def make_fault_table() -> str:
-    """Returns a Markdown table of the faults that a lost wire can cause. The table says what gate and belt do during each fault."""
+    """Returns a Markdown table of the faults that a lost wire can cause. The table says what the gate and the belt do."""
     rows = ["| fault | lost wire | `safe` is `divert` | `safe` is `pass` | `safe` is `stop` |", "| ---: | --- | --- | --- | --- |"]
     rows += [f"| {code} | {wires} | {' | '.join(EFFECTS[effect])} |" for code, wires, effect in LOST_WIRES]
     return "\n".join(rows)

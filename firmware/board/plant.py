@@ -154,7 +154,8 @@ class Plant:
     _next_feed_mm: float = 0.0
     _removed: list[str] = field(default_factory=list)
     _gate_changes: list[GateInputChange] = field(default_factory=list)
-    # The future changes at the eyes in the chutes. A diverted casting reaches the eye in its chute `chute_s` after it left the belt.
+    # The future changes at the eyes in the chutes. A diverted casting needs `chute_s` seconds from the belt to
+    # the eye in its chute.
     _chute_changes: list[GateInputChange] = field(default_factory=list)
     _castings_at_eye: dict[str, int] = field(default_factory=lambda: {EYE1: 0, EYE2: 0})
 

@@ -154,7 +154,7 @@ class SimulatedBoard:
         self._queue(f"watch {pin}")
 
     def begin_loop_timing(self) -> None:
-        """Starts to measure the rounds of the firmware's main loop. This works in the simulator only, not with `start_core`."""
+        """Starts to measure the rounds of the firmware's main loop. Does not work with a core that `start_core` has started."""
         self._queue(f"loop {LOOP_PORT}")
 
     def set_round_us(self, round_us: int) -> None:

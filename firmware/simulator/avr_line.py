@@ -66,7 +66,7 @@ class AvrBelt:
                 self._board.set_pin_at(max(gate_change.at_us, from_us), pin.port, level)
 
     def stop_encoder(self) -> None:
-        """Sets both pins of the encoder to low, as if the encoder had stopped there."""
+        """Sets both pins of the encoder to low, like an encoder that stands still."""
         self._board.set_pin(self.pins.encoder_a.port, False)
         self._board.set_pin(self.pins.encoder_b.port, False)
 

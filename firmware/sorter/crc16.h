@@ -6,7 +6,8 @@ namespace castline {
 
 const uint16_t kCrcFirst = 0xFFFF;
 
-// Adds a byte to the checksum, as _crc_xmodem_update of avr-libc does. A table of 512 bytes would save only 15 us per frame.
+// Adds a byte to the checksum, as _crc_xmodem_update of avr-libc does. Uses no table, because a table of 512 bytes would save only
+// 15 us per frame.
 inline uint16_t crc16(uint16_t crc, uint8_t byte) {
   uint8_t x = static_cast<uint8_t>((crc >> 8) ^ byte);
   x = static_cast<uint8_t>(x ^ x >> 4);

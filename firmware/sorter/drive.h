@@ -48,7 +48,7 @@ class Drive {
   static const uint32_t kFull = 1UL << 24;
   // The present speed. kFull is the full speed.
   uint32_t speed_ = 0;
-  // The speed changes once in a millisecond. This is the time since its last change.
+  // The time since the last change of the speed. While the belt starts or stops, its speed changes once in a millisecond.
   uint16_t rest_us_ = 0;
 };
 

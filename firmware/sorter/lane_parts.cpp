@@ -73,7 +73,8 @@ void Lane::handle_edge2() {
   ends_[1] = place;
 }
 
-// Counts a part when it has blocked photo-eye 1 for part_min_mm. Decides about a part when it has blocked photo-eye 2 for part_min_mm.
+// Counts a part when it has blocked photo-eye 1 over the length part_min_mm. Decides about the part when it has blocked photo-eye 2 over
+// the same length.
 void Lane::check_lengths(Place here) {
   if (has_end1_ && !is_short(past(here, ends_[0]))) has_end1_ = false;
   if (has_end2_ && !is_short(past(here, ends_[1]))) has_end2_ = false;

@@ -26,7 +26,7 @@ Marks marks __attribute__((section(".noinit")));
 // The content of the register MCUSR, which has a bit for each cause of the last reset.
 uint8_t reset_flags __attribute__((section(".noinit")));
 
-// Runs before the start-up code. Switches the watchdog off, which would otherwise reset the board again within 16 ms.
+// Runs before the start-up code. Switches the watchdog off, because it would reset the board again within 16 ms.
 void save_reset_flags() __attribute__((naked, used, section(".init3")));
 void save_reset_flags() {
   reset_flags = MCUSR;

@@ -51,7 +51,7 @@ enum Key : uint8_t {
   kKeys
 };
 
-// An action of the board with a part. The values of the settings `no_verdict` and `safe` are kDivert, kPass and kStop.
+// What the board does with a part. The values of the settings `no_verdict` and `safe` are kDivert, kPass and kStop.
 enum Action : uint8_t { kNone, kDivert, kPass, kStop };
 extern const char kActionWords[] PROGMEM;
 extern const char kKeyWords[] PROGMEM;

@@ -45,7 +45,7 @@ struct __attribute__((packed)) Part {
 };
 static_assert(sizeof(Part) == 6, "no padding");
 
-// The decision of a lane about a part. To save RAM, the action is not stored, because `basis` and `verdict` are enough to find the action.
+// How a lane has decided about a part. The action is not stored, because the program can compute it from `basis` and `verdict`.
 enum Basis : uint8_t { kUndecided, kOwnDecision, kOwnDecisionHostSilent, kClusterDecision };
 
 class Tracker {

@@ -231,7 +231,7 @@ def _view_rings(padded: FloatArray, margin: int, shift: int) -> FloatArray:
 
 
 def _middle_of_four(first: FloatArray, second: FloatArray, third: FloatArray, fourth: FloatArray) -> FloatArray:
-    """Returns the median of four arrays, element by element. One extreme value hardly changes it."""
+    """Returns the median of four arrays, element by element. One extreme value hardly changes the median."""
     low, other = np.minimum(first, second), np.minimum(third, fourth)
     np.maximum(low, other, out=low)
     high = np.maximum(first, second)

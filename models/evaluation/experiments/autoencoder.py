@@ -137,7 +137,7 @@ class AutoencoderExperiment:
 
 
 def choose_good(pictures: RegisteredPictures, fold: int, count: int | None, seed: int) -> npt.NDArray[np.int64]:
-    """Returns the indices of `count` good pictures outside the fold with the number `fold`, drawn at random. None means all."""
+    """Returns the indices of `count` random good pictures outside fold number `fold`, or of all such pictures if `count` is None."""
     good = np.flatnonzero(~pictures.is_defect & (pictures.folds != fold))
     return good if count is None else np.random.default_rng(seed).choice(good, count, replace=False)
 

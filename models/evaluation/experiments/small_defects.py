@@ -33,7 +33,7 @@ from models.synthetic.large_casting import SMALL_KINDS, render_large_casting
 from streams.errors import ModelError
 
 ALARM_SHARE = 0.01
-# Side of the reduced picture that the decoder makes beside the picture at full size. The experiment does not use the reduced picture.
+# The side of the reduced picture, which the decoder makes in addition to the full picture. This experiment does not use it.
 NETWORK_SIDE_PX = 192
 # The detail template points at a defect if its largest residual is near the defect. For a defect of 1 mm, near means at most 2 mm.
 POINTING_LENGTHS = 2.0
