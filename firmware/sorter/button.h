@@ -11,7 +11,7 @@ namespace castline {
 //   pressed --kMaxPressMs over--> stuck --released--> free
 class Button {
  public:
-  // If the button is already pressed at the start, this press does not count, because nobody knows when it began.
+  // If the button is already pressed when the board starts, this press does not count, because nobody knows when it began.
   Button() : counts_(false) { contact_.assume_on(kMinPressMs * 1000U); }
 
   bool is_pressed() const { return contact_.is_on(); }

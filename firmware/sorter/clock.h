@@ -33,7 +33,7 @@ class Clock {
   uint32_t us() const { return us_; }
   const Stamp& now() const { return stamp_; }
 
-  // Returns `then_us`, a value of the microsecond counter, as a Stamp. It must be at most 30 s old.
+  // Returns `then_us`, a value of the microsecond counter, as a Stamp. The value must be at most 30 s old.
   Stamp at(uint32_t then_us) const {
     const uint32_t ago = us_ - then_us;
     if (ago >= 0x80000000UL) return stamp_;

@@ -40,7 +40,7 @@ class Eye {
   Eye() : since_(0), blocked_(false), raw_(false), pending_(false), place_(0) {}
 
   bool is_blocked() const { return blocked_; }
-  // A part blocks the eye now. This is the belt position at which the part reached the eye.
+  // The belt position at which the eye became blocked. Valid while the eye is blocked.
   Place since() const { return since_; }
 
   // Stores `place` as the leading edge of the object that blocks the eye now.

@@ -76,7 +76,7 @@ class PlantInterface {
   // The results that wait. Bit 0 is the oldest one, and 1 means reject.
   uint8_t rejects_ = 0, count_ = 0;
   Phase phase_ = kIdle;
-  // The time when the result entered the phase `phase_`, and the time of the last change of the heartbeat.
+  // The time when `phase_` last changed, and the time when the heartbeat last changed.
   uint16_t since_ms_ = 0, beat_since_ms_ = 0;
   bool is_reject_ = false;
   bool beat_ : 1, is_silenced_ : 1;

@@ -15,7 +15,7 @@ const uint32_t kCheck = 0xCA571113UL;
 // before a reset, the watchdog has caused the reset: it resets the board after 250 ms without a round.
 const uint16_t kStillSamples = 100000UL / kEyeSampleUs;
 
-// After a reset, the start-up code sets variables to zero. It skips the section .noinit, so the data in this section survive a reset.
+// After a reset, the start-up code sets variables to zero. It skips the section .noinit, so the marks in this section stay unchanged.
 struct Marks {
   uint32_t check;
   // The number of samples of the photo-eyes since the last round of the main loop. A large number shows that the main loop stands still.

@@ -22,7 +22,7 @@ from streams.errors import ModelError
 # odds at its low end are divided by this factor, and the odds at its high end are multiplied by it. For example, a low end of 0.2 has the
 # odds 1:4. Halved, they are 1:8, so the new low end is 1/9 = 0.11.
 ODDS_MARGIN = 2.0
-# Two thresholds whose difference is smaller are treated as equal, because the threshold of a line has rounding errors.
+# Two thresholds whose difference is smaller than this value are treated as equal, because thresholds have rounding errors.
 _SAME = 1e-9
 
 

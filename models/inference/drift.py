@@ -23,7 +23,7 @@ PROBABILITY_EDGES = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95, 0.98
 DETAIL_EDGES = tuple(float(edge) for edge in 1 / (1 + np.exp(-np.arange(-8, 8.25, 0.25))))
 # With fewer pictures than this, the stability index is mostly sampling noise.
 MIN_PICTURES = 200
-# The least share of pictures in a bin. A smaller share is replaced by this share, because the index needs its logarithm.
+# The least share of pictures in a bin. A smaller share is replaced by this share, because the index needs a logarithm and 0 has none.
 MIN_SHARE = 1e-3
 # To save time, only every 16th row and every 16th column of a picture are measured.
 _LINE_STEP = 16

@@ -67,7 +67,7 @@ class GradCam:
         )
 
     def _compute_log_odds(self, features: tf.Tensor) -> tf.Tensor:
-        """Returns the log odds of a defect, computed from the logits. Probabilities near 0 or 1 have almost no gradient."""
+        """Returns the log odds of a defect. Log odds have a clear gradient even if the probability is near 0 or 1."""
         logits = tf.cast(features, tf.float32) @ self._output.kernel + self._output.bias
         if logits.shape[-1] == 1:  # A logistic head has only one output, the log odds of the second class.
             return logits[:, 0] * (-1.0 if self._ok_class == 1 else 1.0)

@@ -69,7 +69,7 @@ def make_outlook(manifest: Manifest, line: LiveLineSettings | None, share: float
 
 
 def _describe_alarms(manifest: Manifest, parts_per_hour: float) -> str:
-    # A part goes to review if the score of at least one scorer is above its cut-off. So the sum of their alarm shares is an upper limit.
+    # A part goes to review if the score of at least one scorer is above its cut-off. At most the sum of their alarm shares goes to review.
     highest = [entry.highest_alarm_share for entry in manifest.entries_by_scorer.values()]
     each = " for each of the scorers" if len(highest) > 1 else ""
     return (
