@@ -1,4 +1,7 @@
-"""Measures how long decoding a picture takes, in the calling process (as in an inspector) and in a separate process (as for uploads)."""
+"""Measures how long it takes to decode a picture.
+
+Pictures are decoded in the calling process, as the inspector does for cameras, and in a separate process, as it does for uploads.
+"""
 
 from __future__ import annotations
 

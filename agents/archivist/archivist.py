@@ -107,9 +107,9 @@ def decode_record(topic: ArchivedTopic, received: ReceivedRecord, names: TopicNa
 
 
 def _check_key(record: Record, key: bytes | None) -> None:
-    """Raises RecordError if a model choice or a record of line settings has another key than the name of its line.
+    """Checks the key of a model choice or of line settings. Raises RecordError if the key is not the name of the record's line.
 
-    Checks no other records.
+    Other kinds of records are not checked.
     """
     if isinstance(record, ModelChoice | LiveLineSettings) and record.line.encode() != key:
         raise RecordError("other-line", f"The record is for {record.line}, but its key is {(key or b'')[:80]!r}.")

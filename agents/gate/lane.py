@@ -185,7 +185,10 @@ class BoardClock:
         self._samples.clear()
 
     def add_sample(self, sent_s: float, received_s: float, board_ms: int, board_us: int) -> None:
-        """Adds the clock sample of a SYNC command. `board_ms` and `board_us` are the board's time in the answer."""
+        """Adds a clock sample from the answer to a SYNC command.
+
+        The board's time in the answer is `board_ms` milliseconds plus `board_us` microseconds.
+        """
         ms = board_ms if not self._samples else self._unwrap(board_ms, received_s)
         self._samples.append(ClockSample(sent_s, received_s, ms / 1000 + board_us / 1e6))
 
@@ -289,7 +292,7 @@ class GateLane:
         # For each lane, the run in which the board last accepted the settings. Each reset of the board begins a new run. After a reset,
         # the settings must be sent again.
         self.committed_run: dict[int, int] = {}
-        # The run of the board in which the board last accepted all settings of this lane, or 0.
+        # The board's run number when the board last accepted all settings of this lane. It is 0 if the board has never accepted them.
         self.accepted_run = 0
         self._clock = clock
         self._requests = requests
@@ -339,7 +342,8 @@ class GateLane:
         """
         is_asked = deadline_s is not None
         texts = tuple(str(field) for field in fields)
-        # A request with a `lane` waits until this lane is configured. The command of a person must not wait, so its request has no `lane`.
+        # A request with a `lane` waits until the lane is configured. A person's command must not wait. So the request for such a command
+        # has no `lane`.
         run, lane = (self.run or None, None) if is_asked else (None, self.number)
         request = BoardRequest(name, texts, deadline_s, run, lane)
         self._requests.submit(request)

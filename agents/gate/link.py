@@ -167,7 +167,8 @@ class GateLink:
                 self._begin_again(GateState.AWAY)
                 raise
             for lane in self.lanes:
-                # `lane.problem` of a refused lane already says why the board refuses the settings. `problem` must not replace this reason.
+                # If the board refuses the settings of a lane, `lane.problem` already gives the exact reason. This reason is kept, because
+                # `problem` says less.
                 if not lane.state is state is GateState.REFUSED:
                     lane.problem = problem
             self._begin_again(state)
@@ -340,7 +341,8 @@ class BoardSession:
         self._supports_grades = bool(greeting.number("grades"))
         lines = ", ".join(lane.line for lane in self._lanes)
         log.info("%s: the board answers. Its run number is %d, and the cause of its last reset was %s.", lines, self.run, cause)
-        # A new board can have the run number of the board that it replaces. Only its clock shows that it is another board.
+        # If a board was replaced, the new board can have the same run number as the old board. So the run number does not show the
+        # replacement. The time of the board's clock shows it.
         has_restarted = self._has_restarted()
         self._clock.reset()
         for lane in self._lanes:
@@ -358,7 +360,10 @@ class BoardSession:
         raise gate_error("stopping" if self._stopping.is_set() else "link-away", "SYNC")
 
     def _choose_run(self, run: int) -> int:
-        """Gives an exchanged board a new run number, so that no new part gets the key of an old part. Returns the board's run number."""
+        """Chooses the run number of the board and returns it.
+
+        If the board has replaced another board, its run number can already belong to old parts. The board then gets a new run number.
+        """
         counted = {lane.number: self._ask("STATUS", lane.number, "count").number("parts") for lane in self._lanes}
         unused = max(lane.choose_run(run, counted[lane.number]) for lane in self._lanes)
         if unused == run:
@@ -530,7 +535,10 @@ class BoardSession:
             self._handle_answer(request)
 
     def _shows_reset(self, code: tuple[str, ...]) -> bool:
-        """Returns whether the board was reset during or after the greeting. `code` is the error with which the board refused a command."""
+        """Returns whether an error code shows that the board was reset during or after the greeting.
+
+        `code` comes from the board's answer to a refused command.
+        """
         return code in _CODES_AFTER_RESET if self._window is self._requests else self.is_greeted and code == _CODES_AFTER_RESET[0]
 
     def _handle_answer(self, request: BoardRequest) -> None:

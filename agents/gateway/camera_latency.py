@@ -78,9 +78,10 @@ class CameraLatency:
         # After the clock of this machine was set, the latency is not trusted until new pictures confirm it. This number is the sum of
         # the clock's changes since the last confirmation, in seconds.
         self._stepped_s = 0.0
-        # The value of `suspension` before the clock of this machine was set. If the clock is set back, `suspension` gets this value again.
+        # The value that `suspension` had before the clock of this machine was changed. If the change of the clock is undone, `suspension`
+        # gets this value again.
         self._earlier_suspension = ""
-        # The number of the matcher's doubt about the camera's clock at the last call of `can_end_doubt`, or 0 if there was no doubt.
+        # The value of `doubt` at the last call of `can_end_doubt`. A changed value means that a new doubt about the camera's clock began.
         self._doubt = 0
         self._use_latency()
 
@@ -210,7 +211,7 @@ class CameraLatency:
         if not self.suspension:
             self._stepped_s = 0.0
         if self._monitor:
-            # The new LatencyMonitor also gets the parts that were counted before, because their pictures may still arrive.
+            # Pictures of parts that are already counted may still arrive. So the new LatencyMonitor gets these parts.
             for time_s in self.history.parts:
                 self._monitor.add_part(time_s)
         self._show_state()

@@ -39,7 +39,7 @@ from streams.settings import CameraSettings
 log = logging.getLogger(__name__)
 
 _TRANSFER_SUFFIXES = (".part", ".partial", ".tmp", ".filepart", ".crdownload")
-# A damaged file with one of these suffixes still counts as a picture, so that its part gets `review`.
+# A file with one of these suffixes counts as a picture, even if it is damaged. The part of a damaged picture gets the label `review`.
 _PICTURE_SUFFIXES = JUDGED_SUFFIXES + OTHER_PICTURE_SUFFIXES
 # A file with one of these suffixes is never a picture. Cameras write such files beside their pictures.
 _SIDECAR_SUFFIXES = (".xml", ".txt", ".csv", ".json", ".log", ".ini", ".db", ".md5", ".sha256", ".htm", ".html", ".pdf", ".svg", ".yaml")
@@ -58,8 +58,8 @@ _LONGEST_RETRY_S = 60.0
 _LONGEST_FOLDER_RETRY_S = 5.0
 # If the listing of the folder takes longer than this many seconds, the folder counts as out of reach.
 _SLOW_LISTING_S = 10.0
-# If more than this many seconds lie between two listings of the folder, the gateway does not know when a new file in the second listing
-# arrived.
+# The gateway knows when a new file arrived only if it lists the folder often enough. At most this many seconds may lie between two
+# listings.
 _MAX_LOOK_GAP_S = 1.0
 # If a file keeps changing for longer than this many seconds, a complaint names it.
 _RESTLESS_S = 15.0
@@ -252,8 +252,8 @@ class DropCamera:
             else:
                 self._files[path] = _FileVersion(path, state, now_s, before.name_seen_s, previous=self._keep_overwritten(before, state))
         self._looked_at_s = now_s
-        # Removes files that are no longer in the folder from the set of the files that were logged. Otherwise the set would grow without
-        # limit.
+        # `_mentioned` holds the paths of files that the log has named. Paths of deleted files are removed here, so that the set does not
+        # grow without limit.
         self._mentioned &= listing.files.keys() | {path for paths in listing.unread.values() for path in paths}
         for gone in known.values():
             if gone.previous:
@@ -318,7 +318,10 @@ class DropCamera:
                 waiting_bytes += len(version.content or b"")
 
     def _read_first(self, version: _FileVersion) -> None:
-        """Reads a new or changed file. Finds out whether the file is a picture, is complete, and has overwritten another picture."""
+        """Reads a new or changed file, and finds out whether it is a complete picture.
+
+        If the file has replaced an older picture under the same name, saves the older picture.
+        """
         is_picture_name = version.path.lower().endswith(_PICTURE_SUFFIXES)
         if not version.state.size or version.path.lower().endswith(_SIDECAR_SUFFIXES):
             version.end, version.is_ignored = PictureEnd.UNKNOWN, not is_picture_name

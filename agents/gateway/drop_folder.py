@@ -60,7 +60,10 @@ class FolderListing:
 
 
 def make_printable(path: str) -> str:
-    """Returns `path` as text that can be logged, stored and shown: bytes that are not UTF-8 and control characters become escapes."""
+    """Returns `path` as text that can be logged, stored and shown.
+
+    Control characters, and bytes that are not valid UTF-8, are written as escapes such as `\\x07`.
+    """
     text = os.fsencode(path).decode("utf-8", "backslashreplace")
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
 
@@ -245,7 +248,10 @@ def _open_folder(name: str, parent: int) -> int:
 
 
 def _find_free_name(name: str, folder: int) -> str:
-    """Returns a name that is free in `folder`: `name` itself, or `name` with the time added. The name is short enough for REASON_SUFFIX."""
+    """Returns a file name that is not yet used in `folder`: `name` itself, or `name` with the time added.
+
+    The result is short enough that REASON_SUFFIX can still be added.
+    """
     for addition in ("", f"-{time.time_ns()}"):
         free = _shorten(name, addition)
         try:

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 _FULL_SPOOL_RETRY_S = 1.0
 _AWAY_RETRY_S = 1.0
-# If this many files in a row cannot be read, the part for which the camera was triggered gets no picture.
+# After a trigger, the camera skips files that it cannot read. If it has skipped this many files in a row, the part gets no picture.
 _MAX_TRIES = 10
 
 

@@ -45,7 +45,7 @@ _CHECK_INTERVAL_S = 0.05
 _MAINTENANCE_INTERVAL_S = 1.0
 # If more than this share of the spool is used, the gateway reports on /readyz that it is not ready.
 _NEARLY_FULL = 0.95
-# The gateway warns if less than this fraction of the spool's disk is free, and the free space is not enough for a full spool.
+# If the disk has room for a full spool, the gateway gives no warning. Otherwise it warns when less than this fraction of the disk is free.
 _FREE_DISK_SHARE = 0.1
 # If a write to the disk takes longer than this, the gateway reports on /readyz that it is not ready. The limit is shorter than the 15 s for
 # which an upload waits for its answer.
@@ -85,7 +85,7 @@ class GatewayLine:
         )
 
     def find_outage(self) -> str:
-        """Returns why the line gets no pictures from its camera, or "" if it can get them."""
+        """Returns why the camera of the line cannot deliver pictures now, or "" if no such problem is known."""
         return self.camera.find_outage() or self.complaints.find("camera")
 
     def list_complaints(self) -> list[str]:

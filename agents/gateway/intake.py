@@ -204,7 +204,10 @@ class _FirstCopies:
             return False
 
     def finish(self, pending: _PendingFrame, answer: PictureReceipt | BaseException) -> None:
-        """Sets the answer for `pending` and its repeats. Call this method only if `begin` returned True for `pending`."""
+        """Sets the answer for a picture, and for the copies of this picture that arrived in the meantime.
+
+        Call this method only if `begin` returned True for `pending`.
+        """
         with self._lock:
             repeats = self._repeats.pop(pending.key, None)
         _answer(pending.frame.receipt, answer)
@@ -268,7 +271,8 @@ class Intake:
         # a picture again, the intake uses this part, because the matcher matches each part only once.
         self._unstored: OrderedDict[str, tuple[str, PictureReceipt]] = OrderedDict()
         self._first_copies = _FirstCopies()
-        # The SHA-256 of the last pictures that came without a key and without a time. A second picture with the same SHA-256 gets no part.
+        # The SHA-256 of recent pictures that came with neither a key nor a time. If another such picture has the same SHA-256, the
+        # picture is a copy. A copy is not assigned to a part.
         self._untimed: OrderedDict[str, None] = OrderedDict()
         self._uses_arrival = camera.time_source == "arrival"
         self._complaints = Complaints(clock)
@@ -354,7 +358,10 @@ class Intake:
         return self._complaints.list_texts()
 
     def _match(self, pending: _PendingFrame, matcher: Matcher[_PendingFrame], latency: CameraLatency) -> list[MatchDecision[_PendingFrame]]:
-        """Adds a picture to the matcher. Returns the decisions that are due. If the latency is unknown or wrong, no picture gets a part."""
+        """Adds a picture to the matcher, and returns the decisions that the matcher has now made.
+
+        If the latency is unknown or not trusted, no picture is assigned to a part.
+        """
         time_s = pending.frame.captured_at.timestamp()
         with self._lock:
             forgotten = self._follow_clock(matcher)
@@ -527,7 +534,10 @@ class Intake:
                     stack.callback(self._store, decision.picture, decision.part)
 
     def _find_unstored(self, pending: _PendingFrame) -> PictureReceipt | None:
-        """If the disk failed when the same picture was stored before, returns the receipt of that attempt. Otherwise returns None."""
+        """Returns the receipt of an earlier attempt to store the same picture in which the disk failed.
+
+        Returns None if there was no such attempt.
+        """
         with self._lock:
             sha256, receipt = self._unstored.get(pending.frame.idempotency_key, ("", None))
         return receipt if sha256 == pending.picture.sha256 else None

@@ -41,7 +41,8 @@ _NEWEST_PICTURES = 10
 # The time of a picture minus the latency should lie between the first and the last known part. If this is true for fewer than 70 % of the
 # pictures, the latency is not tested further.
 _KNOWN_SHARE = 0.7
-# To compare two latencies, at least this many pictures are needed for which both latencies give a nearest part.
+# With a latency, the nearest part of a picture can be found. Two latencies are compared only if both find a part for at least this many
+# pictures.
 _MIN_COMMON_PICTURES = 5
 # One latency is better than another if the pictures are nearer to their parts with it. The mean gain must be at least 2 % of the time
 # between two parts.
@@ -49,7 +50,8 @@ _NEARER_SHARE = 0.02
 # One latency is better than another only if the mean gain is at least five times the standard error of the gain. A smaller gain could be
 # chance.
 _NEARER_ERRORS = 5.0
-# Another latency is examined if it fits at least half as many pictures as the best latency. Example: 20 pictures instead of 40.
+# Only likely latencies are examined. If the most likely latency agrees with 40 pictures, each other latency must agree with at least half
+# as many pictures, here 20.
 _CANDIDATE_SHARE = 0.5
 _MAX_CANDIDATES = 1500
 
@@ -310,7 +312,8 @@ class LatencyMonitor:
         self.latency_s = latency_s
         self.suspension = suspension
         self._history = TimeHistory()
-        # Two values in seconds for each of the last pictures: its delay (see `median_offset_s`), and the time between two parts.
+        # For each of the last pictures, a pair of times in seconds. The first is the delay of the picture (see `median_offset_s`). The
+        # second is the time between two parts.
         self._offsets: deque[tuple[float, float]] = deque(maxlen=_WATCHED_PICTURES)
         self._pictures_since_estimate = 0
         # True if the pictures since the last call of `forget_pictures` prove that the latency in use is right.

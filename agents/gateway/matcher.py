@@ -31,7 +31,7 @@ _KEPT_PARTS = 2048
 # If this many late pictures in a row fit their parts and are equally late, their delay counts as normal. Later pictures with this delay
 # are then no sign of a wrong camera clock.
 _MIN_FITTING = 8
-# Pictures that were held up by an outage of the network arrive together: at most this many seconds apart.
+# During an outage of the network, pictures cannot arrive. After the outage, the pictures arrive together, at most this many seconds apart.
 _BURST_S = 0.5
 # A picture is compared with at most this many of the newest arrivals.
 _RECENT_ARRIVALS = 64
@@ -125,7 +125,8 @@ class Matcher(Generic[Picture]):
         # The pictures that wait for a decision, in the order of arrival.
         self._pictures: list[_WaitingPicture[Picture]] = []
         self._recent_gaps: deque[float] = deque(maxlen=_RECENT_GAPS)
-        # The times of the last pictures that came without a time from the camera: the time of arrival minus the latency.
+        # Some pictures come without a time from the camera. For each of the last such pictures, the list holds the time of arrival minus
+        # the latency.
         self._arrivals: deque[float] = deque(maxlen=_RECENT_ARRIVALS)
         # The ages of the last matched pictures that were not late. The age of a picture is the time from the count of its part, as the
         # latency predicts it, to the arrival of the picture. Ages can be negative if the clock of the sorter's machine is ahead.
@@ -133,10 +134,11 @@ class Matcher(Generic[Picture]):
         # The age of the last late picture that fits no part, or None. Perhaps this picture was late because the camera's clock is wrong.
         # So the next pictures of about the same age get no part. The age is the time of arrival minus `time_s`.
         self._doubted_age_s: float | None = None
-        # The number of doubts about the camera's clock so far, and the number of pictures that got no part because of the latest doubt.
+        # How often the matcher has doubted the camera's clock so far.
         self._doubts = 0
+        # The number of pictures that got no part because of the latest doubt.
         self._refused_count = 0
-        # The age (time from `time_s` to the arrival) of the last matched picture, or None if this picture was not late.
+        # The age of the last matched picture if it was late, otherwise None. The age is the time of arrival minus `time_s`.
         self._fitting_age_s: float | None = None
         # The number of late pictures in a row that were matched and were about equally late.
         self._fitting_count = 0
@@ -347,8 +349,8 @@ class Matcher(Generic[Picture]):
         if not nearest.has_picture and abs(offset_s) < reach_s and abs(offset_s) <= self._window_s:
             nearest.has_picture = True
             return MatchDecision(waiting.picture, nearest.part, *located)
-        # If the gap at the picture is exact, the parts before and after the picture have consecutive numbers. So no unknown part lies
-        # between them.
+        # A picture lies in time between two parts. If the gap between these parts is exact, their numbers are consecutive. So there is no
+        # unknown part between them.
         is_far = at_picture.is_exact and abs(offset_s) >= ASSIGNED_SHARE * spacing_s
         if is_far or (is_final and before.is_exact and after.is_exact):
             return MatchDecision(waiting.picture, None, *located)

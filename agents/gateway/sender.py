@@ -231,8 +231,8 @@ class _InFlightWindow:
             except UnsendableError as error:
                 self._add_result(SendResult(picture, error))
             self._last_seq = picture.seq
-            # The sender reads no results while the object store takes a picture. So this time does not count as time in which Kafka was
-            # silent.
+            # While a picture is sent to the object store, the sender reads no confirmations from Kafka. So this time does not count as
+            # silence of Kafka.
             taken_s = time.monotonic() - began_s
             self._last_result_s += taken_s
             if taken_s > _SLOW_S:
@@ -260,7 +260,7 @@ class _InFlightWindow:
 class Sender:
     """A thread that sends the pictures of one line's spool to Kafka.
 
-    `problem` says why Kafka does not get the pictures, and is "" while it gets them.
+    If the pictures do not reach Kafka, `problem` says why. Otherwise `problem` is "".
     """
 
     def __init__(

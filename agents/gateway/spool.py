@@ -245,7 +245,8 @@ class Spool:
             raise
 
     def _is_missing(self) -> bool:
-        # If the disk does not answer, the file counts as present, because a missing file is later deleted if it cannot be opened.
+        # If the disk does not answer, nobody knows whether the file exists. The file then counts as present, so that the spool does not
+        # later delete it as a new and empty file.
         try:
             self._path.stat()
         except OSError as error:
@@ -283,7 +284,10 @@ class Spool:
         self.run, self._has_file = run, True
 
     def _put_away(self, error: sqlite3.DatabaseError) -> None:
-        """Renames the damaged file. If too many damaged files exist already, deletes the file, unless an earlier process began it."""
+        """Renames the damaged file, so that a person can look at it.
+
+        If too many renamed files exist already, deletes the damaged file instead. A file from an earlier process is never deleted.
+        """
         if self._is_missing():
             return
         if self._is_begun_here and len(list_set_aside(self._path)) >= _MAX_SET_ASIDE:
@@ -291,7 +295,7 @@ class Spool:
             delete_queue(self._path)
         else:
             set_aside(self._path, error)
-            # Even if no new file can be made, the complaint names the damaged file.
+            # The complaint about damaged files uses this list. The list is updated here, because the start of a new file may fail.
             self._damaged_names = list_set_aside(self._path)
 
     def _disconnect(self) -> None:

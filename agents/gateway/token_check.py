@@ -41,7 +41,7 @@ _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
 
 _FREE_ATTEMPTS = 10
-# The longest wait after wrong tokens. It is the same for an account of the station.
+# The longest time that a network must wait after it has sent wrong tokens. An account of the station has the same limit.
 _LONGEST_DELAY_S = 10.0
 # If a network sends no new wrong token for this time, its wrong tokens no longer count. The tokens that it has not repeated within this
 # time are forgotten.

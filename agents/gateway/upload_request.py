@@ -205,7 +205,10 @@ def _read_boundary(request: web.Request) -> bytes:
 
 
 def _find_picture_part(body: bytes, boundary: bytes, max_bytes: int) -> UploadedPicture:
-    """Returns the first field of a form that holds a picture. If there is none, returns the first field with a type for pictures."""
+    """Returns the picture in an uploaded form: the first field whose bytes are a picture.
+
+    If no field has such bytes, returns the first field whose content type may be that of a picture.
+    """
     declared: UploadedPicture | None = None
     found = []
     for header, content in _split_form(body, boundary):

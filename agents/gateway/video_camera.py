@@ -117,7 +117,7 @@ def make_stream_opener(address: str, timeout_s: float) -> Callable[[], FrameGrab
     """Returns a function that opens the video stream at `address`. The function raises SettingsError if OpenCV is not installed."""
 
     def open_stream() -> FrameGrabber:
-        # OpenCV is loaded here and not at the start, so that a line without OpenCV does not stop the other lines.
+        # OpenCV is loaded only when the stream is opened. If OpenCV is not installed, the lines without a video camera still work.
         try:
             cv2 = importlib.import_module("cv2")
         except ImportError:

@@ -78,7 +78,10 @@ class DecodedImage:
         return self.picture.pixels.shape[0] == side_px and self.details is details and (details is None or self.regions == regions)
 
     def check(self, reference: PartReference | None) -> DecodedImage:
-        """Checks whether the picture shows the whole part that `reference` describes. Returns a copy with the result."""
+        """Checks whether the picture shows the whole part that `reference` describes.
+
+        Returns a copy of this image that holds the result of the check.
+        """
         if self.reference is reference and (reference is None or self.part is not None):
             return self
         if reference is None or isinstance(self.picture, PictureError):

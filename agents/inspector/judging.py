@@ -265,7 +265,7 @@ def _make_rule(line: str, version: Version, settings: LiveSettingsByLine) -> Lin
     if live is None:
         return LineRule(manifest.threshold)
     reviews_anomalies, regions = bool(live.review_anomalies), Regions.from_settings(live)
-    # A version without networks gives no probability, so a threshold cannot be used.
+    # A threshold is compared with a defect probability. A version without networks gives no probability, so its threshold is not changed.
     if not manifest.voters or (live.threshold, live.defect_share, live.miss_risk) == (None, None, None):
         return LineRule(manifest.threshold, live.decision, None, reviews_anomalies, regions)
     try:

@@ -115,7 +115,7 @@ class ModelSwitcher:
             try:
                 self._put_choices_in_force(choices)
             except BaseException:
-                # The thread starts again after this error. It then tries the same choices, unless newer choices have arrived.
+                # After this error, the thread starts again. The choices are kept for another try, unless newer choices have arrived.
                 with self._changed:
                     self._next_choices = self._next_choices or choices
                 raise

@@ -33,13 +33,16 @@ _BUSY_WAIT_S = 0.02
 # A function that decodes an image again for the given ensemble. A shadow version can need pictures of another size than the version in use.
 DecodeAgain = Callable[[DecodedImage, Ensemble], DecodedImage]
 
-# A function that returns the rule by which the settings of a line label an image. The second argument is the version that judges the image.
+# A function that returns the rule for the labels of a line. The arguments are the name of the line and the version that judges its images.
 FindRule = Callable[[str, Version], LineRule]
 
 
 @dataclass(frozen=True)
 class ShadowSample:
-    """An image for a comparison of two versions. `ensemble` (in use) has judged the image, and `shadow` will judge it too."""
+    """An image for the comparison of two versions.
+
+    `ensemble` belongs to the version in use and has judged the image already. `shadow` belongs to the shadow version and judges it later.
+    """
 
     judged: JudgedImage
     ensemble: Ensemble

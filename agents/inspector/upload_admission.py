@@ -65,7 +65,8 @@ class UploadAdmission(Generic[Item]):
         if self._is_closed:
             await asyncio.Event().wait()
         await self._queue.put((item, decoding, deadline_s, size))
-        # The bytes are added only after the wait for a free place, because a rebalance can cancel this method during the wait.
+        # The size of the upload is added only after `put` has ended. A rebalance can cancel this method while `put` waits for a free
+        # place, and then the upload is not in the queue.
         self._waiting_bytes += size
         if self.is_crowded:
             self._abort_decoding()

@@ -62,7 +62,7 @@ class AcceptanceRule(BaseModel):
         return self
 
     def find_violations(self, boxes: Sequence[Box]) -> list[str]:
-        """Returns a sentence for each limit that `boxes` exceed. Only boxes of the rule's kinds count."""
+        """Returns a sentence for each limit that the defects in `boxes` exceed. Ignores kinds of defects that the rule does not name."""
         own = [box for box in boxes if (box.kind or "unknown") in self.kinds]
         violations = []
         if self.max_number is not None and len(own) > self.max_number:

@@ -296,7 +296,10 @@ class Localiser:
         return time.monotonic() < self._failed_until_s.get(name, 0.0)
 
     async def _open(self, name: str) -> None:
-        """Opens the defect locator of a version. Closes the locators of versions that no line has chosen and no waiting verdict needs."""
+        """Opens the defect locator of a version.
+
+        Before that, closes the defect locators that are no longer needed, neither by a line nor by a waiting verdict.
+        """
         needed = self._chosen_versions() | self._queue.versions()
         self._opened = {other: opened for other, opened in self._opened.items() if other in needed}
         self._failed_until_s = {other: until_s for other, until_s in self._failed_until_s.items() if self._has_failed(other)}
@@ -503,6 +506,6 @@ class PlantChoices:
         return None if regions is None else regions.make_mask(rows, columns)
 
     def find_scale(self, line: str) -> float | None:
-        """Returns how many millimetres of the part one pixel of a picture of `line` shows, or None if the scale is not set."""
+        """Returns the scale of the pictures of `line`, in millimetres per pixel. Returns None if the scale is not set."""
         live = self._lines.find(line)
         return None if live is None else live.mm_per_px

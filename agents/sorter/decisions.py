@@ -168,7 +168,7 @@ def make_sorting(
     reason = _REASONS[event.reason]
     if state.is_late and reason == "no-verdict":
         reason = LATE
-    # The record names a verdict that the board got. The record also names a verdict that came after the decision of the board.
+    # The record names the verdict of the part in two cases: the board got the verdict, or the verdict came too late.
     has_verdict = state.answered_at is not None or state.is_late or event.reason == "verdict"
     return Sorting(
         line=line,

@@ -88,7 +88,7 @@ class LineCommands:
         return command.command_id in self._known_ids
 
     async def execute(self, command: Command) -> CommandAnswer:
-        """Executes a command and returns the answer. If the board refuses the command, the answer says why, and no GateError is raised."""
+        """Executes a command and returns the answer. If the board refuses the command, the answer says why."""
         now = datetime.now(UTC)
         if self.is_known(command):
             return make_answer("refused", "The command was not executed again, because a command with the same id came before.")

@@ -40,7 +40,7 @@ class LostReports:
         self.run = 0
         self._lowest = self._highest = 0
         self._is_loss_reported = False
-        # The parts of the present run for which an earlier sorter process wrote a record, although the board had not reported them.
+        # Parts of the present run that the board had not reported, but for which an earlier process of the sorter wrote a record.
         self._recorded: set[int] = set()
         # The missing parts, each with the time at which a later part was reported.
         self._missing: dict[int, float] = {}
@@ -71,7 +71,10 @@ class LostReports:
         self._is_loss_reported = bool(recorded.reported)
 
     def note_loss(self) -> None:
-        """Records that the board has lost reports. The next call of `add_report` then also counts announced parts as missing."""
+        """Notes that the board has lost reports.
+
+        The next call of `add_report` then counts every earlier part without a report as missing, even if the board has announced the part.
+        """
         self._is_loss_reported = True
 
     def add_report(self, part: int, now_s: float) -> None:
@@ -94,8 +97,8 @@ class LostReports:
             )
         missing = [number for number in range(first, part) if not self._is_known(self.run, number)]
         if self._is_loss_reported:
-            # An additional gate sorts parts later than the line's own gate. So the part of this report can have a lower number than the
-            # lost parts.
+            # `part` is not always the newest part. An additional gate stands further along the belt, so its reports come later and name
+            # lower part numbers.
             newest = max(self._highest, part)
             announced = range(max(self._lowest + 1, newest - _MAX_ANNOUNCED), newest)
             missing += [number for number in announced if self._is_known(self.run, number)]

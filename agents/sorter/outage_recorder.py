@@ -64,7 +64,8 @@ class OutageRecorder:
         self._is_over.set()
         with self._lock:
             self._resources.close()
-        # The thread of the timer perhaps still waits for the lock. It now gets the lock, sees that the `with` block is over, and ends.
+        # The thread of the timer may still be waiting for the lock. The lock is free now, so the thread sees that the `with` block is
+        # over, and ends.
         self._timer.join()
 
     def _wait_and_begin(self) -> None:
@@ -92,8 +93,8 @@ class OutageRecorder:
             self._resources.callback(journal.close)
             reports_parts = self._settings.find_line(line).is_triggered_by_board
             recorders[line] = _LaneRecorder(line, gate, journal, reports_parts, self._system)
-        # The journals are opened before the link is made, because a journal can refuse to open. The file descriptors of a link would then
-        # stay open.
+        # The journals are opened before the link is made. If a journal could not be opened after that, the file descriptors of the link
+        # would stay open.
         board = next(iter(self._gates.values()))
         link = GateLink(LinkSettings(board.port, board.baud, self._settings.sorter.window), system=self._system, ports=self._ports)
         for line, recorder in recorders.items():

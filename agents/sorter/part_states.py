@@ -63,7 +63,7 @@ class PartState:
     answered_at: datetime | None = None
     # True if the verdict came too late for the gate.
     is_late: bool = False
-    # True if this process has read the verdict in its search at the start, and Kafka has not delivered the verdict since then.
+    # True if the sorter read the verdict when it started, and the consumer group has not received the verdict since then.
     is_restored: bool = False
     # The newest sorting record of the part.
     sorting: Sorting | None = None
@@ -106,7 +106,8 @@ class RecordedParts:
     def add(self, sorting: Sorting, known_since: datetime | None) -> None:
         """Adds the part of `sorting`.
 
-        All records that were written since `known_since` are known. If `known_since` is None, all records are known.
+        The sorter has read all sorting records that were written since `known_since`. If `known_since` is None, the sorter has read all
+        sorting records.
         """
         if not sorting.event:
             self.unreported.add(sorting.part)
@@ -125,8 +126,8 @@ class PartStates:
     def __init__(self, max_parts: int = MAX_PARTS) -> None:
         self._max_parts = max_parts
         self._states: OrderedDict[PartKey, PartState] = OrderedDict()
-        # The newest sorting records of lost parts. They are kept apart from `_states`, because many lost parts would displace the parts on
-        # the belt there.
+        # The newest sorting records of lost parts. They are not in `_states`, because `_states` has limited room. Many lost parts would
+        # push out the parts on the belt.
         self._lost: OrderedDict[PartKey, Sorting] = OrderedDict()
         # The last run of the line's board, or 0 if it is unknown.
         self.last_run = 0
@@ -277,7 +278,8 @@ def restore_states(settings: Settings, line: str, journal: SortingJournal, open_
         raise BrokerError(
             f"Cannot read the newest records of {line} from Kafka at {settings.bootstrap}: {error!r}. Check the broker."
         ) from error
-    # The journal loses no record meanwhile. Only the sender removes records, after Kafka has confirmed them, and the sender starts later.
+    # The sorter has read Kafka, and now reads the journal. No record can leave the journal in between, because only the sender removes
+    # records, and the sender starts later.
     unsent = [entry.sorting for entry in journal.read_newest(_MAX_UNSENT_READ)]
     if len(unsent) == _MAX_UNSENT_READ:
         # The journal perhaps holds older records that were not read, and that Kafka does not have yet. So all records are known only from

@@ -26,7 +26,7 @@ class EyeEdges:
 
     @classmethod
     def from_page(cls, page: Mapping[str, int | str]) -> Self:
-        """Makes an object from the fields of the status page `edge1` or `edge2`: what one photo-eye has seen of the last casting."""
+        """Makes an object from the fields of the status page `edge1` or `edge2`. Each page describes the last casting at one photo-eye."""
         return cls(*(int(page[name]) for name in ("edges", "edge_ms", "edge_steps", "length_ms", "length_steps")))
 
     @property

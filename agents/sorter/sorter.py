@@ -245,7 +245,7 @@ class Sorter:
         reason: SortingReason = "unmatched" if error.code == _UNKNOWN_PART else "board-restarted"
         if error.code not in (_UNKNOWN_PART, _UNKNOWN_RUN, _LATE, _DEADLINE):
             log.error("part %s: the verdict was not sent to the board: %s", part, error, extra={"part": part})
-        # If the board has already reported the part, `record_events` writes the record.
+        # If the board has already reported the part, no record is needed here, because `record_events` writes the sorting record.
         key = verdict.run, verdict.part
         if self._states.last_sorting(*key) is None and key not in self._reported:
             await self._record(self._untracked_sorting(*key, reason, error.code))
@@ -463,7 +463,10 @@ class Sorter:
         run: int | None = None,
         reported: Sequence[CountedPart] = (),
     ) -> bool:
-        """Returns True if the records are on disk. If the disk refuses them, sends `sortings` to Kafka and returns False."""
+        """Writes sorting records and other records about parts to the journal, and returns True.
+
+        If the disk refuses them, sends `sortings` directly to Kafka and returns False.
+        """
         if not (sortings or counted or run or reported):
             return True
         is_on_disk = await self._sender.store(sortings, counted, run, counted if self._reports is not None else (), reported)
