@@ -178,7 +178,10 @@ class GateLink:
         self._requests.drop_all("stopping")
 
     def _serve(self) -> None:
-        """Opens the port and talks to the board until the link stops. Raises one of PORT_ERRORS, or GateError, if the connection fails."""
+        """Opens the port and talks to the board until the link stops.
+
+        If the connection fails, raises GateError or one of PORT_ERRORS.
+        """
         port = self._ports.open(self.settings.port, self.settings.baud)
         try:
             self._session = session = BoardSession(
@@ -509,7 +512,10 @@ class BoardSession:
     # Sending and receiving
 
     def _send_and_receive(self, max_wait_s: float) -> None:
-        """Sends the frames that are due. Then waits up to `max_wait_s` seconds for input or new requests, and reads arrived frames."""
+        """Sends the frames whose time has come. Then waits for new frames or requests, and reads the frames that have arrived.
+
+        The wait lasts at most `max_wait_s` seconds.
+        """
         now_s = time.monotonic()
         self._requests.drop_expired(now_s, [lane.number for lane in self._lanes if lane.state is GateState.STOPPED])
         if due := self._window.take_due(now_s):

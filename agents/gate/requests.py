@@ -73,7 +73,7 @@ class BoardRequest:
     backoff: Backoff = field(default_factory=lambda: Backoff(FIRST_RESEND_S, LONGEST_RESEND_S))
 
     def __post_init__(self) -> None:
-        # Marks the future as running, because nobody can cancel a running future. A cancelled future could not store the board's answer.
+        # A future that is marked as running cannot be cancelled. So the future can always store the board's answer.
         self.response.set_running_or_notify_cancel()
 
     @property

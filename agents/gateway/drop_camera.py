@@ -166,7 +166,7 @@ class DropCamera:
         # The moved files that the gateway still checks for changes. Each entry has the path, the state when the file was read (inode,
         # size and time of change), and the end of the check.
         self._moved: deque[tuple[str, FileState, float]] = deque(maxlen=_MAX_WATCHED)
-        # Paths of the files that are not pictures and have already been counted as ignored.
+        # Paths of files that the gateway does not read and has already counted as ignored.
         self._mentioned: set[str] = set()
         # The number of files beside pictures, such as .xml files, whose names were written to the log.
         self._named_sidecars = 0
@@ -252,8 +252,8 @@ class DropCamera:
             else:
                 self._files[path] = _FileVersion(path, state, now_s, before.name_seen_s, previous=self._keep_overwritten(before, state))
         self._looked_at_s = now_s
-        # `_mentioned` holds the paths of files that the log has named. Paths of deleted files are removed here, so that the set does not
-        # grow without limit.
+        # `_mentioned` holds the paths that are already counted as ignored. Paths that are no longer in the folder are removed here, so that
+        # the set does not grow without limit.
         self._mentioned &= listing.files.keys() | {path for paths in listing.unread.values() for path in paths}
         for gone in known.values():
             if gone.previous:

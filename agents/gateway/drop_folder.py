@@ -262,7 +262,10 @@ def _find_free_name(name: str, folder: int) -> str:
 
 
 def _shorten(name: str, addition: str) -> str:
-    """Returns `name` with `addition` before its suffix. A name that is too long for file systems is cut and gets a checksum."""
+    """Returns `name` with `addition` before the suffix, for example `part-2.jpg` for `part.jpg` and `-2`.
+
+    A name that is too long for file systems is cut and gets a checksum.
+    """
     stem, suffix = Path(name).stem, Path(name).suffix
     whole = os.fsencode(stem)
     room = _MAX_NAME_BYTES - len(os.fsencode(addition + suffix + REASON_SUFFIX))

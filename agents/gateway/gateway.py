@@ -211,9 +211,9 @@ def find_disk_problem(folder: Path, free_bytes: int, disk_bytes: int, needed_byt
 
 
 def ask_disk(folder: Path, needed_bytes: int) -> str:
-    """Returns a sentence if the disk of the spool `folder` is nearly full or does not answer, otherwise "".
+    """Checks the disk of the spool `folder`. Returns a sentence if the disk is nearly full or does not answer, otherwise "".
 
-    The spool may still grow by `needed_bytes`.
+    `needed_bytes` is the size by which the spool may still grow.
     """
     try:
         disk = shutil.disk_usage(folder)

@@ -261,7 +261,8 @@ class Intake:
         self._on_stored = on_stored
         self._clock = clock
         self._steps = ClockSteps(clock, steady_clock or clock)
-        # A part that is reported before this time gets no picture, because it was perhaps counted before the clock of this machine was set.
+        # Parts that are reported before this time get no picture. The clock of this machine was changed shortly before, so the time of such
+        # a part may be wrong.
         self._settled_s = 0.0
         self._lock = threading.Lock()
         # The number of pictures that were refused since the spool became full.

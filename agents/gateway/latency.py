@@ -25,7 +25,8 @@ from statistics import fmean, median
 # A picture is assigned to the nearest part if the time between them is less than a quarter of the spacing. The spacing is the time between
 # two parts.
 ASSIGNED_SHARE = 0.25
-# The latency should be measured again if pictures usually come too early or too late by more than an eighth of the time between two parts.
+# A picture can come earlier or later than the latency predicts. If the difference is usually more than an eighth of the time between two
+# parts, the latency should be measured again.
 DRIFT_SHARE = 0.125
 
 LOWEST_LATENCY_S = -60.0

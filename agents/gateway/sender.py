@@ -158,7 +158,7 @@ class KafkaChannel:
 
 
 class _TakingTimer:
-    """Measures how long the channel has been accepting the present picture. `seconds` is 0 while the channel accepts no picture."""
+    """Measures how long the channel takes to accept the present picture. `seconds` is 0 if there is no such picture."""
 
     _since_s: float | None = None
 

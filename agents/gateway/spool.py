@@ -280,7 +280,7 @@ class Spool:
         self._waiting_count, self._parked_count, self._picture_bytes = int(count), 0, int(size)
         self._budget.add_existing(self._picture_bytes)
         self._damaged_names = list_set_aside(self._path)
-        # The run is set last, because other threads see from a new run that the file was replaced.
+        # The run is set last. When other threads see a new run, they know that the file was replaced.
         self.run, self._has_file = run, True
 
     def _put_away(self, error: sqlite3.DatabaseError) -> None:
@@ -652,8 +652,7 @@ class GroupCommit:
             try:
                 self._flush(group)
             finally:
-                # Even after an error in a callback, the pictures no longer count as waiting. Otherwise their bytes would block `add` for
-                # ever.
+                # The bytes are subtracted even if a callback raised an error. Otherwise these bytes would block `add` for ever.
                 with self._changed:
                     self._waiting_bytes -= sum(size for size, _ in group)
                     self._changed.notify_all()

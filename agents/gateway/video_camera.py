@@ -320,7 +320,7 @@ class VideoCamera:
             found = min(self._pictures, key=lambda grabbed: abs(grabbed.grabbed_at - captured_at), default=None)
             if found is None or abs((found.grabbed_at - captured_at).total_seconds()) > window_s:
                 return None
-            # `found` and all earlier pictures are deleted here. They cannot show the next part, which is taken later.
+            # `found` and all earlier pictures are deleted here, because the picture of the next part is newer.
             while self._pictures and self._pictures[0].grabbed_at <= found.grabbed_at:
                 self._pictures.popleft()
         return found

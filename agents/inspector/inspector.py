@@ -381,7 +381,7 @@ def _make_crowd_error(part: PartId) -> PictureError:
 
 
 def _search_details(decoded: DecodedImage, details: VersionDetails | None, regions: Regions | None) -> DecodedImage:
-    """Searches the original pixels of an image for small defects, measures the time, and counts the pictures that could not be searched."""
+    """Searches the original pixels of an image for small defects. Updates the metrics for this search."""
     if details is None or isinstance(decoded.picture, PictureError):
         return decoded.search_details(details, regions)
     with metrics.detail_seconds.time():

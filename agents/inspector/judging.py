@@ -92,7 +92,10 @@ def judge_images(images: Sequence[DecodedImage], predictor: PicturePredictor, ru
 def _judge_isolated(
     images: Sequence[tuple[DecodedImage, DecisionRule | None]], predictor: PicturePredictor
 ) -> list[Prediction | PictureError | PartCheck]:
-    """Judges `images` in one call. If the call fails, tries each half alone, until the picture that causes the failure is found."""
+    """Judges `images` in one call. If the call fails, judges each half in a call of its own.
+
+    Each failed half is divided again, until the picture that causes the failure is alone.
+    """
     if not images:
         return []
     try:

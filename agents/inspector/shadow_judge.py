@@ -89,7 +89,7 @@ class ShadowJudge:
                 await self._loop.wait(_BUSY_WAIT_S)
 
     def _take_batch(self) -> list[ShadowSample]:
-        """Removes the next few images from the queue and returns them. The returned images have the same shadow version."""
+        """Removes the next images with the same shadow version from the queue, and returns them."""
         shadow = self._samples[0].shadow
         batch: list[ShadowSample] = []
         while self._samples and self._samples[0].shadow is shadow and len(batch) < min(_MAX_BATCH, shadow.max_batch):

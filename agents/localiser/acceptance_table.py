@@ -78,7 +78,7 @@ class AcceptanceRule(BaseModel):
     def find_unmeasured(self, boxes: Sequence[Box]) -> bool:
         """Returns True if the rule limits the size of defects, but the size of a defect is unknown.
 
-        Only defects of the kinds in the rule count.
+        Ignores kinds of defects that the rule does not name.
         """
         needs_size = self.max_length_mm is not None or self.max_area_mm2 is not None
         return needs_size and any((box.kind or "unknown") in self.kinds and box.length_mm is None for box in boxes)

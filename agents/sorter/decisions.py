@@ -211,7 +211,7 @@ def make_late_sorting(previous: Sorting, verdict: Verdict, now: datetime) -> Sor
 
 
 def make_obeyed_sorting(previous: Sorting, verdict: Verdict | PartState, now: datetime) -> Sorting:
-    """Returns a second sorting record of a part, because the first record does not name the verdict that the board obeyed."""
+    """Returns a second sorting record of a part. The second record names the verdict that the board obeyed."""
     return previous.model_copy(update={"label": verdict.label, "verdict_id": verdict.verdict_id, "sorted_at": now})
 
 

@@ -71,7 +71,7 @@ class PartReports:
         self._start(CountedPart(counted.run, counted.part, counted.counted_at), counted.age_s)
 
     def send_again(self, parts: Iterable[CountedPart]) -> None:
-        """Sends the reports about `parts` again. An earlier process of this sorter ended before the gateway accepted these reports."""
+        """Sends reports that an earlier process of this sorter could not finish. `parts` are the parts of these reports."""
         for part in parts:
             self._start(part, self._in_time_s)
 
