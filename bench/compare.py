@@ -324,7 +324,7 @@ class _ComparisonBench:
 
     def _make_environment(self, checkout: InspectorCheckout, prefix: str, run_dir: Path) -> dict[str, str]:
         sections = self._sections[checkout.name] | {
-            # The sections contain the broker's address and log-in, because old releases do not know the setting `broker.access`.
+            # Old releases do not know the setting `broker.access`. So these settings contain the address and the log-in of the broker.
             **self.listeners.make_sections(checkout.protections),
             "topics": {"prefix": prefix},
             "service": {"run_dir": str(run_dir)},

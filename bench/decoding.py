@@ -1,6 +1,6 @@
 """Measures how long it takes to decode a picture.
 
-Pictures are decoded in the calling process, as the inspector does for cameras, and in a separate process, as it does for uploads.
+The inspector decodes pictures from cameras in its own process, and uploaded pictures in a separate process. Both ways are measured.
 """
 
 from __future__ import annotations

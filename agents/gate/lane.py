@@ -284,7 +284,8 @@ class GateLane:
         self.is_paused = False
         # A sentence that says why the board is not connected or accepts no settings. Empty if there is no such problem.
         self.problem = ""
-        # The code of the oldest fault in the board's last answer to STATUS, or 0. The fault can have begun before the sorter started.
+        # The code of the board's oldest fault, or 0 if there is none. The code comes from the last answer to STATUS. The fault may be older
+        # than the sorter process.
         self.oldest_fault = 0
         self.next_configuring_s = 0.0
         # The monotonic time at which the connection to the board was last lost or restored.
@@ -292,7 +293,7 @@ class GateLane:
         # For each lane, the run in which the board last accepted the settings. Each reset of the board begins a new run. After a reset,
         # the settings must be sent again.
         self.committed_run: dict[int, int] = {}
-        # The board's run number when the board last accepted all settings of this lane. It is 0 if the board has never accepted them.
+        # The board's run number when the board last accepted all settings of this lane. It is 0 at first and after a reset.
         self.accepted_run = 0
         self._clock = clock
         self._requests = requests

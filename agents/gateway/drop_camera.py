@@ -199,8 +199,8 @@ class DropCamera:
     def frames(self, stopping: Event) -> Iterator[CameraFrame]:
         poll_s = min(_MAX_POLL_S, self._settings.settle_s / 4)
         wait_s = poll_s
-        # After an error, the gateway calls this method again. Then each picture that the intake has neither stored nor refused is yielded
-        # again.
+        # After an error, the gateway calls this method again. The method then yields again all pictures that the intake has neither stored
+        # nor refused.
         for known in self._files.values():
             known.is_offered = False
         while not stopping.wait(wait_s):

@@ -77,7 +77,7 @@ class _WaitingPicture(Generic[Picture]):
 class _KnownPart:
     """A part that the board has reported.
 
-    If the part has no picture at `expires_s`, it counts as missed. A picture that comes later still gets the part.
+    If the part has no picture at `expires_s`, the part counts as missed. A picture that comes later is still assigned to the part.
     """
 
     time_s: float

@@ -362,7 +362,7 @@ class Spool:
 
     @property
     def parked_count(self) -> int:
-        """The number of parked pictures: Kafka has refused them since the gateway started."""
+        """The number of parked pictures. Kafka has refused these pictures since the gateway started, and they stay on disk."""
         return self._parked_count
 
     @property

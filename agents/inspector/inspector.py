@@ -290,8 +290,8 @@ class Inspector:
             self._line_rules.find(image.record.part.line, assignment.ensemble.version)
             for image, assignment in zip(decoded, assignments, strict=True)
         ]
-        # Only this thread finds the part in each picture. The search has many short steps, so several Python threads would block each
-        # other.
+        # The search for the part in each picture runs only in this thread. The search has many short steps, and several Python threads
+        # would block each other.
         fitting = [
             self._prepare(image, assignment.ensemble, rule.regions)
             for image, assignment, rule in zip(decoded, assignments, rules, strict=True)

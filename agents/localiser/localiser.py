@@ -298,7 +298,7 @@ class Localiser:
     async def _open(self, name: str) -> None:
         """Opens the defect locator of a version.
 
-        Before that, closes the defect locators that are no longer needed, neither by a line nor by a waiting verdict.
+        Before that, closes the defect locators of versions that are no longer needed for a line or a waiting verdict.
         """
         needed = self._chosen_versions() | self._queue.versions()
         self._opened = {other: opened for other, opened in self._opened.items() if other in needed}

@@ -73,7 +73,8 @@ class LostReports:
     def note_loss(self) -> None:
         """Notes that the board has lost reports.
 
-        The next call of `add_report` then counts every earlier part without a report as missing, even if the board has announced the part.
+        The board announces a part before it reports the part. The next call of `add_report` also counts announced parts without a report
+        as missing.
         """
         self._is_loss_reported = True
 

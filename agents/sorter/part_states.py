@@ -30,8 +30,8 @@ log = logging.getLogger(__name__)
 PartKey = tuple[int, int]
 # The number of remembered parts. At 10 parts a second, they cover six minutes. A part reaches the gate in less time.
 MAX_PARTS = 4096
-# The largest time between the count of a part and its picture. If the two times differ more, the picture shows an older part with the same
-# number.
+# A part is counted at most this long before or after its picture is taken. If the difference is larger, the picture shows an older part
+# with the same number.
 _MAX_TIME_DIFFERENCE = timedelta(seconds=60)
 _MAX_RESTORE_S = 30.0
 _MAX_BOOTSTRAP_MS = 5000
@@ -75,7 +75,7 @@ class PartState:
 
     @property
     def is_of_board(self) -> bool:
-        """True if a board has counted the part. A verdict is no proof of this, because a verdict can name a part that no board knows."""
+        """True if a board has counted the part. A part that is known only from a verdict may not exist on any board."""
         return self.counted_at is not None or (self.sorting is not None and self.sorting.counted_at is not None)
 
     def is_of_other_count(self, counted_at: datetime, counted_s: float | None) -> bool:
@@ -113,7 +113,8 @@ class RecordedParts:
             self.unreported.add(sorting.part)
             return
         self.reported.add(sorting.part)
-        # A part's records are all written after the part was counted. So no record is missing if the part was counted after `known_since`.
+        # All records of a part are written after the board has counted the part. So if the part was counted after `known_since`, the sorter
+        # has read all its records.
         if known_since is None:
             self.complete_from = 0
         elif sorting.counted_at is not None and sorting.counted_at >= known_since:

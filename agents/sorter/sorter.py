@@ -54,8 +54,8 @@ MAX_OPEN_VERDICTS = 64
 # The largest number of verdicts that the sorter has accepted and not yet acknowledged. The number is large, because a late verdict can wait
 # for a long time until the board is connected again. New verdicts must not wait behind late verdicts.
 _MAX_ACCEPTED_VERDICTS = 1024
-# The board usually reports a part within this time after the deadline of its verdict. A sorter that must stop does not wait longer for the
-# report.
+# The board usually reports a part within this time after the deadline of the verdict. When the sorter must stop, it does not wait longer
+# for the report.
 _USUAL_REPORT_S = 2.0
 # While a late verdict waits, the sorter checks at this interval whether the board can still report the part.
 _REPORT_CHECK_S = 0.5
