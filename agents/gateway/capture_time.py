@@ -23,9 +23,10 @@ def is_plausible(captured_at: datetime, arrived_at: datetime) -> bool:
 
 
 def parse_capture_time(text: str, arrived_at: datetime) -> datetime:
-    """Returns the time in UTC that an RFC 3339 text gives.
+    """Reads a time in the format of RFC 3339, and returns it in UTC.
 
-    Raises IdentityError if the text is not a time, or if a plausible time has no time zone.
+    Raises IdentityError if the text is not a time. A time without a time zone is returned only if it is clearly wrong, such as a time in
+    1970. Otherwise IdentityError is raised.
     """
     try:
         return parse_time(text)

@@ -54,7 +54,7 @@ class FolderCamera:
         self._settings = settings
         self._line = line
         self._random = random.Random(f"{line}:{settings.seed}")
-        # The iterator over the files is kept here, so that the camera goes on with the next file after an error and does not begin again.
+        # The iterator over the files is kept here. After an error, the camera can then go on with the next file.
         self._next_files: Iterator[Path] | None = None
         self._complaints = Complaints()
         self._outage = ""

@@ -424,7 +424,7 @@ def _judge_by_ensemble(images: list[DecodedImage], assignments: list[ModelAssign
 
 
 def _name_kinds(judged: list[JudgedImage], assignments: list[ModelAssignment]) -> list[JudgedImage]:
-    """Returns `judged` with the kinds of the largest defects. An ensemble without a segmentation head names no kinds."""
+    """Returns the judged images, each with the kind of its largest defect. Only an ensemble with a segmentation head can name kinds."""
     named = list(judged)
     for ensemble, indices in group_by_predictor([assignment.ensemble for assignment in assignments]):
         if ensemble.segmentation is not None:
@@ -435,7 +435,7 @@ def _name_kinds(judged: list[JudgedImage], assignments: list[ModelAssignment]) -
 
 
 def _report_ages(records: Iterable[PendingImage]) -> None:
-    """Sets the metric `castline_consumer_lag_seconds` of each line to the age of the oldest picture of this line in the batch."""
+    """Sets the metric `castline_consumer_lag_seconds`. For each line, the value is the age of the line's oldest picture in the batch."""
     now = utc_now()
     oldest: dict[str, datetime] = {}
     for record in records:

@@ -31,7 +31,10 @@ def settings_path(journal_dir: Path, line: str) -> Path:
 
 @dataclass(frozen=True)
 class SavedSettings:
-    """The content of a file with the settings that a board uses for the lanes of `line`. `port` is the serial port of the board."""
+    """The content of the file of saved settings: the settings that a board uses for the lanes of `line`.
+
+    `port` is the serial port of the board.
+    """
 
     line: str
     port: str
