@@ -424,7 +424,10 @@ def _judge_by_ensemble(images: list[DecodedImage], assignments: list[ModelAssign
 
 
 def _name_kinds(judged: list[JudgedImage], assignments: list[ModelAssignment]) -> list[JudgedImage]:
-    """Returns the judged images, each with the kind of its largest defect. Only an ensemble with a segmentation head can name kinds."""
+    """Returns the judged images. An image with the label `defect` gets the kind of its largest defect.
+
+    Only an ensemble with a segmentation head can name kinds of defects.
+    """
     named = list(judged)
     for ensemble, indices in group_by_predictor([assignment.ensemble for assignment in assignments]):
         if ensemble.segmentation is not None:
