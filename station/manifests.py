@@ -48,7 +48,7 @@ def find_training_index(manifest: Manifest) -> TrainingIndex:
     return _read_training_index(settings.model.root, settings.signing.public_keys, manifest.version, entry.file, sha256)
 
 
-# If a person replaces the version, its checksum changes. The checksum is part of the cache's key, so the index is then read again.
+# The checksum is a part of the cache's key. If a person replaces the version, the checksum changes, and the index is read again.
 @lru_cache(maxsize=8)
 def _read_training_index(root: Path | str, public_keys: Path | None, version: str, file: str, sha256: str) -> TrainingIndex:
     return load_training_index(open_registry(root, public_keys=public_keys).read_file(version, file))

@@ -39,13 +39,14 @@ _MAX_QUEUED = 320
 # can share an address.
 _MAX_CLIENT_RUNNING = 40
 _MAX_CLIENT_QUEUED = 120
-# Only two log-ins of one client may be in progress, because each takes a third of a second and only one password is checked at a time.
 _LOG_IN_PATH = "/log-in/"
+# One client may have at most this many log-ins in progress. The limit is low, because the station checks only one password at a time.
 _MAX_CLIENT_LOG_INS = 2
 _BUSY = "The station is busy: too many requests at once. Try again in a moment."
 _RETRY_SOON = (b"retry-after", b"5")
-# Limits of the memory for request bodies, for one client and for all clients. The unit is the largest allowed size of an upload.
+# The request bodies of one client may use as much memory as this many uploads of the largest allowed size.
 _MAX_CLIENT_BODIES = 2
+# The request bodies of all clients together may use as much memory as this many uploads of the largest allowed size.
 _MAX_BODIES = 8
 
 
@@ -66,7 +67,7 @@ async def send_text_response(scope: AsgiScope, send: AsgiSend, status: int, sent
 
 
 def find_client(scope: AsgiScope, proxies: int, trusted_proxies: Sequence[str]) -> str:
-    """Returns the client of a request. The parameters are the settings of the same names in the section [station]."""
+    """Returns the client that sent a request. `proxies` and `trusted_proxies` are settings of the station."""
     peer = (scope.get("client") or ("", 0))[0]
     values = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]
     return find_network(find_client_address(peer, b",".join(values).decode("latin-1"), proxies, trusted_proxies))

@@ -68,7 +68,7 @@ def open_socket() -> socket.socket:
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((station.host, station.port))
-        # uvicorn calls listen() too, but only later. Call it here already, so that an error stops the start of the station.
+        # uvicorn would call listen() only later. Call listen() now, so that an error stops the start of the station.
         listening.listen()
     except OSError as error:
         listening.close()
@@ -157,7 +157,7 @@ def _raise_open_file_limit(connections: int) -> None:
 
 
 def _check_database(health: ProcessHealth) -> None:
-    """Regularly tells `health` whether the database answers, and updates the metrics of reviews and golden parts."""
+    """Regularly checks whether the database answers, and reports a fault to `health`. Also updates metrics from the database."""
     updated_at = float("-inf")
     while not stopping.wait(_DATABASE_CHECK_S):
         health.set_problem(find_database_fault(), "database")

@@ -91,7 +91,7 @@ def _write(path: Path, content: bytes | str, set_owner_and_mode: Callable[[int],
 
 
 def flush_to_disk(path: Path) -> None:
-    """Makes the operating system write a file, or the list of files of a folder, from its cache to the disk. Raises OSError on failure."""
+    """Makes the operating system write the cached changes of a file or a folder to the disk. Raises OSError on failure."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -72,7 +72,10 @@ class Batcher(Generic[Item]):
         return len(self._queue)
 
     async def put(self, item: Item, deadline_s: float | None) -> None:
-        """Waits while the queue is full, then adds `item`. After `close` this call never returns, so its task must be cancelled."""
+        """Waits while the queue is full, then adds `item`.
+
+        If the queue is closed, this call never returns. The caller must then cancel the task that waits here.
+        """
         while not self._is_open or len(self._queue) >= self._capacity:
             self._has_room.clear()
             await self._has_room.wait()

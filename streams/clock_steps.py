@@ -15,7 +15,7 @@ _READINGS = 5
 
 
 class ClockSteps:
-    """Compares the wall clock with a clock that is never set. Not thread-safe."""
+    """Detects jumps of the wall clock, for example when a person sets it. Not thread-safe."""
 
     def __init__(self, wall_clock: Callable[[], float] = time.time, steady_clock: Callable[[], float] = time.monotonic) -> None:
         self._wall_clock = wall_clock
@@ -23,7 +23,7 @@ class ClockSteps:
         self._ahead_s = self._read()
 
     def take_step_s(self) -> float:
-        """Returns by how many seconds the wall clock was set since the last call, or 0 if it was not."""
+        """Returns by how many seconds the wall clock has jumped forward since the last call. A jump back gives a negative number."""
         before_s, self._ahead_s = self._ahead_s, self._read() or self._ahead_s
         if before_s is None or self._ahead_s is None:
             return 0.0

@@ -15,10 +15,10 @@ from streams.clock_steps import ClockSteps
 # For this many seconds after the start of the process, and after somebody has set the clock, the clock is not trusted. In this time, NTP
 # can correct the clock, and a person can notice a wrong clock.
 SETTLING_S = 2 * 3600.0
-# If somebody sets the clock by fewer seconds than this, the clock stays trusted.
+# Castline still trusts the clock after a change by fewer seconds than this.
 _LEAST_STEP_S = 3600.0
-# If the clock is more than this many seconds ahead of the time at which it was last right, it is probably wrong. The limit is long, because
-# a plant can stand still during its holidays.
+# If the clock is more than this many seconds ahead of the time at which it was last trusted, it is probably wrong. The limit is long,
+# because a plant can stand still during its holidays.
 LONGEST_PAUSE_S = 31 * 86400.0
 
 
@@ -38,7 +38,7 @@ class ClockTrust:
         self._steady_clock = steady_clock
         self._steps = ClockSteps(wall_clock, steady_clock)
         self._step_s = 0.0
-        # True if the only reason in the last call of `find_doubt` was the recent start of the process. This reason needs no alarm.
+        # True if `find_doubt` has found only that the process has just started. This reason needs no alarm.
         self.is_starting = False
         self._settled_at_s = steady_clock() + SETTLING_S
 
@@ -68,7 +68,7 @@ class ClockTrust:
 
 
 def is_far_ahead(now_s: float, last_time_s: float | None) -> bool:
-    """Returns whether `now_s` is more than 31 days after `last_time_s`, the time at which the clock was last right."""
+    """Returns whether `now_s` is more than 31 days after `last_time_s`, the time at which the clock was last trusted."""
     return last_time_s is not None and now_s - last_time_s > LONGEST_PAUSE_S
 
 

@@ -69,7 +69,7 @@ class CheckedConsumer(Consumer):  # type: ignore[misc]  # Faust ships no types
         return BoundedConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
     async def _commit(self, offsets: dict[TP, int]) -> bool:
-        """Commits `offsets`. Empties `offsets` and returns False if Kafka refuses them, for example after a rebalance."""
+        """Commits `offsets` and returns True. If Kafka refuses them, for example after a rebalance, empties `offsets` and returns False."""
         is_committed: bool = await super()._commit(offsets)
         if not is_committed:
             # Kafka has refused to commit `offsets`. Empty the dictionary, because Faust treats its offsets as committed. When Kafka
@@ -96,7 +96,10 @@ class CheckedConsumer(Consumer):  # type: ignore[misc]  # Faust ships no types
         await super().on_partitions_revoked(revoked)
 
     async def force_commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:
-        """Commits the acknowledged records. Then commits the next offsets, if they hold no records for the consumer."""
+        """Commits the acknowledged records, and the control records of Kafka that follow them.
+
+        A consumer never gets control records, but each of them has an offset.
+        """
         is_committed: bool = await super().force_commit(topics, start_new_transaction)
         if topics is None and self._has_starts:
             await self._commit_positions()
@@ -198,7 +201,7 @@ AnyTransport = TypeVar("AnyTransport", bound=CheckedTransport)
 
 
 def set_transport(app: AppT[object], kind: type[AnyTransport]) -> AnyTransport:
-    """Gives `app` a new transport, which is Faust's connection to Kafka. `kind` is its class. Returns the transport."""
+    """Connects `app` to Kafka through a new transport of the class `kind`. Returns the transport."""
     transport = kind(app.conf.broker_consumer, app)
     app.transport = transport
     return transport

@@ -89,7 +89,7 @@ class PortInUseError(BrokerError):
 
 
 class BrokerStartError(BrokerError):
-    """The embedded broker was too slow, or ended while it started. Neither its settings nor its data folder are known to be wrong."""
+    """The embedded broker started too slowly, or ended during its start. Another start may succeed."""
 
 
 class DuplicateProcessError(CastlineError):

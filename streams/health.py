@@ -33,14 +33,14 @@ log = logging.getLogger(__name__)
 
 _MAX_CONNECTIONS = 64
 _MAX_CONNECTIONS_PER_ADDRESS = 16
-# If making the page /metrics takes 1 s, the page is made again only after 9 s. So making the page takes at most a tenth of the time.
+# After the process has made the page /metrics in 1 s, for example, it makes no new page for 9 s. This saves computing time.
 _PAUSE_SHARE = 9
 # If the disk refuses the file with the address of the pages, the file is written again after this many seconds.
 _PUBLISH_AGAIN_S = 5.0
 # If a process waits for a person, the answer of its page /readyz has this header with the value "person". If the process waits for Kafka,
 # for the database or for free space on a disk, the value is "outside".
 WAITS_FOR_HEADER = "X-Castline-Waits-For"
-# The keys of the problems after which the process tries its work again. Each failed attempt sets the problem again.
+# The keys of the problems that end without a person, because the process tries again. Each failed attempt sets the problem again.
 _RETRIED_TOPICS = frozenset({"kafka", "producer", "database", "store"})
 # The keys of the problems that can end without a restart of the process.
 _OUTSIDE_TOPICS = _RETRIED_TOPICS | {"disk", "port"}
@@ -96,13 +96,13 @@ class ProcessHealth:
         self._problems = {"start": "starting"}
         # The keys for which `set_person_problem` was called. Only a person can solve these problems.
         self._person_topics: set[str] = set()
-        # The keys for which `set_waiting`, and no later call, has set the problem. These problems end without a restart.
+        # The keys of the present problems that `set_waiting` has set. These problems end without a restart.
         self._waiting_topics: set[str] = set()
         self._wait_count = 0
         self._checks: list[Callable[[], str]] = [watchdog.find_stall]
         self._complaint_checks: list[Callable[[], str]] = []
-        # Maps each component of the process, such as the camera of a line, to its problem or "". A process with such a problem
-        # is still ready.
+        # Maps each component of the process, such as the camera of a line, to its problem, or to "" if it has none. The process
+        # is ready in spite of these problems.
         self._part_problems: dict[str, str] = {}
 
     def add_check(self, find_problem: Callable[[], str]) -> None:
@@ -186,7 +186,7 @@ class ProcessHealth:
         """Returns what the process waits for before it can be ready: "person", "outside" or "", as in the header of /readyz."""
         if self.waits_for_person():
             return "person"
-        # In a sorter, the name of a line follows the key, such as `kafka line-1`.
+        # A sorter adds the name of a line to the key, as in `kafka line-1`. Compare only the first word.
         waits = any(topic in self._waiting_topics or topic.partition(" ")[0] in _OUTSIDE_TOPICS for topic in list(self._problems))
         return "outside" if waits else ""
 

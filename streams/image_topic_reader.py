@@ -26,7 +26,7 @@ class ImageTopicReader:
         self._settings = settings
         self._client = f"{role}-pictures"
         self._consumer: Any = None
-        # The last known end offset of each partition. Kafka is asked again only if a read needs this offset or a later one.
+        # The last known end offset of each partition. Before a read of an earlier offset, Kafka is not asked for the end again.
         self._ends: dict[TopicPartition, int] = {}
         # The last known partitions of each topic. Kafka is asked again only if a read names an unknown partition.
         self._partitions: dict[str, set[int]] = {}
@@ -73,8 +73,8 @@ class ImageTopicReader:
         if not is_reachable(self._settings.bootstrap):
             raise ConnectionError(f"no Kafka broker listens at {self._settings.bootstrap}")
         arguments = make_client_arguments(self._settings, self._client) | {"request_timeout_ms": 5000, "bootstrap_timeout_ms": 5000}
-        # With the limit of one byte, Kafka sends only the batch with the picture, because an answer always contains at least one whole
-        # batch.
+        # Kafka always sends at least one whole batch of records. With the limit of one byte below, Kafka sends only the batch with the
+        # picture.
         return open_client(
             KafkaConsumer,
             **arguments,
@@ -82,8 +82,7 @@ class ImageTopicReader:
             enable_auto_commit=False,
             auto_offset_reset="none",
             max_partition_fetch_bytes=1,
-            # If a poll finds only records that the client fetched in advance for an earlier read, the client sleeps for this time. The
-            # default is 100 ms.
+            # A poll can find only left-over records of an earlier read. The client then sleeps for this time, by default 100 ms.
             retry_backoff_ms=_BACKOFF_MS,
             metrics_enabled=False,
         )

@@ -91,7 +91,10 @@ def make_client_arguments(settings: Settings, role: str) -> dict[str, Any]:
 
 
 class _ReaderPartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc]  # kafka-python ships no types
-    """The records of a broker's answer for one partition. A batch that cannot be decoded yields a record with an `UnreadableBatch`."""
+    """The records of a broker's answer for one partition.
+
+    If the records of a batch cannot be decoded, one record takes their place. Its value is an `UnreadableBatch`.
+    """
 
     def __init__(self, fetch_offset: int, place: TopicPartition, batches: Any, **options: Any) -> None:
         super().__init__(fetch_offset, place, ReadableBatches(batches, place, fetch_offset), **options)
@@ -255,7 +258,7 @@ def installation_fingerprint(run_dir: Path) -> str:
 
 
 def _hardware_addresses() -> list[str]:
-    """Returns the addresses of the network cards, sorted. Returns those of virtual cards if there is no real card, as in a container."""
+    """Returns the sorted addresses of the real network cards. If all cards are virtual, as in a container, returns their addresses."""
     cards = sorted(_NETWORK_CARDS.glob("*"))
     real = [card for card in cards if (card / "device").exists()]
     addresses = {_read_address(card) for card in real or cards}

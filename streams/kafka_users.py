@@ -25,7 +25,7 @@ _EMBEDDED_ADVICE = (
 
 
 class KafkaLoginError(BrokerError, OSError):
-    """The password of a Kafka user cannot be read. A worker that waits for Kafka tries again, because this class is also an OSError."""
+    """The password of a Kafka user cannot be read. A worker that waits for Kafka handles this like any OSError and tries again."""
 
 
 @dataclass(frozen=True)

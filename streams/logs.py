@@ -55,9 +55,9 @@ class RepeatFilter(logging.Filter):
 
 
 def _find_kind(record: logging.LogRecord) -> tuple[str, ...]:
-    """Returns what makes a message differ from others: its logger, template, kind of error and HTTP status."""
+    """Returns the kind of a message: its logger, its template, the class of its error, and its HTTP status."""
     error = record.exc_info[0] if record.exc_info else None
-    # Django logs a refused request under a logger for each kind of refusal, such as django.security.DisallowedHost, and without a template.
+    # Django logs refused requests without a template. The logger's name, such as django.security.DisallowedHost, gives the kind.
     template = "" if record.name.startswith("django.security") and not record.args else str(record.msg)
     return record.name, template, error.__name__ if error else "", str(getattr(record, "status_code", ""))
 

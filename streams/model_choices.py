@@ -101,7 +101,7 @@ class ModelChoices:
             raise ModelError(f"There is no version to roll back to for {line}, because no other version was chosen for it before.")
         version, *previous = own.previous
         shadow = own.shadow if own.shadow != version else None
-        # The line has already used this version. So the version is permitted (`forced`) even if it knows other classes of parts than the
+        # The line has already used this version. So `forced` permits the version even if its classes of parts differ from those of the
         # current version.
         return ModelChoice(line=line, version=version, shadow=shadow, chosen_by=by, chosen_at=at, previous=tuple(previous), forced=True)
 

@@ -187,7 +187,7 @@ class PlantWatch:
                 line.add_sorting(sorting)
 
     def _follow(self) -> None:
-        """Watches the lines until `stop` is called. Raises KafkaError or OSError if Kafka fails. The thread then calls it again."""
+        """Watches the lines until `stop` is called. Raises KafkaError or OSError if Kafka fails. The thread then calls `_follow` again."""
         # First check whether a broker is reachable. If not, making a client would take 5 s, and `stop` would have to wait for this.
         if not is_reachable(self._settings.bootstrap):
             raise ConnectionError(f"no Kafka broker listens at {self._settings.bootstrap}")
@@ -220,7 +220,7 @@ class PlantWatch:
             consumer.close()
 
     def _seek(self, consumer: Any) -> None:
-        """Assigns the topics, and sets where reading begins: settings and commands at their beginning, sortings near their end."""
+        """Makes `consumer` read settings and commands from their beginning, and sortings only from near their end."""
         shared = find_partitions(consumer, [self._topics.lines, self._topics.commands])
         with_gate = [name for name, line in self._lines.items() if line.activity.travel_s is not None]
         sortings = find_partitions(consumer, [self._topics.sorted(name) for name in with_gate])

@@ -120,7 +120,7 @@ def _is_writable(path: Path, may_be_sticky: bool) -> bool:
         mode = path.lstat().st_mode
         if stat.S_ISLNK(mode) or not mode & _OTHERS_WRITE or (may_be_sticky and mode & stat.S_ISVTX):
             return False
-        # Kubernetes mounts the folders of a ConfigMap read-only, but their mode lets everybody write.
+        # Nobody can write to a read-only file system, whatever the mode says. Kubernetes mounts the folders of a ConfigMap in this way.
         if os.statvfs(path).f_flag & os.ST_RDONLY:
             return False
         return all(folder.stat().st_mode & _OTHERS_PASS for folder in path.parents)

@@ -49,7 +49,7 @@ def _primary_code(error: sqlite3.Error) -> int:
 
 
 def name_remedy(folder: Path) -> str:
-    """Returns the sentence that tells a person what to do about a disk fault of the disk that holds `folder`."""
+    """Returns the sentence that tells a person what to do if the disk with `folder` is full or read-only."""
     return "Mount its disk so that it can be written." if _is_read_only(folder) else "Free space on its disk."
 
 
@@ -149,7 +149,7 @@ def connect_queue(path: Path, schema: str, layout_version: int, page_bytes: int 
                 f"the file has layout version {version}, but this release of Castline reads only layout version {layout_version}"
             )
         connection.executescript(schema)
-        # Without the permission to write, SQLite opens an existing file and refuses only changes. So a change is tried here, and taken
+        # Without the permission to write, SQLite opens an existing file and refuses only changes. So try a change here, and roll it
         # back.
         connection.execute("BEGIN IMMEDIATE")
         connection.execute(f"PRAGMA user_version = {version}")

@@ -20,7 +20,7 @@ from streams.identity import format_time
 
 log = logging.getLogger(__name__)
 
-# The largest number of records of a partition that count as recent. If the clock was set back, even old records seem to be recent.
+# At most this many records of a partition are treated as recent. If the clock was set back, even old records seem to be recent.
 MAX_RECENT = 2048
 
 

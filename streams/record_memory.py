@@ -26,7 +26,7 @@ from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread
 from streams.errors import drop_traceback
 from streams.unreadable_batches import ReadableBatches
 
-# Faust stops fetching when its queue is full. Faust fetches again when the queue has shrunk to this share of its limit.
+# Faust stops fetching when its queue is full. Faust fetches again when the queue is filled to at most this fraction.
 _RESUME_SHARE = 0.4
 # After this time, aiokafka asks a broker for more records, even if records of the last answer are still in the client's buffer. One day
 # is so long that this never happens.
@@ -122,7 +122,10 @@ class BoundedApp(faust.App):  # type: ignore[misc]  # Faust ships no types
 
 
 class _WorkerPartitionRecords(aiokafka_fetcher.PartitionRecords):  # type: ignore[misc]  # aiokafka ships no types
-    """The records of a broker's answer for one partition. A batch that cannot be decoded yields a record with an `UnreadableBatch`."""
+    """The records of a broker's answer for one partition.
+
+    If the records of a batch cannot be decoded, one record takes their place. Its value is an `UnreadableBatch`.
+    """
 
     def __init__(self, place: Any, batches: Any, aborted_transactions: Any, fetch_offset: int, *arguments: Any) -> None:
         super().__init__(place, ReadableBatches(batches, place, fetch_offset), aborted_transactions, fetch_offset, *arguments)
@@ -150,7 +153,7 @@ class BoundedConsumerThread(AIOKafkaConsumerThread):  # type: ignore[misc]  # Fa
 
     async def on_start(self) -> None:
         await super().on_start()
-        # aiokafka must not ask for more records while its buffer still holds some. Otherwise, it would buffer unread records of all
+        # While its buffer still holds records, aiokafka must not ask for more. Otherwise, the buffer would fill with records of all
         # partitions.
         self._consumer._fetcher._prefetch_backoff = _NEVER_S
 
@@ -195,6 +198,6 @@ class BoundedConsumerThread(AIOKafkaConsumerThread):  # type: ignore[misc]  # Fa
         except Exception as error:
             if not taken:
                 raise
-            # This call returns the records in `taken`, because aiokafka does not give them a second time. The next call raises `error`.
+            # Return the records in `taken` first, because aiokafka delivers each record only once. The next call raises `error`.
             self._postponed_error = drop_traceback(error)
         return taken

@@ -219,7 +219,7 @@ class RecordProducer:
 
     def _make_letter_of_refused(self, record: ProducerRecord, error: BaseException) -> ProducerRecord:
         metrics.dead_letters.labels(record.topic.rpartition(".")[2], REFUSED_BY_KAFKA).inc()
-        # The record in the dead letter must have the signature of this role. After a redrive, the readers refuse a record without it.
+        # Sign the record in the dead letter. A person can send it to its topic again, and the readers refuse unsigned records.
         headers = sign_headers(self._settings, record.topic, record.key, record.value, record.headers)
         # The record has no position in its topic, because Kafka did not accept it.
         source = ConsumedRecord(record.topic, -1, -1, record.key, record.value, dict(headers))

@@ -25,7 +25,7 @@ from streams.unreadable_batches import check_readable
 
 log = logging.getLogger(__name__)
 
-# No plant that Castline watches has pictures from before this time. A clock without a battery begins in 1970 or in 2000.
+# An earlier time in a record is wrong, because Castline did not exist then. A clock without a battery starts in 1970 or in 2000.
 EARLIEST = datetime(2020, 1, 1, tzinfo=UTC)
 # A time in a record is accepted if it is at most this far ahead of the reader's clock. The limit is more than a day, because a clock with a
 # wrong time zone can be ahead by a day.

@@ -183,7 +183,7 @@ def make_verdict_id(part: PartId, sha256: str, model: str, decision: str = "") -
 
 
 def select_network_votes(votes: Mapping[str, float]) -> dict[str, float]:
-    """Returns the defect probabilities that the networks gave in the `votes` of a verdict. Leaves out the scores of the scorers."""
+    """Returns the `votes` of a verdict that come from networks. Leaves out the scores of components such as the golden template."""
     return {name: vote for name, vote in votes.items() if name not in SCORERS}
 
 
@@ -392,9 +392,9 @@ class RegionPoint(BaseModel):
     y: Share = Field(description="Position from the upper edge, as a share of the picture's height, 0..1.")
 
 
-# The largest number of regions to inspect of a line, and of regions to ignore.
+# A line can have at most this many regions to inspect, and at most this many regions to ignore.
 MAX_REGIONS = 32
-# People cannot set a region with a smaller share of the picture's area. Such a region contains hardly a pixel.
+# The smallest area of a region, as a fraction of the picture's area. A smaller region would contain almost no pixels.
 MIN_REGION_AREA = 0.0001
 
 

@@ -10,7 +10,7 @@ import fsspec
 
 from streams.secrets import mask_address, mask_secrets
 
-# fsspec uses these libraries for remote storage. They can be missing, so their errors are recognised by the names of their modules.
+# fsspec uses these libraries for remote storage. A library may not be installed, so do not import its errors: compare their names.
 _CLIENT_LIBRARIES = ("botocore", "aiobotocore", "aiohttp", "urllib3", "gcsfs", "adlfs")
 # Limits for S3. Without them, a request takes seven minutes if the server accepts connections but never answers. The limit `read_timeout`
 # begins after the object was sent, so a slow upload does not exceed it. The callers of this module repeat a failed request themselves.
@@ -44,7 +44,7 @@ def open_files(url: str) -> Iterator[tuple[Any, str]]:
 
 
 def limit_transfer(files: Any, size: int) -> dict[str, float]:
-    """Returns the argument `timeout` for the transfer of an object of `size` bytes, or no argument if `files` knows no time limit."""
+    """Returns the argument `timeout` for the transfer of `size` bytes. Returns no argument if `files` does not support a time limit."""
     return {"timeout": _SHORTEST_LIMIT_S + size / _SLOWEST_BYTES_PER_S} if getattr(files, "async_impl", False) else {}
 
 

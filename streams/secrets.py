@@ -21,7 +21,7 @@ _MIN_SECRET_CHARACTERS = 8
 _USER = re.compile(r"(?<=://)[^/?#\s]*@")
 # Finds the query of an address, because queries for cameras and stores can contain passwords and signatures.
 _QUERY = re.compile(r"(?<=\S)\?[^\s\"']+")
-# Finds named secrets in the path of an address, because some cameras take them there: rtsp://camera/user=admin_password=secret_channel=1.
+# Finds named secrets in the path of an address, because some cameras expect them there: rtsp://camera/user=admin_password=secret_channel=1.
 _NAMED = re.compile(r"(?i)(?<![a-z])(user|username|password|passwd|pwd|pass|token|secret|key)=([^&;_/\s\"']+)")
 
 _known: set[str] = set()
@@ -40,7 +40,7 @@ def reveal(address: str | SecretAddress) -> str:
 
 
 def mask_address(address: str) -> str:
-    """Returns `address` without its secrets: user, password, query, and values in the path such as `token=…`. A folder stays as it is."""
+    """Returns `address` without its secrets: user, password, query, and values such as `token=…`. Does not change the path of a folder."""
     if "://" not in address:
         return address
     return _NAMED.sub(rf"\1={MASK}", _QUERY.sub(f"?{MASK}", _USER.sub(f"{MASK}@", address)))

@@ -109,7 +109,7 @@ class ConnectionLimits:
                 self._delete(connection)
 
     def note_idle(self, connection: Connection) -> None:
-        """Notes that `connection` is idle from now on. All other idle connections have then waited longer than this one."""
+        """Notes that `connection` has become idle, and moves it to the end of the open connections."""
         with self._lock:
             if connection in self._connections:
                 del self._connections[connection]

@@ -46,7 +46,7 @@ SIGNERS: dict[str, tuple[KafkaRole, ...]] = {
 SIGNING_ROLES: tuple[KafkaRole, ...] = tuple(dict.fromkeys(role for roles in SIGNERS.values() for role in roles))
 # The role that signs manifests of model versions.
 MANIFEST_SIGNER: KafkaRole = "administrator"
-# One of these texts is signed together with each record, the other with each manifest. So the signature of a record is never valid for a
+# The first text is signed with each record, and the second text with each manifest. So nobody can use the signature of a record for a
 # manifest.
 _RECORD_PURPOSE = b"castline record, version 1"
 _MANIFEST_PURPOSE = b"castline manifest, version 1"

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 _FIRST_RETRY_S = 0.5
 _LONGEST_RETRY_S = 30.0
-# After this many seconds without a failure, the pause after the next failure is short again.
+# The pauses grow with each failure. After the work has run for this many seconds, the next pause is short again.
 _STEADY_S = 60.0
 
 _faults = Complaints()

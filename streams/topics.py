@@ -17,8 +17,9 @@ from streams.settings import Settings, TopicSettings
 
 _HOUR_MS = 3_600_000
 _DAY_MS = 24 * _HOUR_MS
-# The share of the disk that all topics of the embedded broker may use together, and the shares of this space for each kind of topic.
+# All topics of the embedded broker together may use this fraction of the disk.
 _DISK_SHARE = 0.6
+# The fraction of this space for each kind of topic. Each kind that is not listed gets `_SMALL_SHARE`.
 _SHARES = {"images": 0.75, "verdicts": 0.06, "sorted": 0.06, "findings": 0.06, "dead-letters": 0.06}
 _SMALL_SHARE = 0.01
 _KINDS_OF_A_LINE = frozenset({"images", "verdicts", "sorted", "findings"})

@@ -196,7 +196,7 @@ class ReadableBatches:
         return self._last
 
     def _find_first(self) -> int:
-        """Returns the offset after the batch `_last`, but at least `fetch_offset`."""
+        """Returns the offset of the next record to read: the larger of `fetch_offset` and the offset after the batch `_last`."""
         return self._fetch_offset if self._last is None else max(self._fetch_offset, self._last.next_offset)
 
     def _is_misplaced(self, first: int) -> bool:

@@ -76,7 +76,7 @@ def make_app(settings: Settings, identity: GroupIdentity, buffer_records: int) -
         consumer_max_fetch_size=request_bytes,
         consumer_auto_offset_reset="earliest",
         stream_buffer_maxsize=buffer_records,
-        # With True, a rebalance would wait until the worker has finished all records that it has accepted.
+        # If this setting were True, a rebalance would wait until the worker has finished all records that it has accepted.
         stream_wait_empty=False,
         producer_acks=-1,
         producer_linger=0.0,
@@ -150,7 +150,7 @@ class RecordHandler(Protocol):
 
     @property
     def lines_by_topic(self) -> Mapping[str, str]:
-        """Maps the name of each topic that the group reads to the name of its line. The line becomes a label of the metric of the lag."""
+        """Maps each topic that the group reads to its line. The metric of the lag has the line as a label."""
 
     @property
     def background_tasks(self) -> Sequence[Callable[[], Coroutine[Any, Any, None]]]:
@@ -369,7 +369,10 @@ class _DrainingWorker(faust.Worker):  # type: ignore[misc]  # Faust ships no typ
             self.loop.add_signal_handler(signum, self._begin_stop)
 
     def release_process(self) -> None:
-        """Restores the former signal handlers and cancels the forced end of the process, so that the process can outlive the worker."""
+        """Restores the former signal handlers, so that the process can go on after the worker has ended.
+
+        Also cancels the timer that would end the process by force.
+        """
         for signum, handler in self._former_handlers.items():
             self.loop.remove_signal_handler(signum)
             signal.signal(signum, handler)

@@ -40,7 +40,7 @@ class StartSpans:
         self._processor_s = 0.0
 
     def end_span(self, name: str) -> None:
-        """Ends the present span, gives it the name `name`, and begins the next span.
+        """Ends the present span of the start, names it `name`, and begins the next span.
 
         Writes the length of the ended span to the log and to a metric.
         """

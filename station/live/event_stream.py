@@ -19,9 +19,11 @@ from station.live.line_card import make_card
 from station.live.line_state import LivePart
 from station.live.live_consumer import LiveConsumer, get_live_consumer
 
-# Largest number of open event streams: of all people, of one account, and of one log-in session. A session is usually one browser.
+# Largest number of event streams that are open at the same time.
 MAX_STREAMS = 64
+# Largest number of open event streams of one account.
 MAX_ACCOUNT_STREAMS = 32
+# Largest number of open event streams of one log-in session. A session is usually one browser.
 MAX_SESSION_STREAMS = 8
 TICK_S = 0.5
 _STATUS_TICKS = 4
@@ -115,7 +117,7 @@ class Viewer:
 
 @dataclass(eq=False)
 class OpenStream:
-    """An open event stream. `is_displaced` becomes True when the stream must end in favour of another account."""
+    """An open event stream. If `is_displaced` is True, the stream must end, because a new stream has taken its place."""
 
     viewer: Viewer
     is_displaced: bool = False
@@ -147,7 +149,7 @@ class OpenStreams:
         return ""
 
     def add(self, viewer: Viewer) -> OpenStream:
-        """Adds a stream. At the limit for all people, displaces the newest stream of the account with the most streams."""
+        """Adds a stream. If MAX_STREAMS streams are already open, the account with the most streams loses its newest stream."""
         if self.count >= MAX_STREAMS:
             [(account, _)] = self._count_accounts().most_common(1)
             newest = next(stream for stream in reversed(self._streams) if stream.viewer.account == account)

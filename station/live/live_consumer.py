@@ -256,7 +256,7 @@ class LiveConsumer:
         offsets = consumer.offsets_for_times(since_ms, timeout_ms=_RESPONSE_MS)
         for partition in partitions:
             begin = offsets[partition].offset if offsets[partition] else ends[partition]
-            # If the remembered position is after the end of the partition, the position is wrong, because the topic was created again.
+            # After a topic was deleted and created again, its offsets begin at 0. A remembered position after its end is then ignored.
             position = self._positions.get(partition)
             consumer.seek(partition, position if position is not None and position <= ends[partition] else begin)
 
@@ -277,7 +277,7 @@ class LiveConsumer:
                 checked_at = now
                 self.connection_fault, self._is_disconnected = "", False
             self.update_shift(datetime.now(UTC))
-            # If a poll returns as many records as it can, more records probably wait in Kafka. The next poll then follows at once.
+            # If a poll is full, more records probably wait in Kafka. In this case, poll again without a pause.
             if 0 < sum(map(len, polled.values())) < READER_POLL_RECORDS:
                 self._stopping.wait(_POLL_PAUSE_S)
 

@@ -72,5 +72,5 @@ def _is_still_permitted(request: HttpRequest, line: str | None = None) -> bool:
 
 
 def _is_session_of(session: SessionStore, user: User) -> bool:
-    """Returns whether `session` is a log-in of `user` with the present password. An expired session is empty."""
+    """Returns whether `session` is a log-in of `user` with the present password. Returns False for an expired session."""
     return constant_time_compare(session.get(HASH_SESSION_KEY, ""), user.get_session_auth_hash())

@@ -35,7 +35,7 @@ from streams.topics import TopicNames
 log = logging.getLogger(__name__)
 
 _KAFKA_READERS = 4
-# The longest time that a picture waits for room in memory, and then for a Kafka reader.
+# A picture waits at most this long until there is room in memory, and then at most this long for a Kafka reader.
 _MAX_WAIT_S = 10.0
 _TOO_MANY_PICTURES = "Too many pictures are requested at once. Try again in a moment."
 _CACHE_BYTES = 48 * 2**20
@@ -126,7 +126,7 @@ class PictureBudget:
                     raise KafkaUnavailableError(_TOO_MANY_PICTURES)
             finally:
                 self._waiting -= Counter([account])
-                # Without this account, another account can be the one with the fewest bytes.
+                # This account no longer waits. Wake the other threads, because another account may now have the fewest bytes.
                 self._changed.notify_all()
             reserve(self._largest_bytes)
         try:
@@ -216,7 +216,7 @@ class PartPictureReader:
 
         Raises PictureError if there is no heat map at this address, and KafkaUnavailableError if the store does not answer.
         """
-        # A finding can be forged. Its address must not give access to an object of the store that is not a heat map.
+        # The address comes from a finding, and a finding can be forged. So refuse the addresses of all other objects in the store.
         if not is_heat_map_address(address):
             raise PictureError("claim-damaged", f"expected the address of a heat map, found {address[:120]!r}")
 

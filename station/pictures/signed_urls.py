@@ -63,7 +63,7 @@ def read_signed_url(token: str, now_s: float) -> SignedUrl | None:
     try:
         content = SignedUrl(*_signer().unsign_object(token))
     except (BadSignature, ValueError, TypeError):
-        # Another release of the station can have signed an address with other fields. SignedUrl then raises a TypeError.
+        # Another release of the station may put other fields into an address. For such an address, SignedUrl raises TypeError.
         return None
     return content if 0 <= int(now_s) // _SLOT_S - content.slot <= 1 else None
 

@@ -124,7 +124,7 @@ class PartCounters:
 
 @dataclass(frozen=True)
 class PartReport:
-    """The numbers of parts in a period: in total, for each line, and for each hour with the time at which the hour begins."""
+    """The numbers of parts in a period: in total, for each line, and for each hour. The time in `hours` is the beginning of the hour."""
 
     period: ShiftPeriod
     all: PartCounters

@@ -68,7 +68,7 @@ class DataSetSelection:
     to: datetime | None = None
 
     def as_json(self) -> dict[str, str]:
-        """Returns the texts of the fields that are not empty. The file data-set.json and the database store the selection in this form."""
+        """Returns the fields that are not empty, as texts. The file data-set.json and the database contain these texts."""
         fields = {"line": self.line, "since": format_time(self.since) if self.since else "", "to": format_time(self.to) if self.to else ""}
         return {name: text for name, text in fields.items() if text}
 
@@ -195,7 +195,7 @@ class _WrittenPictures:
 
 def _next_number(root: Path) -> int:
     number = (DataSet.objects.aggregate(last=Max("number"))["last"] or 0) + 1
-    # After the restore of an older backup, the table does not contain all data sets. So skip each number that a folder has already.
+    # After the restore of an old backup, the table can lack data sets whose folders still exist. Skip the numbers of these folders.
     while any(root.glob(f"reviews-{number:04d}-*")):
         number += 1
     return number

@@ -166,7 +166,7 @@ def decide(part: Part, user: User, annotation: Annotation, settings: Settings, n
             _update_candidate(part, settings, now)
     except IntegrityError:
         if offset is not None:
-            # Kafka already has the refused decision. The one that counts is sent once more, so that it is the newest there, too.
+            # The refused decision is now the newest record in Kafka. Send the valid decision again, so that it becomes the newest.
             _send_counting(part, _find_effective_decision(list_decisions(part)), settings, now, send)
         raise DecisionRefusedError("You have just decided about this part in another window. The other decision counts.") from None
     return decision
@@ -192,18 +192,18 @@ def undo_last_decision(user: User, settings: Settings, now: datetime, send: Send
 def _send_change(
     part: Part, before: Sequence[Decision], after: Sequence[Decision], settings: Settings, now: datetime, send: SendRecord
 ) -> None:
-    """Sends the decision that counts in `after`, unless the same decision already counts in `before`."""
+    """Sends the valid decision among `after` to Kafka. Sends nothing if the same decision is valid among `before`."""
     counting = _find_effective_decision(after)
     if counting != _find_effective_decision(before):
         _send_counting(part, counting, settings, now, send)
 
 
 def _send_counting(part: Part, counting: Decision | None, settings: Settings, now: datetime, send: SendRecord) -> None:
-    """Sends the decision that counts for `part` again, or an empty record if no decision counts."""
+    """Sends `counting`, the valid decision for `part`, to Kafka. Sends an empty record if no decision is valid."""
     value = None
     if counting:
         annotation = Annotation(counting.label, tuple(counting.kinds), tuple(Box.model_validate(box) for box in counting.boxes))
-        # The archive keeps the review with the latest time. So the time is that of the sending, and not that of the decision.
+        # The archive keeps the review with the latest time. So the record gets the present time, and not the time of the decision.
         value = make_review(part, counting.reviewer.username, annotation, now).encode()
     send(TopicNames(settings.topics.prefix).reviews, str(part), value)
 

@@ -108,7 +108,10 @@ def _cohen_of_totals(totals: Counts) -> tuple[Counts, Counts]:
 
 
 def _fleiss_of_totals(totals: Counts) -> tuple[Counts, Counts]:
-    """Returns the agreement and Fleiss' kappa for each row of `totals`. A row is a weighted sum of rows from `_count_fleiss`."""
+    """Returns the agreement and Fleiss' kappa for each row of `totals`.
+
+    `totals` has the columns that `_count_fleiss` returns. Each row of `totals` is a weighted sum over the parts.
+    """
     agreement, share = totals[:, 1] / totals[:, 0], totals[:, 2] / totals[:, 0]
     return agreement, _correct_for_chance(agreement, share**2 + (1 - share) ** 2)
 

@@ -59,7 +59,7 @@ class RateLimiter:
         self._limit = limit
         self._clock = clock
         self._period_s = period_s
-        # For each account: how much it can still send, and the time at which this number was computed.
+        # Maps each account to two numbers: how much it could still send when this was last computed, and the time of that computation.
         self._buckets: dict[int, tuple[float, float]] = {}
         self._lock = threading.Lock()
 
@@ -105,7 +105,7 @@ def _get_pixel_limiter() -> RateLimiter:
 
 @cache
 def get_byte_limiters() -> tuple[tuple[RateLimiter, str], tuple[RateLimiter, str]]:
-    """Returns two rate limiters, each with its limit as text: for the bytes in a minute, and for the bytes in a day."""
+    """Returns the rate limiters for the bytes in a minute and for the bytes in a day, each with a text that states its limit."""
     settings = current_settings()
     per_minute, per_day = settings.station.upload_megabytes_per_minute, settings.station.upload_megabytes_per_day
     largest = settings.pictures.max_bytes
@@ -210,7 +210,7 @@ def submit(user: User, name: str, picture: bytes, by_api: bool = False) -> Uploa
 
 def _check_picture(user: User, picture: bytes, settings: PictureSettings) -> PictureHeader:
     """Counts the picture against the limits of the account, and reads its header. Raises UploadRefusedError if it is not accepted."""
-    # Count the bytes before the picture is read, because to read a picture takes time even if the picture is then refused.
+    # Count the bytes before the picture is read. Reading takes time even for a picture that is refused afterwards.
     _check_bytes(user, len(picture))
     try:
         header = read_picture_header(picture, PictureLimits.from_settings(settings.for_uploads()))

@@ -24,7 +24,7 @@ UploadState = Literal["waiting", "judged", "explained"]
 # If the verdict needs longer than this time, the page says that no inspector has answered. Usually a verdict needs less than a second.
 SLOW_AFTER = timedelta(seconds=10)
 _STOP_ASKING_AFTER = timedelta(minutes=30)
-# After the verdict, the page asks for the finding (boxes and heat map) during this time.
+# After the verdict, the page waits at most this long for the finding (boxes and heat map).
 _FINDING_TIMEOUT = timedelta(seconds=20)
 
 
