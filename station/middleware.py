@@ -175,7 +175,10 @@ class RequestQueueMiddleware:
 
 
 class _ClientPlaces:
-    """The requests of one client. The semaphore `running` limits how many run. `used` is the number of running and queued requests."""
+    """Counts the requests of one client: `used` is the number of running and queued requests.
+
+    The semaphore `running` limits how many requests run at the same time.
+    """
 
     def __init__(self, running: asyncio.Semaphore) -> None:
         self.running = running

@@ -1,4 +1,4 @@
-"""Serves the station's pages: runs uvicorn, with Django behind the middleware, until SIGTERM."""
+"""Serves the station's pages: runs the web server uvicorn with the station's middleware and Django, until SIGTERM arrives."""
 
 from __future__ import annotations
 

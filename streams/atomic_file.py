@@ -86,7 +86,7 @@ def _write(path: Path, content: bytes | str, set_owner_and_mode: Callable[[int],
         with contextlib.suppress(OSError):
             Path(staged).unlink()
         raise
-    # Without this flush of the folder, a power cut could undo the renaming of the temporary file.
+    # Write the change of the folder to the disk, because a power cut could otherwise undo the renaming of the temporary file.
     flush_to_disk(path.parent)
 
 

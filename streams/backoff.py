@@ -29,5 +29,5 @@ class Backoff:
         return wait_s
 
     def succeeded(self) -> None:
-        """Resets the count of failures. If a later attempt fails, the first wait is `first_s` again."""
+        """Resets the count of failures to 0. So the wait after the next failure is `first_s`."""
         self.failures = 0

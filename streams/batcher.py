@@ -107,7 +107,10 @@ class Batcher(Generic[Item]):
         self._changed.set()
 
     def _compute_wait_s(self) -> float | None:
-        """Returns how many seconds the next batch may still wait, 0 if it is due, or None while it must wait for the busy consumer."""
+        """Returns how many seconds the next batch may still wait, or 0 if it is due.
+
+        Returns None if the consumer is busy and the batch is not full. The batch then waits until the consumer is free.
+        """
         if self._is_busy() and len(self._queue) < self._limits.size:
             return None
         # The next batch has at most `limits.size` items, so only the deadlines of these items count.

@@ -19,7 +19,7 @@ class Complaints:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        # Maps each topic to its complaint and to the time at which this complaint expires. For a lasting problem, this time is infinite.
+        # Maps each topic to its complaint and the time at which the complaint expires. The complaint about a lasting problem never expires.
         self._texts: dict[str, tuple[str, float]] = {}
 
     def set(self, topic: str, text: str) -> None:

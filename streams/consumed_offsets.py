@@ -177,7 +177,7 @@ class CheckedConsumer(Consumer):  # type: ignore[misc]  # Faust ships no types
         return choose_start(committed, log_start, log_end)
 
     async def check_offset(self, partition: TP, offset: int) -> None:
-        """Reports the records that Kafka deleted between the last record that was read from `partition` and the record at `offset`."""
+        """Reports the records that Kafka deleted before they were read. `offset` is the offset of the record that was read now."""
         expected, self._next_offsets[partition] = self._next_offsets.get(partition), offset + 1
         if expected is None or offset <= expected:
             return

@@ -65,7 +65,7 @@ class GateError(CastlineError):
 
 
 class ArchiveError(CastlineError):
-    """Raised if the database refuses records. `retriable` is False if at least one of these records can never be stored."""
+    """Raised if the database refuses records. If `retriable` is False, at least one of the records can never be stored."""
 
     def __init__(self, message: str, retriable: bool = True) -> None:
         super().__init__(message)

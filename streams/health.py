@@ -42,7 +42,7 @@ _PUBLISH_AGAIN_S = 5.0
 WAITS_FOR_HEADER = "X-Castline-Waits-For"
 # The keys of the problems that end without a person, because the process tries again. Each failed attempt sets the problem again.
 _RETRIED_TOPICS = frozenset({"kafka", "producer", "database", "store"})
-# The keys of the problems that can end without a restart of the process.
+# The keys of all problems that can end without a restart of the process, such as a full disk.
 _OUTSIDE_TOPICS = _RETRIED_TOPICS | {"disk", "port"}
 # The name of the header of /metrics that says how many seconds ago the page was made.
 PAGE_AGE_HEADER = "X-Castline-Page-Age"
@@ -400,8 +400,8 @@ class HealthServer:
                 f"The address of the health pages, {self.address}, cannot be written to {self._target_file}: {error.strerror}. "
                 "Free space on its disk."
             )
-            # A full disk has no room for a new file. But if an earlier process has left a file, the new address can be written into this
-            # file.
+            # A full disk has no room for a new file. If an earlier process has left its file, overwrite this file with the new
+            # address.
             with suppress(OSError), self._target_file.open("r+") as file:
                 file.write(target)
                 file.truncate()

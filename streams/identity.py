@@ -191,7 +191,7 @@ def _decode_header(name: str, value: bytes | str) -> str:
 
 
 def make_headers(identity: PictureIdentity, extra: Mapping[str, str] | None = None) -> list[tuple[str, bytes]]:
-    """Returns the headers of an image record in a fixed order, with the headers in `extra` last. A value that is None gets no header."""
+    """Returns the headers of an image record in a fixed order. The headers in `extra` come last. Unknown values get no header."""
     part = identity.part
     fields: dict[str, str | None] = {
         "line": part.line,

@@ -89,7 +89,7 @@ class ImageTopicReader:
 
 
 def _read_record(consumer: Any, partition: TopicPartition, offset: int) -> Any | None:
-    """Returns the record at `offset`, or None if the topic does not have it. Raises ConnectionError if Kafka sends nothing in time."""
+    """Returns the record at `offset`, or None if Kafka has no such record. Raises ConnectionError if Kafka sends nothing in time."""
     # Only pause the partitions of earlier reads, but let the consumer keep them. If they were removed, the next read of such a partition
     # would need a request for metadata and a wait of 100 ms.
     others = consumer.assignment() - {partition}

@@ -61,7 +61,7 @@ class AccessRule:
 
 @dataclass(frozen=True)
 class AccessDifference:
-    """How the ACLs of a cluster differ from the declaration: permissions that are missing, and permissions that are not declared."""
+    """The differences between the declared permissions and those of a cluster: missing permissions and superfluous permissions."""
 
     missing: tuple[AccessRule, ...]
     superfluous: tuple[AccessRule, ...]

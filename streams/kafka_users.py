@@ -51,8 +51,8 @@ def _is_visible(file: Path) -> bool:
     try:
         return file.exists()
     except PermissionError:
-        # The data folder of a broker with Kafka users is closed to other accounts of this machine. They cannot find out whether `file`
-        # exists.
+        # If the broker has Kafka users, other accounts of this machine cannot look into its data folder. For them, treat `file` as
+        # missing.
         return False
 
 

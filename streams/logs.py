@@ -114,5 +114,5 @@ def configure_logs(service: ServiceSettings, role: str) -> None:
     # kafka-python warns at each connection without TLS. The warning is hidden, because SCRAM sends no password over the connection, and
     # because the embedded broker listens on loopback only.
     logging.getLogger("kafka.net.sasl.scram").setLevel(logging.ERROR)
-    # Castline needs many batch sizes, and TensorFlow compiles its code for each. From the sixth size on, TensorFlow would log warnings.
+    # TensorFlow compiles its code for each batch size, and warns from the sixth size on. Castline needs many batch sizes.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)

@@ -24,11 +24,11 @@ class PlantState(StrEnum):
     The label `state` of the metric `castline_line_state` has the same values.
     """
 
-    # Kafka or the board does not answer, or verdicts come although the board reports no castings.
+    # Kafka or the board does not answer. Or verdicts arrive, but the board reports no castings.
     DISCONNECTED = "disconnected"
     # A fault of the board holds the gate in its safe state.
     GATE_HELD = "gate-held"
-    # The present time lies within a stop of the line that a person has planned.
+    # A person has planned a stop of the line for the present time.
     PLANNED_STOP = "planned-stop"
     # Pictures come, but no verdict. The gate treats each casting as a part without verdict.
     RUNNING_BLIND = "running-blind"
@@ -203,7 +203,7 @@ class LineActivity:
             self.without_report_since = at
 
     def add_report(self, at: float) -> None:
-        """Adds a report of the board about a casting at the gate. The report covers all verdicts that came before `at`."""
+        """Notes that the board reported a casting at the gate at the time `at`. Verdicts before this time need no other report."""
         if self.without_report_since is not None and self.without_report_since <= at:
             self.without_report_since = None
 

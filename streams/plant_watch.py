@@ -237,7 +237,7 @@ class PlantWatch:
 
 
 def export_state(name: str, state: PlantState, planned_stop: datetime | None) -> None:
-    """Sets the metrics of the line `name`. `planned_stop` is the end of its planned stop, or None."""
+    """Sets the metrics of the state of the line `name`. `planned_stop` is the end of its planned stop, or None."""
     for each in PlantState:
         metrics.line_state.labels(name, each.value).set(each is state)
     metrics.planned_stop_until.labels(name).set(planned_stop.timestamp() if planned_stop else 0)

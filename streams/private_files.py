@@ -108,7 +108,7 @@ def find_replaceable_paths(settings: Settings, settings_file: Path | None) -> li
     """
     found: dict[Path, None] = {}
     for trusted in list_trusted_paths(settings, settings_file):
-        # A symbolic link and its target can lie in different folders. Both places are checked.
+        # If the path is a symbolic link, check the folders of the link and the folders of its target.
         for path in (trusted.absolute(), trusted.resolve()):
             found |= dict.fromkeys(folder for folder in (path, *path.parents) if _is_writable(folder, may_be_sticky=folder != path))
     return list(found)

@@ -34,7 +34,7 @@ class DiskFaultError(Exception):
 
 
 def is_disk_fault(error: sqlite3.Error) -> bool:
-    """Returns whether the disk, and not the content of the file, is the reason of `error`."""
+    """Returns whether the disk has caused `error`, and not the content of the file."""
     return _primary_code(error) in _SQLITE_DISK_FAULTS
 
 
@@ -154,7 +154,7 @@ def connect_queue(path: Path, schema: str, layout_version: int, page_bytes: int 
         connection.execute("BEGIN IMMEDIATE")
         connection.execute(f"PRAGMA user_version = {version}")
         connection.execute("ROLLBACK")
-        # If the version is right already, nothing is written, so an existing file can be opened on a full disk.
+        # Write the version only if it differs. So an existing file can be opened even on a full disk.
         if version != layout_version:
             connection.execute(f"PRAGMA user_version = {layout_version}")
     except BaseException:

@@ -34,7 +34,7 @@ def find_first_offset(recent: int | None, log_end: int) -> int:
 
 
 class RecentStart:
-    """Makes a Faust application start at the records of the last `max_age_s` seconds, and says how many records were skipped."""
+    """Makes a Faust application skip the records that are older than `max_age_s` seconds, and counts the skipped records."""
 
     def __init__(self, max_age_s: float, clock: Callable[[], float] = time.time) -> None:
         self.since_s = clock() - max_age_s

@@ -33,7 +33,7 @@ from streams.topics import TopicNames
 from streams.unreadable_batches import UnreadableBatch
 
 if TYPE_CHECKING:
-    # The import takes a fifth of a second. Programs that only read records need no Faust.
+    # Importing Faust takes a fifth of a second, and programs that only read records do not need Faust.
     from faust.types import AppT
 
 log = logging.getLogger(__name__)
@@ -128,7 +128,7 @@ def make_dead_letter(topic: str, record: ConsumedRecord, role: str, reason: str,
     }
     # A long key of a dead letter is shortened, because it only helps a person to find the record.
     key = record.key[:_MAX_HEADER_BYTES] if record.key is not None else None
-    # Without a key, a dead letter gets at least an empty value, because Kafka's client refuses a record that has no key and no value.
+    # Kafka's client refuses a record without key and value. So a dead letter without a key gets at least an empty value.
     value = b"" if record.key is None and record.value is None else record.value
     if isinstance(value, UnreadableBatch):
         added["dead-first-offset"] = str(value.first)
@@ -221,12 +221,15 @@ class RecordProducer:
         metrics.dead_letters.labels(record.topic.rpartition(".")[2], REFUSED_BY_KAFKA).inc()
         # Sign the record in the dead letter. A person can send it to its topic again, and the readers refuse unsigned records.
         headers = sign_headers(self._settings, record.topic, record.key, record.value, record.headers)
-        # The record has no position in its topic, because Kafka did not accept it.
+        # The partition and the offset are -1, because Kafka did not accept the record.
         source = ConsumedRecord(record.topic, -1, -1, record.key, record.value, dict(headers))
         return self._bound(make_dead_letter(self._dead_letters, source, self._role, REFUSED_BY_KAFKA, repr(error)))
 
     async def _send_once(self, records: Sequence[ProducerRecord]) -> _Attempt:
-        """Sends all records once. Stops at the first error that may disappear later, so that the records keep their order."""
+        """Sends the records once, in their order.
+
+        If a record fails with an error that may disappear later, does not send the records after this record.
+        """
         attempt = _Attempt()
         sent: list[tuple[ProducerRecord, Awaitable[object]]] = []
         try:
@@ -238,7 +241,7 @@ class RecordProducer:
                 headers = sign_headers(self._settings, record.topic, record.key, record.value, record.headers)
                 sent.append((record, await producer.send(record.topic, record.key, record.value, None, None, headers)))
             except (KafkaError, FaustError, OSError) as error:
-                # If Kafka's client fails, Faust raises an error of its own. The error of the client is the __cause__ of this error.
+                # If Kafka's client raises an error, Faust raises another error, whose __cause__ is the error of the client.
                 if isinstance(cause := error.__cause__ or error, _FINAL_ERRORS):
                     attempt.refused.append((record, cause))
                     continue

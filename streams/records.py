@@ -43,7 +43,7 @@ class Record(BaseModel):
 
     @model_validator(mode="after")
     def _check_bounds(self) -> Self:
-        # This check is not a part of the published schemas, because a released schema must not become stricter.
+        # The published schemas do not contain this check, because a schema must not become stricter after its release.
         for name, value in self:
             _check_bound(name, value)
         return self
@@ -485,7 +485,7 @@ class LiveLineSettings(Record):
 CommandAction = Literal["acknowledge", "clear", "test", "pause", "resume", "status", "settings", "monitor", "teach"]
 TeachAction = Literal["begin", "eyes", "castings", "servo", "swing", "apply", "end"]
 CommandOutcome = Literal["done", "refused", "failed", "expired"]
-# A command may be valid for at most this time. An older command must not move a gate.
+# The longest time for which a command is valid. A command that is older must not move a gate.
 MAX_COMMAND_VALIDITY = timedelta(seconds=60)
 
 

@@ -59,7 +59,7 @@ class Connection:
             self._limits.note_idle(self)
 
     def close(self) -> None:
-        """Removes this connection from the count of open connections. Only the first call has an effect."""
+        """Removes this connection from the open connections. Further calls have no effect."""
         self._limits.remove(self)
 
 

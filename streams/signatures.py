@@ -33,7 +33,7 @@ from streams.unreadable_batches import check_readable
 
 SIGNED_HEADER = "castline-signed"
 SIGNATURE = "signature"
-# The roles that may sign the records of a topic, by the second word of the topic's name.
+# Maps the second word of a topic's name, such as `verdicts`, to the roles that may sign the records of the topic.
 SIGNERS: dict[str, tuple[KafkaRole, ...]] = {
     "verdicts": ("inspector",),
     "sorted": ("sorter",),
@@ -175,7 +175,7 @@ def _sign(folder: Path, role: KafkaRole, message: bytes) -> bytes:
 
 
 def _message(purpose: bytes, role: str, name: str, key: bytes | None, value: bytes | None) -> bytes:
-    """Returns the bytes that are signed. Each field has its length in front, so that two different records never have the same bytes."""
+    """Returns the bytes to sign. The length of each field precedes the field, so that different records never give the same bytes."""
     message = bytearray(purpose)
     for part in (role.encode(), name.encode(), key, value):
         message += struct.pack(">I", _ABSENT if part is None else len(part)) + (part or b"")

@@ -26,7 +26,7 @@ _KINDS_OF_A_LINE = frozenset({"images", "verdicts", "sorted", "findings"})
 # Kafka removes from these topics only the oldest records, so their offsets have no gaps. Topics of other programs can have gaps.
 _KINDS_WITHOUT_GAPS = _KINDS_OF_A_LINE | {"dead-letters", "commands"}
 _LARGEST_SEGMENT = 256 * 2**20
-# After a broker has confirmed a change of its topics, its metadata shows the change at most this many seconds later.
+# A broker can confirm a change of its topics before its metadata shows the change. The delay is at most this many seconds.
 _METADATA_S = 3.0
 
 

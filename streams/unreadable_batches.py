@@ -43,7 +43,7 @@ class UnreadableBatch(bytes):
 
 
 def check_readable(value: bytes | None) -> None:
-    """Raises RecordError if `value` is an `UnreadableBatch`, which stands for records that could not be decoded."""
+    """Raises RecordError if `value` is an `UnreadableBatch`, the value in place of records that could not be decoded."""
     if isinstance(value, UnreadableBatch):
         raise RecordError(UNREADABLE, str(value))
 
@@ -85,7 +85,10 @@ class _ReadableBatch:
         return getattr(self._batch, name)
 
     def validate_crc(self) -> bool:
-        """Always returns True, so that the client iterates over the batch. If the checksum is wrong, the iteration yields a placeholder."""
+        """Checks the checksum of the batch, but always returns True, so that the client reads on.
+
+        If the checksum is wrong, the client gets a placeholder instead of the records.
+        """
         try:
             is_intact = bool(self._batch.validate_crc())
         except Exception:  # noqa: BLE001  damaged bytes can cause any error in a decoder

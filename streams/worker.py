@@ -66,7 +66,7 @@ def make_app(settings: Settings, identity: GroupIdentity, buffer_records: int) -
         broker=[f"kafka://{address}" for address in settings.bootstrap.split(",")],
         broker_credentials=make_faust_credentials(settings),
         broker_client_id=identity.client_id,
-        # With a fixed group instance id, a restarted worker gets its partitions back at once, without waiting for the session time-out.
+        # With a fixed group instance id, a worker gets its partitions back at once after a restart, and not after the session time-out.
         consumer_group_instance_id=identity.instance_id,
         broker_session_timeout=kafka.session_timeout_s,
         broker_heartbeat_interval=kafka.session_timeout_s / 5,
@@ -209,8 +209,8 @@ class ConsumerGroup:
                     await self.app.consumer.check_offset(event.message.tp, event.message.offset)
                     await self._accept(event, unacknowledged)
             except asyncio.CancelledError:
-                # Faust also cancels the agent at a planned stop. In this case CancelledError is not raised again, because it would look
-                # like a crash.
+                # Faust also cancels the agent when the worker stops as planned. In this case, do not raise the error again, because it
+                # would look like a crash.
                 if not self._is_draining:
                     raise
 
@@ -232,7 +232,7 @@ class ConsumerGroup:
         try:
             await self._handler.accept(_received(event, stream, release))
         except BaseException:
-            # Faust cancels this call at a rebalance. The handler then never acknowledges the record, so its memory is freed here.
+            # Faust cancels this call at a rebalance. The handler then never acknowledges the record, so release its memory here.
             release()
             raise
 
@@ -380,7 +380,7 @@ class _DrainingWorker(faust.Worker):  # type: ignore[misc]  # Faust ships no typ
             self._forced_exit.cancel()
 
     def stop_at_conflict(self, conflict: asyncio.Future[str]) -> None:
-        """Stops the worker at once, because another process does the same work. That process handles the records that are not finished."""
+        """Stops the worker at once, because another process does the same work. The other process handles the unfinished records."""
         self.conflict = conflict.result()
         log.error(self.conflict)
         if self._stopping is None:
@@ -413,7 +413,8 @@ class _DrainingWorker(faust.Worker):  # type: ignore[misc]  # Faust ships no typ
         if stopping.done():
             return
         log.warning("Kafka does not answer, so this worker cannot leave its group. It keeps its partitions until its session times out.")
-        # Faust's consumer has a thread that may wait for Kafka for a long time. The forced exit ends the process without this thread.
+        # Faust's consumer has a thread that may wait for Kafka for a long time. This timer ends the process without waiting for the
+        # thread.
         self._forced_exit = threading.Timer(_LEAVE_S, os._exit, (DuplicateProcessError.EXIT_STATUS if self.conflict else 0,))
         self._forced_exit.daemon = True
         self._forced_exit.start()
@@ -426,7 +427,7 @@ class _DrainingWorker(faust.Worker):  # type: ignore[misc]  # Faust ships no typ
 
 
 async def _measure_loop_delay(role: str, interval_s: float = 0.25) -> None:
-    """Measures, every `interval_s` seconds, how late the event loop wakes up. A late event loop also delays commits and heartbeats."""
+    """Measures every `interval_s` seconds by how much the event loop is late. A late event loop delays commits and heartbeats."""
     loop = asyncio.get_running_loop()
     observe = metrics.event_loop_delay_seconds.labels(role).observe
     while True:

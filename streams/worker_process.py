@@ -53,7 +53,7 @@ class StartSpans:
 
 def _read_process_start_s() -> float:
     """Returns the start time of this process, in seconds since the start of the machine."""
-    # In /proc/self/stat, the name of the program stands in brackets and may contain spaces. The start time is the 20th field after it.
+    # In /proc/self/stat, the program's name stands in brackets and may contain spaces. The start time is the 20th field after the name.
     fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
     return int(fields[19]) / os.sysconf("SC_CLK_TCK")
 

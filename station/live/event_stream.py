@@ -49,7 +49,7 @@ class RenderedCard:
 
 
 def is_machine_busy() -> bool:
-    """Returns whether the load average of the last minute is above 0.75 per processor."""
+    """Returns whether the machine's load average of the last minute is above 0.75 for each processor."""
     return os.getloadavg()[0] > _BUSY_LOAD * (os.cpu_count() or 1)
 
 

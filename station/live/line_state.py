@@ -126,7 +126,7 @@ class LivePart:
 
     @property
     def picture(self) -> str:
-        """The address of the picture in the object store. Always empty, because the picture of a new part is read from Kafka."""
+        """Always empty. The picture of a new part is read from Kafka, so it has no address in the object store."""
         return ""
 
     @property

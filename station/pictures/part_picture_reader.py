@@ -135,7 +135,7 @@ class PictureBudget:
             reserve(0)
 
     def _has_room(self, account: int | None) -> bool:
-        """Returns whether the next picture of `account` may be read now. The account whose pictures use the fewest bytes comes first."""
+        """Returns whether a picture of `account` may be read now. The account whose pictures use the fewest bytes is served first."""
         if self._used[account] > min(self._used[waiting] for waiting in self._waiting):
             return False
         room_bytes = (_MAX_LARGEST_PICTURES - 1) * self._largest_bytes - self.used_bytes
@@ -352,7 +352,7 @@ def _count_bytes(result: EncodedPicture | GreyPixels) -> int:
 
 
 def _check_part(record: ConsumedRecord, part: PictureLocation) -> None:
-    """Raises PictureError if `record` is not a picture of `part`. A forged verdict can name the place of another picture."""
+    """Raises PictureError if `record` is not a picture of `part`. A forged verdict can point to the picture of another part."""
     try:
         found = str(read_part_id(record.key, record.headers, part.line))
     except IdentityError as error:

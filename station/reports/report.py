@@ -23,7 +23,7 @@ _GROUPED_BY = ("line", "label", "action", "sorted_reason", "late", "kind", "revi
 
 @dataclass(frozen=True)
 class PartGroup:
-    """All parts that are equal in line, label, gate action and the other fields. `count` is the number of these parts."""
+    """The number of parts (`count`) that have the same line, the same label, and the same values in all other fields."""
 
     line: str
     label: str

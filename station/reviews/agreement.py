@@ -86,14 +86,14 @@ class AgreementReport:
     """
 
     model: LabelAgreement
-    # The agreement between the model and people on the parts that the random check picked.
+    # How often the model and people agree about the parts that were picked at random for a check.
     audit: LabelAgreement
     lines: list[tuple[str, LabelAgreement]]
     reviewers: list[tuple[str, LabelAgreement]]
-    # For each type of defect: the number of parts, and the number of these parts that the model labelled `ok`.
+    # For each type of defect: the number of parts with this defect, and how many of them the model labelled `ok`.
     kinds: list[tuple[str, int, int]]
     people: list[tuple[str, str, LabelAgreement]]
-    # How people labelled the parts with the verdict `review`: each label, with its number of parts.
+    # How many of the parts with the verdict `review` got each label from people.
     left_to_people: list[tuple[str, int]]
 
 

@@ -40,7 +40,7 @@ def claim_candidates(user: User, settings: Settings, now: datetime, count: int =
 
 
 def find_claimed(user: User, settings: Settings, now: datetime, count: int = 2) -> list[Candidate]:
-    """Returns up to `count` parts that are already reserved for `user`. The part whose reservation ends first comes first."""
+    """Returns up to `count` parts that are already reserved for `user`, ordered by the time at which the reservation ends."""
     own = _waiting_for(user, settings, now).filter(leased_by=user.username, leased_until__gt=now)
     return list(own.order_by("leased_until", "-score", "-id")[:count])
 

@@ -33,7 +33,7 @@ _POLL_EVERY_S = 0.05
 # Longest wait for the finding (boxes and heat map) after the verdict. The finding usually follows within two seconds.
 _FINDING_TIMEOUT_S = 2.0
 _FORM_OVERHEAD_BYTES = 2**16
-# At most this many requests of an account wait for a verdict at the same time. All requests of the station together are limited, too.
+# At most this many requests of an account wait for a verdict at the same time.
 _MAX_ACCOUNT_WAITS = 16
 _waiting_requests = AccountCounter()
 

@@ -81,7 +81,7 @@ class RateLimiter:
             return 0.0
 
     def give_back(self, account: int, count: int) -> None:
-        """Undoes a call of `acquire`: the account can send `count` more pictures, pixels or bytes."""
+        """Undoes a call of `acquire`, so that the account can send `count` pictures, pixels or bytes more."""
         with self._lock:
             if account in self._buckets:
                 tokens, filled_at = self._buckets[account]
@@ -209,7 +209,7 @@ def submit(user: User, name: str, picture: bytes, by_api: bool = False) -> Uploa
 
 
 def _check_picture(user: User, picture: bytes, settings: PictureSettings) -> PictureHeader:
-    """Counts the picture against the limits of the account, and reads its header. Raises UploadRefusedError if it is not accepted."""
+    """Checks the picture against the limits of the account, and returns its header. Raises UploadRefusedError if a check fails."""
     # Count the bytes before the picture is read. Reading takes time even for a picture that is refused afterwards.
     _check_bytes(user, len(picture))
     try:

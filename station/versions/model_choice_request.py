@@ -146,7 +146,7 @@ def _find_changed_lines(settings: Settings, current: ModelChoices, key: str) -> 
 
 
 def _check_classes(settings: Settings, registry: Registry, requested: Manifest, current: ModelChoices, key: str) -> None:
-    """Raises DifferentClassesError if `requested` has other classes than the version in force on one of the changed lines."""
+    """Compares `requested` with the version in force on each changed line. Raises DifferentClassesError if the classes differ."""
     for line in _find_changed_lines(settings, current, key):
         try:
             present = registry.read_manifest(current.find(line).version)

@@ -95,7 +95,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Returns the sources of the settings. The environment comes first, so it overrides the file that `load_settings` has read."""
+        """Returns the sources of the settings. The environment comes first, so environment variables override the settings file."""
         return env_settings, init_settings
 
     @model_validator(mode="after")
@@ -128,7 +128,7 @@ class Settings(BaseSettings):
 
     @property
     def role(self) -> KafkaRole:
-        """The role of this process, which determines its Kafka user. Commands that a person calls have the role `administrator`."""
+        """The role of this process. The role decides which Kafka user the process is. The role of a person's command is `administrator`."""
         return self._role
 
     def for_role(self, role: KafkaRole) -> Self:
@@ -166,7 +166,10 @@ class Settings(BaseSettings):
 
 
 def find_settings_file(file: Path | None = None, environment: Mapping[str, str] = os.environ) -> Path | None:
-    """Returns the settings file: `file`, else CASTLINE_SETTINGS_FILE, else `castline.toml`. Returns None if there is no `castline.toml`."""
+    """Returns the path of the settings file.
+
+    This is `file`, or the path in the variable CASTLINE_SETTINGS_FILE, or `castline.toml` if this file exists, or None.
+    """
     given_file = file or (Path(environment[FILE_VARIABLE]) if environment.get(FILE_VARIABLE) else None)
     return given_file or (DEFAULT_FILE if DEFAULT_FILE.exists() else None)
 

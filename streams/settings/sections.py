@@ -290,7 +290,7 @@ class PictureSettings(Section):
     )
 
     def for_uploads(self) -> PictureSettings:
-        """Returns a copy for uploaded pictures, in which `max_pixels` is at most `upload_pixels`."""
+        """Returns the settings for uploaded pictures: a copy whose `max_pixels` is at most `upload_pixels`."""
         return self.model_copy(update={"max_pixels": min(self.max_pixels, self.upload_pixels)})
 
 
