@@ -87,7 +87,7 @@ class ProcessHealth:
 
     - Ready: `set_ready` was called, and no problem is set.
     - Healthy: no check finds a problem. A supervisor restarts an unhealthy process.
-    - Complaint: a fault that a restart would not remove. /healthz shows the fault, but the process counts as healthy.
+    - Complaint: a fault that a restart would not remove. /healthz shows the fault, but says that the process is healthy.
     """
 
     def __init__(self, role: str, watchdog: ProgressWatchdog) -> None:
@@ -106,7 +106,10 @@ class ProcessHealth:
         self._part_problems: dict[str, str] = {}
 
     def add_check(self, find_problem: Callable[[], str]) -> None:
-        """Adds a check to /healthz. `find_problem` returns a sentence, or "" if all is well, and runs in the thread of the health pages."""
+        """Adds a check to /healthz. `find_problem` returns a sentence about a problem, or "" if all is well.
+
+        The thread of the health pages calls `find_problem`.
+        """
         self._checks.append(find_problem)
 
     def add_complaint_check(self, find_complaint: Callable[[], str]) -> None:

@@ -26,7 +26,7 @@ class ImageTopicReader:
         self._settings = settings
         self._client = f"{role}-pictures"
         self._consumer: Any = None
-        # The last known end offset of each partition. Before a read of an earlier offset, Kafka is not asked for the end again.
+        # The last known end offset of each partition. To read an earlier offset, the reader does not ask Kafka for the end again.
         self._ends: dict[TopicPartition, int] = {}
         # The last known partitions of each topic. Kafka is asked again only if a read names an unknown partition.
         self._partitions: dict[str, set[int]] = {}

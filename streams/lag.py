@@ -176,7 +176,7 @@ class LagMonitor:
     def _watch_partitions(self, lag: Mapping[Partition, int], committed: Mapping[Partition, int]) -> None:
         """Tells the watchdog of each partition how many records wait, and whether the worker has committed an offset since the last call.
 
-        While the worker waits for Kafka, the database or the object store and tries again, no partition counts as stalled.
+        While the worker waits for Kafka, the database or the object store and tries again, no partition is reported as stalled.
 
         Deletes the watchdogs of partitions that the worker no longer reads.
         """

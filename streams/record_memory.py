@@ -158,7 +158,7 @@ class BoundedConsumerThread(AIOKafkaConsumerThread):  # type: ignore[misc]  # Fa
         self._consumer._fetcher._prefetch_backoff = _NEVER_S
 
     async def find_positions(self) -> dict[Any, tuple[int, int | None]]:
-        """Returns, for each assigned partition, the offset of the next record to take, and the offset of the last record that was taken."""
+        """Returns for each assigned partition the offset of the next record to read, and the offset of the last record that was read."""
         found: dict[Any, tuple[int, int | None]] = await self.call_thread(self._find_positions)
         return found
 

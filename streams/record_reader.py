@@ -32,7 +32,7 @@ EARLIEST = datetime(2020, 1, 1, tzinfo=UTC)
 MAX_AHEAD = timedelta(days=2)
 # A field whose name ends with `until` is the end of a plan, such as a planned stop of the line, so it can be a year ahead.
 MAX_UNTIL_AHEAD = timedelta(days=366)
-# The reader ignores the time that a broker gave a record if this time is further ahead of the reader's clock.
+# If the broker's time of a record is further ahead of the reader's clock than this, the reader ignores the broker's time.
 _MAX_BROKER_AHEAD = timedelta(days=366)
 
 # The reasons for which `check_references` refuses a record: it belongs to another line, or it refers to a wrong picture or heat map.

@@ -24,7 +24,7 @@ def compute_body_time_s(received_bytes: int) -> float:
 
 
 def find_network(address: str) -> str:
-    """Returns the network that counts as one client: an IPv4 address, or the first 64 bits of an IPv6 address.
+    """Returns the network that is treated as one client: an IPv4 address, or the first 64 bits of an IPv6 address.
 
     One machine can use all 2^64 addresses of its IPv6 network. A text that is not an address is returned as it is.
     """

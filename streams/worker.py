@@ -146,7 +146,7 @@ class ReceivedRecord:
 
 
 class RecordHandler(Protocol):
-    """Processes the records of a consumer group. Each worker role implements it. All methods are called in the event loop."""
+    """Processes the records of a consumer group. Each worker role implements this class. All methods are called in the event loop."""
 
     @property
     def lines_by_topic(self) -> Mapping[str, str]:
@@ -243,7 +243,7 @@ class ConsumerGroup:
             if not self.conflict.done():
                 self.conflict.set_result(sentence)
 
-        # If the worker has ended, its event loop is closed, and `call_soon_threadsafe` raises RuntimeError.
+        # If the worker has ended already, its event loop is closed, and the call raises RuntimeError. Ignore this error.
         with suppress(RuntimeError):
             self.conflict.get_loop().call_soon_threadsafe(set_conflict)
 

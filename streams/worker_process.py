@@ -87,7 +87,7 @@ class WorkerProcess:
             os.execv(sys.executable, [sys.executable, *before, *(port if before[-2:] != port else [])])
 
     def report_not_ready(self, reason: str) -> None:
-        """Sets the process to not ready while it waits, shows `reason` at /readyz and writes it to the log."""
+        """Shows at /readyz that the process is not ready, and why (`reason`). Also writes `reason` to the log."""
         self.health.set_waiting(reason)
         log.warning(reason)
 

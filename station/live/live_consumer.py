@@ -256,7 +256,7 @@ class LiveConsumer:
         offsets = consumer.offsets_for_times(since_ms, timeout_ms=_RESPONSE_MS)
         for partition in partitions:
             begin = offsets[partition].offset if offsets[partition] else ends[partition]
-            # After a topic was deleted and created again, its offsets begin at 0. A remembered position after its end is then ignored.
+            # After a topic was deleted and created again, its offsets begin at 0. So ignore a remembered position after its end.
             position = self._positions.get(partition)
             consumer.seek(partition, position if position is not None and position <= ends[partition] else begin)
 

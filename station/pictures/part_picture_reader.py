@@ -1,4 +1,4 @@
-"""Reads the picture of a part: from the object store if the archivist has kept it there, else from the image topic."""
+"""Reads the picture of a part: from the object store if the archivist has stored the picture there, otherwise from the image topic."""
 
 from __future__ import annotations
 

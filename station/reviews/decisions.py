@@ -119,7 +119,7 @@ def next_state(model_label: str, labels: Sequence[str], ask_second_person: bool 
 
 
 def find_effective(labels: Sequence[str]) -> int | None:
-    """Returns the index of the decision that counts for the part: the last decision whose label is not `skip`.
+    """Returns the index of the valid decision about the part: the last decision whose label is not `skip`.
 
     `labels` are the labels of all decisions. Returns None if all labels are `skip`.
     """

@@ -59,7 +59,7 @@ class RateLimiter:
         self._limit = limit
         self._clock = clock
         self._period_s = period_s
-        # Maps each account to two numbers: how much it could still send when this was last computed, and the time of that computation.
+        # Maps each account to two numbers: how much the account could still send at its last request, and the time of that request.
         self._buckets: dict[int, tuple[float, float]] = {}
         self._lock = threading.Lock()
 

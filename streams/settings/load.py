@@ -128,7 +128,7 @@ class Settings(BaseSettings):
 
     @property
     def role(self) -> KafkaRole:
-        """The role of this process. The role decides which Kafka user the process is. The role of a person's command is `administrator`."""
+        """The role of this process, which decides its Kafka user. A command that a person calls has the role `administrator`."""
         return self._role
 
     def for_role(self, role: KafkaRole) -> Self:
@@ -168,7 +168,8 @@ class Settings(BaseSettings):
 def find_settings_file(file: Path | None = None, environment: Mapping[str, str] = os.environ) -> Path | None:
     """Returns the path of the settings file.
 
-    This is `file`, or the path in the variable CASTLINE_SETTINGS_FILE, or `castline.toml` if this file exists, or None.
+    Looks first at `file`, then at the variable CASTLINE_SETTINGS_FILE, then at `castline.toml` in the current folder. Returns None if none
+    of them gives a file.
     """
     given_file = file or (Path(environment[FILE_VARIABLE]) if environment.get(FILE_VARIABLE) else None)
     return given_file or (DEFAULT_FILE if DEFAULT_FILE.exists() else None)
