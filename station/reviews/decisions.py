@@ -166,7 +166,7 @@ def decide(part: Part, user: User, annotation: Annotation, settings: Settings, n
             _update_candidate(part, settings, now)
     except IntegrityError:
         if offset is not None:
-            # The refused decision is now the newest record in Kafka. Send the valid decision again, so that it becomes the newest.
+            # The refused decision is now the newest record in Kafka. Send the accepted decision again, so that it becomes the newest.
             _send_counting(part, _find_effective_decision(list_decisions(part)), settings, now, send)
         raise DecisionRefusedError("You have just decided about this part in another window. The other decision counts.") from None
     return decision
@@ -192,14 +192,14 @@ def undo_last_decision(user: User, settings: Settings, now: datetime, send: Send
 def _send_change(
     part: Part, before: Sequence[Decision], after: Sequence[Decision], settings: Settings, now: datetime, send: SendRecord
 ) -> None:
-    """Sends the valid decision among `after` to Kafka. Sends nothing if the same decision is valid among `before`."""
+    """Sends the last decision in `after` that is not a skip. Sends nothing if the last such decision in `before` is the same."""
     counting = _find_effective_decision(after)
     if counting != _find_effective_decision(before):
         _send_counting(part, counting, settings, now, send)
 
 
 def _send_counting(part: Part, counting: Decision | None, settings: Settings, now: datetime, send: SendRecord) -> None:
-    """Sends `counting`, the valid decision for `part`, to Kafka. Sends an empty record if no decision is valid."""
+    """Sends the decision `counting` about `part` to Kafka. If `counting` is None, sends an empty record."""
     value = None
     if counting:
         annotation = Annotation(counting.label, tuple(counting.kinds), tuple(Box.model_validate(box) for box in counting.boxes))
