@@ -45,8 +45,8 @@ log = logging.getLogger(__name__)
 _ROW_BYTES = 1024
 # `close` waits for a checkpoint for at most this many seconds.
 _LONGEST_CHECKPOINT_S = 2.0
-# If this many damaged files lie beside the spool, a further damaged file that this process has begun is deleted, because these files could
-# fill the disk.
+# A damaged file is kept beside the spool. But if this many lie there, a file that this process has made and that is damaged, too, is
+# deleted, so that damaged files do not fill the disk.
 _MAX_SET_ASIDE = 16
 # Receipts are kept to recognise repeated pictures. At ten pictures a second, this many receipts last almost three hours.
 _MAX_RECEIPTS = 100_000

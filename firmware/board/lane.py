@@ -149,8 +149,8 @@ class BoardLane:
         self._edge2: Edge | None = None
         # The part that blocks photo-eye 1, if it has been counted.
         self._part_at_eye1: TrackedPart | None = None
-        # The last part that left photo-eye 1: its trailing edge, its leading edge, and the part. An object that comes less than part_min_mm
-        # behind the trailing edge belongs to the same part. _end2 is the trailing edge of the last part that left photo-eye 2.
+        # The trailing edge and the leading edge of the last part that left photo-eye 1, and the part itself. An object that comes less than
+        # part_min_mm behind the trailing edge belongs to the same part. _end2 is the trailing edge of the last part that left photo-eye 2.
         self._end1: tuple[Edge, Edge, TrackedPart] | None = None
         self._end2: Edge | None = None
         self._steps = self._turned_steps = 0

@@ -259,8 +259,8 @@ class Lane {
   // blocks_eye1_ is true while an object blocks photo-eye 1. is_counted1_ is true if the board has counted this object as a part.
   bool blocks_eye1_ : 1, is_counted1_ : 1;
   bool blocks_eye2_ : 1;
-  // True while the belt moves the first part_min_mm after a part has left photo-eye 1 or 2. An object that comes during this travel belongs
-  // to the same part.
+  // True after a part has left photo-eye 1 or 2, until the belt has moved by part_min_mm. An object that comes in this time belongs to the
+  // same part.
   bool has_end1_ : 1, has_end2_ : 1;
   // True if the encoder has given no step for longer than the setting encoder_timeout_ms.
   bool is_encoder_silent_ : 1;

@@ -37,9 +37,9 @@ class Explanation:
 
     - `prediction`: None if the picture does not show the whole part.
     - `part`: the outline of the part, or None if no part was found.
-    - `residuals`: the residual map of each good-only scorer, 0..1, with the cut-off at 0.5.
+    - `residuals`: the residual map of each scorer that has learned from good parts alone, 0..1, with the cut-off at 0.5.
     - `rebuilt`: the picture as the autoencoder rebuilds it, or None without an autoencoder.
-    - `defects`: the heat map without the margins of the square, or None.
+    - `defects`: the heat map of the original picture, without the margins that made the picture square, or None.
     - `boxes`: boxes around defects, in pixels of the original picture.
     """
 

@@ -460,7 +460,7 @@ def _complete(start: int, stop: int, side: int, across: int) -> tuple[float, flo
 
 
 def _trace_rays(pixels: npt.NDArray[np.uint8], cavity: _Cavity) -> _Rays | None:
-    """Measures edges along rays from the cavity's centre. Returns None if the rays are too short, with fewer than 8 measured points."""
+    """Measures edges along rays from the cavity's centre. Returns None if fewer than 8 points can be measured on a ray."""
     height, width = pixels.shape
     first, last = RIM_RANGE[0] * cavity.radius_px, min(RIM_RANGE[1] * cavity.radius_px, MAX_RIM_SHARE * max(height, width))
     radii = np.arange(first, last, 1, dtype=np.float32)
