@@ -90,7 +90,7 @@ class PictureChannel(Protocol):
 class KafkaChannel:
     """Sends the pictures of one line with an idempotent KafkaProducer, and puts large pictures into the object store.
 
-    The producer gives up a picture only after 600 s. If Kafka confirms nothing for 30 s, the sender replaces the channel.
+    The KafkaProducer tries to send a picture for 600 s. But if Kafka confirms nothing for 30 s, a new KafkaChannel replaces this one.
     """
 
     def __init__(self, settings: Settings, line: str, store: ObjectStore) -> None:

@@ -40,7 +40,7 @@ def command(file: Path | None) -> None:
 @click.option("--part", "parts", multiple=True, help="Id of a part to use, such as line-1:7:1024, instead of --count. May be repeated.")
 @click.pass_obj
 def make(file: Path | None, name: str, line: str, people: tuple[str, ...], rounds: int, count: int, parts: tuple[str, ...]) -> None:
-    """Make the study NAME.
+    """Make the study NAME: choose the parts that several people then label, to find out how well they agree.
 
     Without --part, the parts are chosen at random from those whose picture was kept. If possible, half of them have the verdict ok.
     """

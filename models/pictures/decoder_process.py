@@ -221,13 +221,13 @@ class _TimeLimit:
         self._process = process
         self._time_s = time_s
         self._answered = threading.Event()
-        threading.Thread(target=self._watch, daemon=True).start()
+        threading.Thread(target=self._enforce, daemon=True).start()
 
     def end(self) -> None:
         """Ends the limit, because the process has answered or ended."""
         self._answered.set()
 
-    def _watch(self) -> None:
+    def _enforce(self) -> None:
         used_before_s = _processor_time_s(self._process)
         for _ in range(_BUSY_FACTOR):
             if self._answered.wait(self._time_s):

@@ -320,12 +320,12 @@ class Manifest(_ManifestModel):
     golden: GoldenSetEntry
     data: DataFingerprint
     training_index: TrainingIndexEntry | None = Field(
-        default=None, description="The index of the training pictures, with small copies of them. It is absent in older versions."
+        default=None, description="The index of the training pictures, with small copies of them. Older versions do not have this field."
     )
     learned: LearnedPicturesEntry | None = Field(
         default=None,
-        description="The pictures that the weights of the networks have learned, those of the start version included. It is absent in "
-        "older versions and in versions without networks.",
+        description="The pictures with which the networks were trained. If the training began with the weights of another version, the "
+        "pictures of that version are included. Older versions and versions without networks do not have this field.",
     )
     figures: dict[str, float] = Field(description="Figures measured on the validation pictures when the version was made.")
     command: str = Field(description="Command that made the version.")
@@ -346,7 +346,7 @@ class Manifest(_ManifestModel):
         "`review`. Older versions have no part reference and judge every picture.",
     )
     segmentation: SegmentationMember | None = Field(
-        default=None, description="The segmentation head. It is absent in versions that know no kinds of defect, and in older versions."
+        default=None, description="The segmentation head. Older versions and versions that know no kinds of defect do not have it."
     )
     decoder_version: int | None = Field(
         default=None,
