@@ -1,4 +1,4 @@
-// Unit tests of a lane whose photo-eyes change shortly before or after the time that the lane's clock shows.
+// Unit tests of a lane. In these tests, the time at which a photo-eye changes is a little earlier or later than the lane's clock.
 #include "../lane.h"
 #include "check.h"
 
