@@ -23,7 +23,7 @@ from deploy.supervisor.launch import bound_command
 from deploy.supervisor.ports import free_ports
 from streams.errors import BrokerError
 from streams.settings import Settings
-from streams.topics import create_topics
+from streams.topic_creation import create_topics
 
 CASTLINE = Path(sys.executable).with_name("castline")
 MEASURED_SECTIONS = ("model", "batch", "inspector", "pictures")

@@ -23,7 +23,7 @@ from deploy.supervisor.ports import free_ports
 from streams import supervision
 from streams.complaints import Complaints
 from streams.settings import BrokerSettings, LineSettings, Settings
-from streams.topics import create_topics
+from streams.topic_creation import create_topics
 
 # The real pictures are not part of the project. Tests that need them are skipped on machines without them.
 REAL_PICTURES = Path(__file__).parents[2] / "shared" / "data"

@@ -13,7 +13,7 @@ from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.record.util import calc_crc32c, encode_varint
 
 from streams.settings import Settings
-from streams.topics import read_topic_configs
+from streams.topic_creation import read_topic_configs
 
 # The numbers of Kafka's codecs, with functions that store bytes in the format of the codec without making them smaller.
 CODECS: dict[str, tuple[int, Callable[[bytes], bytes]]] = {

@@ -44,7 +44,7 @@ from firmware.simulator.avr import SimulatedBoard, start_mega
 from firmware.simulator.avr_line import AvrBelt, AvrLine
 from streams.records import Label, Sorting
 from streams.settings import Settings
-from streams.topics import create_topics
+from streams.topic_creation import create_topics
 from tests.fake_inspector import TOKEN, FakeInspector, SortedReader, every_third_is_defect
 from tests.processes import CastlineProcess
 

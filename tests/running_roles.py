@@ -15,7 +15,7 @@ from kafka import KafkaAdminClient
 from deploy.kafka.broker import EmbeddedBroker
 from deploy.supervisor.ports import free_ports
 from streams.settings import Settings
-from streams.topics import create_topics
+from streams.topic_creation import create_topics
 from tests.processes import CastlineProcess
 
 # If no role makes any progress for so long, the campaign ends and says what is missing.

@@ -15,7 +15,6 @@ from kafka import KafkaAdminClient
 from kafka.errors import KafkaError, SecurityDisabledError
 
 from streams import kafka_access as access
-from streams import topics
 from streams.errors import SettingsError
 from streams.kafka import find_unknown_host, make_client_arguments, open_client
 from streams.kafka_users import ROLES, find_password_dir, has_users, read_login
@@ -24,6 +23,8 @@ from streams.model_choices import publish_model_choice, read_model_choices
 from streams.printable import make_printable
 from streams.settings import KafkaRole, Settings, load_settings
 from streams.signatures import SIGNING_ROLES, create_keys
+from streams.topic_creation import create_topics, read_topic_configs
+from streams.topics import compute_max_bytes, declare_topics
 
 
 @click.group("topics")
@@ -40,7 +41,7 @@ def create(file: Path | None) -> None:
     """Create missing topics and partitions, and set how long Kafka keeps records. A second call changes nothing."""
     settings = load_settings(file)
     with open_admin(settings) as admin:
-        for change in topics.create_topics(admin, settings):
+        for change in create_topics(admin, settings):
             click.echo(f"{change.name}: {change.description}")
         # The embedded broker makes its ACLs only when it starts. If a line was added later, the topics of this line still need ACLs.
         if settings.kafka.bootstrap == "embedded" and has_users(settings.broker):
@@ -56,10 +57,10 @@ def describe(file: Path | None, as_json: bool) -> int:
     The exit status is 1 if a topic is missing or has too few partitions.
     """
     settings = load_settings(file)
-    specs = topics.declare_topics(settings, topics.compute_max_bytes(settings))
+    specs = declare_topics(settings, compute_max_bytes(settings))
     with open_admin(settings) as admin:
         present = {topic["name"]: len(topic["partitions"]) for topic in admin.describe_topics(None)}
-        configs = topics.read_topic_configs(admin, [spec.name for spec in specs if spec.name in present])
+        configs = read_topic_configs(admin, [spec.name for spec in specs if spec.name in present])
     if as_json:
         rows = [
             {

@@ -11,7 +11,8 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from deploy.kafka.broker import EmbeddedBroker
 from deploy.supervisor.ports import free_ports
 from streams.settings import Settings
-from streams.topics import TopicNames, create_topics
+from streams.topic_creation import create_topics
+from streams.topics import TopicNames
 from tests.conftest import MakeSettings
 from tests.image_topics import PictureProducer, count_by_part, make_jpeg, read_topic, read_verdicts, wait_for, wait_for_verdicts
 from tests.processes import CastlineProcess

@@ -19,7 +19,8 @@ from deploy.supervisor.launch import bound_command
 from deploy.supervisor.ports import free_ports
 from streams.kafka import make_client_arguments, open_client
 from streams.settings import BrokerSettings, Settings
-from streams.topics import TopicNames, create_topics
+from streams.topic_creation import create_topics
+from streams.topics import TopicNames
 from tests.image_topics import make_jpeg
 from tests.processes import CastlineProcess
 

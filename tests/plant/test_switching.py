@@ -27,7 +27,8 @@ from streams.model_choices import ALL_LINES, ModelChoices, publish_model_choice,
 from streams.object_store import ObjectStore
 from streams.records import Verdict
 from streams.settings import LineSettings, Settings
-from streams.topics import TopicNames, create_topics
+from streams.topic_creation import create_topics
+from streams.topics import TopicNames
 from tests.image_topics import PICTURES, PictureProducer, count_by_part, read_verdicts, wait_for, wait_for_verdicts
 from tests.processes import CASTLINE, CastlineProcess, make_environment
 from tests.tiny_version import make_tiny_version

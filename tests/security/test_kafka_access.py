@@ -24,7 +24,8 @@ from streams.kafka import make_client_arguments, open_client
 from streams.kafka_access import AccessRule, compare_access, declare_access, remove_access
 from streams.kafka_users import ROLES, KafkaLoginError, broker_password_dir, name_user
 from streams.settings import KafkaRole, Settings
-from streams.topics import TopicNames, create_topics, declare_topics
+from streams.topic_creation import create_topics
+from streams.topics import TopicNames, declare_topics
 from tests.security.conftest import StrangerRuns
 
 pytestmark = pytest.mark.real

@@ -19,7 +19,8 @@ from kafka.structs import OffsetAndMetadata
 
 from streams.consumed_offsets import StartOffset, choose_start
 from streams.settings import Settings
-from streams.topics import TopicNames, create_topics
+from streams.topic_creation import create_topics
+from streams.topics import TopicNames
 from tests.conftest import MakeSettings
 from tests.foreign_batches import keep_compression, send_batch
 from tests.image_topics import read_topic, wait_for

@@ -16,7 +16,8 @@ from streams.group_members import make_identity
 from streams.health import ProcessHealth, ProgressWatchdog
 from streams.lag import LagMonitor, Partition
 from streams.settings import Settings
-from streams.topics import TopicNames, create_topics
+from streams.topic_creation import create_topics
+from streams.topics import TopicNames
 from tests.conftest import MakeSettings
 from tests.image_topics import wait_for
 

@@ -11,7 +11,8 @@ from kafka import KafkaAdminClient
 from kafka.errors import InvalidPartitionsError
 
 from streams.settings import Settings
-from streams.topics import can_have_gaps, create_topics, declare_topics, read_topic_configs
+from streams.topic_creation import create_topics, read_topic_configs
+from streams.topics import can_have_gaps, declare_topics
 from tests.conftest import MakeSettings
 from tests.image_topics import wait_for
 

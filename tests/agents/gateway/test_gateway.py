@@ -30,7 +30,8 @@ from streams.complaints import Complaints
 from streams.health import ProgressWatchdog
 from streams.identity import read_identity
 from streams.settings import CameraSettings, LineSettings, Settings
-from streams.topics import TopicNames, create_topics
+from streams.topic_creation import create_topics
+from streams.topics import TopicNames
 from tests.agents.gateway.camera_line import CameraLine, make_jpeg, wait_until
 from tests.campaign.plant import FaultFile, build_machine_faults
 from tests.conftest import MakeSettings

@@ -21,7 +21,8 @@ from firmware.fault_table import code_of
 from streams.records import Label, Sorting
 from streams.settings import GateSettings, Settings, SigningSettings
 from streams.signatures import SIGNING_ROLES, create_keys
-from streams.topics import TopicNames, create_topics
+from streams.topic_creation import create_topics
+from streams.topics import TopicNames
 from tests.conftest import MakeSettings
 from tests.fake_inspector import TOKEN, FakeInspector, SortedReader, every_third_is_defect, make_verdict
 from tests.image_topics import wait_for

@@ -17,7 +17,7 @@ from deploy.kafka.broker import EmbeddedBroker
 from deploy.supervisor.launch import bound_command
 from deploy.supervisor.ports import free_ports
 from streams.settings import Settings
-from streams.topics import create_topics
+from streams.topic_creation import create_topics
 from tests.processes import make_environment
 from tests.wired_line import WiredLine, wait_until
 

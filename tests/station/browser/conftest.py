@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, Page, StorageState, expect, sync_playwr
 
 from deploy.supervisor.ports import free_ports
 from streams.settings import Settings
-from streams.topics import create_topics
+from streams.topic_creation import create_topics
 from tests.debian import find_program
 from tests.processes import CastlineProcess
 from tests.station.browser.plant import LINES, PASSWORD, ROLES, VERSION, KafkaCamera, RunningStation, copy_versions, create_account

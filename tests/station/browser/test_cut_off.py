@@ -15,7 +15,8 @@ from deploy.kafka.broker import EmbeddedBroker
 from deploy.supervisor.ports import free_ports
 from streams.identity import PartId
 from streams.settings import Settings
-from streams.topics import TopicNames, create_topics
+from streams.topic_creation import create_topics
+from streams.topics import TopicNames
 from tests.processes import CastlineProcess
 from tests.sample_records import make_verdict
 from tests.station.browser.conftest import open_pages
