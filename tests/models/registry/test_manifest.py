@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from deploy.cli import models
-from models.pictures.decoder_version import DECODER_VERSION
+from models.pictures.decoder_version import DECODER_VERSION, describe_decoder_version
 from models.pictures.part_finder import learn_part_reference
 from models.registry import BUNDLED_VERSIONS, MANIFEST_FILE, open_registry
 from models.registry.local_registry import parse_manifest
@@ -49,6 +49,14 @@ def test_a_version_made_with_another_decoder_says_so() -> None:
     shown = CliRunner().invoke(models.command, ["show", "demo"])
     assert demo.manifest.describe_decoder() in shown.stderr
     assert json.loads(shown.stdout)["version"] == "demo"
+
+
+@pytest.mark.parametrize("made_with", [None, 1, 2])
+def test_a_version_made_with_an_older_decoder_names_all_pictures_that_changed_since_then(made_with: int | None) -> None:
+    sentence = describe_decoder_version(made_with)
+    assert ("more than 8 bits" in sentence) == (made_with != 2)
+    assert "EXIF tag turns" in sentence
+    assert "large JPEGs whose width or height is not a multiple of 8" in sentence
 
 
 def test_the_bundled_version_says_that_it_has_seen_no_photograph(folder: Path) -> None:
