@@ -297,7 +297,7 @@ archive_clock_doubted = Gauge(
     "1 while the archivist does not delete anything for being too old, because its clock may be wrong; otherwise 0. The wait after each "
     "start does not count.",
 )
-archive_kept_bytes = Gauge("castline_archive_kept_bytes", "Bytes of all archived pictures.")
+archive_kept_bytes = Gauge("castline_archive_kept_bytes", "Bytes of all archived pictures. A picture that several parts share counts once.")
 line_state = Gauge(
     "castline_line_state",
     "1 for the state of the line, 0 for all other states. If several states apply, the first one of this list counts: disconnected, "

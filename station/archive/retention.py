@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 from django.db import DatabaseError, InterfaceError, connection, transaction
-from django.db.models import Count, F, Max, Q, QuerySet, Subquery, Sum
+from django.db.models import Count, Exists, F, Max, OuterRef, Q, QuerySet, Subquery, Sum
 from django.db.models.functions import Coalesce
 
 from station.archive.database import lock_parts
@@ -222,7 +222,9 @@ class PictureArchiver:
         # database would read each row of the table.
         casting_bytes = _sum_bytes(with_picture) - _sum_bytes(uploads) - _sum_repeated_bytes(castings)
         casting_bytes = self._delete_oldest(castings, casting_bytes, self._limits.keep_bytes - limit)
-        metrics.archive_kept_bytes.set(upload_bytes + casting_bytes)
+        # If somebody uploads the picture of a casting, both sums contain this picture.
+        in_both = uploads.filter(Exists(castings.filter(picture=OuterRef("picture"))))
+        metrics.archive_kept_bytes.set(upload_bytes + casting_bytes - _sum_distinct_bytes(in_both))
 
     def _delete_oldest(self, parts: QuerySet[Part], total: int, limit: int) -> int:
         """Deletes the oldest pictures of `parts` until at most `limit` of their `total` bytes stay. Returns the bytes that stay."""

@@ -222,6 +222,17 @@ def test_a_picture_that_castings_share_counts_once(make_archiver: MakeArchiver, 
     assert REGISTRY.get_sample_value("castline_archive_kept_bytes") == 2 * 2**20
 
 
+def test_a_picture_that_a_casting_and_an_upload_share_counts_once_in_the_metric(
+    make_archiver: MakeArchiver, store: ObjectStore, part: MakePart
+) -> None:
+    part(picture=store.put(make_picture(1)), picture_bytes=2**20)
+    for line in ("line-1", "uploads", "uploads"):
+        part(line=line, picture=store.put(make_picture(2)), picture_bytes=2**20)
+    make_archiver(upload_line="uploads", keep_bytes=10 * 2**20, upload_share=0.2).sweep(EARLIEST)
+    assert stored_pictures(store, 1, 2) == [1, 2]
+    assert REGISTRY.get_sample_value("castline_archive_kept_bytes") == 2 * 2**20
+
+
 @pytest.mark.parametrize("line", ["line-1", "uploads"])
 def test_a_shared_picture_is_as_old_as_its_newest_part(make_archiver: MakeArchiver, store: ObjectStore, part: MakePart, line: str) -> None:
     shared = store.put(make_picture(1))
