@@ -76,7 +76,10 @@ class PartCounters:
 
     @property
     def good(self) -> int:
-        """Number of good parts among the judged parts. The reviewer's label decides, or the model's label if nobody reviewed the part."""
+        """Number of good parts among the judged parts. The reviewer's label decides, or the model's label if nobody reviewed the part.
+
+        A part without a verdict is not counted, even if a reviewer calls it good.
+        """
         turned_good = sum(count for (label, review), count in self.reviews.items() if label in ("defect", "review") and review == "ok")
         turned_bad = sum(count for (label, review), count in self.reviews.items() if label == "ok" and review == "defect")
         return self.labels["ok"] + turned_good - turned_bad

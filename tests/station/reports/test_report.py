@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
@@ -91,6 +92,35 @@ def test_the_page_shows_the_shift(operator: Client, part: MakePart) -> None:
     assert '<td>defect</td><td>ok</td><td class="number">1</td>' in text
     assert 'href="/reports/?date=2026-11-21&amp;shift=22%3A00"' in text
     assert "Day report, line-1" in operator.get("/reports/?date=2026-11-22&shift=day&line=line-1").content.decode()
+
+
+def test_the_page_names_parts_without_a_verdict_apart_from_the_good_ones(operator: Client, part: MakePart) -> None:
+    for label, review_label in (("ok", ""), ("ok", ""), ("review", "ok"), ("defect", ""), ("", ""), ("", "ok")):
+        part(label=label, review_label=review_label)
+    text = operator.get("/reports/?date=2026-11-22&shift=06:00").content.decode()
+    figures = dict(re.findall(r"<dt>([^<]*)</dt><dd>([^<]*)</dd>", text))
+    expected = {"parts": "6", "judged": "4", "without verdict": "2", "share of good parts among judged parts": "75.00 %"}
+    assert {name: figures[name] for name in expected} == expected
+    header, (row,) = read_table(text, "By line")
+    columns = dict(zip(header, row, strict=True))
+    assert {name: columns[name] for name in ("Parts", "Judged", "Good", "Without verdict")} == {
+        "Parts": "6",
+        "Judged": "4",
+        "Good": "3",
+        "Without verdict": "2",
+    }
+    assert '<span class="badge">without verdict</span>' in text
+    assert 'aria-label="Parts by hour: ok, review, defect, without verdict"' in text
+    (footer,) = re.findall(r"<footer.*?</footer>", text, re.DOTALL)
+    assert "Among the judged parts, a part is good if" in footer
+    assert "A part without a verdict is not counted as good" in footer
+
+
+def read_table(text: str, title: str) -> tuple[list[str], list[list[str]]]:
+    """Returns the names of the columns, and the cells of each row, of the first table under the heading `title`."""
+    (table,) = re.findall(rf"<h2>{title}</h2>\s*<table.*?</table>", text, re.DOTALL)
+    rows = [re.findall(r"<td[^>]*>([^<]*)</td>", row) for row in re.findall(r"<tr>.*?</tr>", table, re.DOTALL)]
+    return re.findall(r"<th[^>]*>([^<]*)</th>", table), [row for row in rows if row]
 
 
 @pytest.mark.parametrize(
