@@ -181,10 +181,9 @@ def _log_in_settings() -> dict[str, Any]:
             {"NAME": "station.accounts.plant_words.PlantWordValidator"},
         ],
         "OTP_TOTP_ISSUER": "Castline",
-        # 0 means that a wrong recovery code causes no delay. The setting concerns only the recovery codes that earlier releases made.
-        # Nobody can guess them, because they have 40 random bits. A delay would do harm, because django-otp also tries each wrong code of
-        # the app as a recovery code. So a wrong code of the app would delay the right recovery codes.
-        "OTP_STATIC_THROTTLE_FACTOR": 0,
+        # 0 means that django-otp does not delay codes after wrong codes. Its delay doubles without a limit, so a stranger who knows the
+        # password could lock out the app. The module `station.accounts.delays` delays the codes instead.
+        "OTP_TOTP_THROTTLE_FACTOR": 0,
     }
 
 

@@ -1,4 +1,4 @@
-"""Delays the next attempt with a password after wrong passwords.
+"""Delays the next attempt with a password after wrong passwords, and the next code of the second factor after wrong codes.
 
 Nobody is locked out, because each delay ends, and because an attempt during a delay does not make the delay longer.
 
@@ -7,6 +7,9 @@ cannot quickly try many passwords for one account, or many accounts from one net
 
 If somebody has logged in to an account with a browser before, wrong passwords from this browser have a separate counter. So the wrong
 passwords of a stranger do not delay the owner of the account.
+
+A wrong code is counted for the account, or for the account in this browser. The network makes no difference, because a code has only six
+digits, and an attacker can use many networks.
 """
 
 from __future__ import annotations
@@ -36,7 +39,7 @@ _MAX_ACCOUNTS_OF_DEVICE = 16
 
 # The failures of a counter are forgotten if there was no new failure for a day.
 _FORGET_AFTER = timedelta(days=1)
-# Each attempt with a password deletes at most this many old rows from the table of failures. It adds at most three rows.
+# Each attempt deletes at most this many old rows from the table of failures. It adds at most three rows.
 _MAX_FORGOTTEN = 100
 # All people behind one network address share the delay of the network. So this delay begins only after many failures, and stays short.
 _NETWORK_FAILURES_FACTOR = 4
@@ -44,11 +47,15 @@ _LONGEST_NETWORK_DELAY_S = 60.0
 # A stranger with many addresses can cause the delay of an account, so this delay is at most 10 s. With a delay of 10 s, the stranger can
 # try only 8,640 passwords a day.
 _LONGEST_ACCOUNT_DELAY_S = 10.0
+# A code of the app has six digits, and the station accepts three of the million codes at a time. With a delay of 900 s, somebody who knows
+# the password can try 96 codes a day. The chance that one of them is right is then 0.03 % a day.
+_FREE_WRONG_CODES = 5
+_LONGEST_CODE_DELAY_S = 900.0
 
 
 @dataclass(frozen=True)
 class DelayRule:
-    """The rule of one counter of wrong passwords (failures). `key` names the counter, for example the counter of an account.
+    """The rule of one counter of wrong passwords or codes (failures). `key` names the counter, for example the counter of an account.
 
     After `free_failures` failures, the delay is 1 s. The delay doubles with each further failure, up to `longest_s`.
 
@@ -91,6 +98,16 @@ def make_password_rules(station: StationSettings, account: int) -> list[DelayRul
     return [DelayRule(_make_key("old password", str(account)), station.log_in_failures, station.log_in_lock_minutes * 60, is_own=True)]
 
 
+def make_code_rules(account: int, device: str) -> list[DelayRule]:
+    """Returns the rule that delays codes of the app after wrong codes for `account`, a primary key.
+
+    `device` is the id of the browser if the account has logged in with this browser before, else "".
+    """
+    if device:
+        return [DelayRule(_make_key("code and device", device, str(account)), _FREE_WRONG_CODES, _LONGEST_CODE_DELAY_S, is_own=True)]
+    return [DelayRule(_make_key("code", str(account)), _FREE_WRONG_CODES, _LONGEST_CODE_DELAY_S)]
+
+
 def find_network(address: str) -> str:
     """Returns an IPv4 address unchanged, and the /64 network of an IPv6 address, because one client can use a whole /64 network."""
     try:
@@ -103,12 +120,12 @@ def find_network(address: str) -> str:
 
 
 def begin_attempt(rules: Sequence[DelayRule], now: datetime) -> float:
-    """Begins an attempt with a password. If the attempt is allowed, counts a failure and returns 0.
+    """Begins an attempt with a password or a code. If the attempt is allowed, counts a failure and returns 0.
 
     If the attempt comes too early, counts nothing and returns the remaining seconds of the delay.
 
-    An attempt is counted before its password is checked. Otherwise many simultaneous attempts could avoid the delay. Call `end_attempt` if
-    the password is right.
+    An attempt is counted before its password or code is checked. Otherwise many simultaneous attempts could avoid the delay. Call
+    `end_attempt` if the password or code is right.
     """
     with transaction.atomic():
         rows = {key: LogInDelay(key=key, failed_at=now) for key in sorted(rule.key for rule in rules)}
@@ -130,7 +147,7 @@ def begin_attempt(rules: Sequence[DelayRule], now: datetime) -> float:
 
 
 def end_attempt(rules: Sequence[DelayRule]) -> None:
-    """Ends an attempt whose password was right. Subtracts the failure that `begin_attempt` has counted.
+    """Ends an attempt whose password or code was right. Subtracts the failure that `begin_attempt` has counted.
 
     Also sets the counter of this account in this network or browser to 0. Keeps the counters of the whole network and of the whole account.
     Otherwise, attackers could end the delay after wrong passwords for other accounts by a log-in to an account of their own.

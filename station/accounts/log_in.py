@@ -13,13 +13,24 @@ from django.contrib.auth.forms import AuthenticationForm
 from django.contrib.auth.models import User
 from django.contrib.auth.views import LoginView, LogoutView
 from django.contrib.sessions.backends.base import SessionBase
+from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.utils import timezone
-from django_otp import devices_for_user, match_token
+from django_otp import devices_for_user
+from django_otp.plugins.otp_static.models import StaticToken
+from django_otp.plugins.otp_totp.models import TOTPDevice
 
 from station.accounts.access import render_error_page
-from station.accounts.delays import begin_attempt, cancelled_if_busy, end_attempt, find_device, make_log_in_rules, remember_device
+from station.accounts.delays import (
+    begin_attempt,
+    cancelled_if_busy,
+    end_attempt,
+    find_device,
+    make_code_rules,
+    make_log_in_rules,
+    remember_device,
+)
 from station.accounts.models import AuditEntry, RecoveryCode, client_address_of_request
 from station.configuration import current_settings
 from streams.client_address import find_client_address
@@ -51,16 +62,46 @@ class LogInForm(AuthenticationForm):
     def clean(self) -> dict[str, Any]:
         cleaned: dict[str, Any] = super().clean() or {}
         user = self.get_user()
-        if user is not None and any(devices_for_user(user)) and not use_code(user, cleaned.get("code", "")):
-            # A wrong code gets the same error message as a wrong password. Otherwise a stranger could see that the password was right.
-            self.user_cache = None
-            raise self.get_invalid_login_error()
+        if user is not None and any(devices_for_user(user)):
+            assert self.request is not None
+            is_right, _ = use_code(user, cleaned.get("code", ""), find_device(self.request, user.pk))
+            if not is_right:
+                # A wrong code and a code that comes too early get the same error message as a wrong password. Otherwise a stranger could
+                # see that the password was right.
+                self.user_cache = None
+                raise self.get_invalid_login_error()
         return cleaned
 
 
-def use_code(user: User, text: str) -> bool:
-    """Returns whether `text` is a code of the app or a recovery code of `user`. Each code is valid once."""
-    return RecoveryCode.use_up(user, text) or match_token(user, text.replace(" ", "")) is not None
+def use_code(user: User, text: str, device: str) -> tuple[bool, float]:
+    """Checks whether `text` is a code of the app or a recovery code of `user`. Each code is valid once.
+
+    Returns whether the code is right. If a code of the app comes too early after wrong codes, does not check the code, and returns False
+    and the remaining seconds of the delay. A recovery code never has to wait, because nobody can guess a recovery code.
+
+    `device` is the id of the browser if `user` has logged in with this browser before, else "".
+    """
+    code = text.replace(" ", "")
+    if not code:
+        return False, 0.0
+    if RecoveryCode.use_up(user, text) or _use_up_old_code(user, code):
+        return True, 0.0
+    rules = make_code_rules(user.pk, device)
+    if wait_s := begin_attempt(rules, timezone.now()):
+        return False, wait_s
+    with transaction.atomic():
+        apps = TOTPDevice.objects.select_for_update().filter(user=user, confirmed=True)
+        is_right = any(app.verify_token(code) for app in apps)
+    if is_right:
+        end_attempt(rules)
+    return is_right, 0.0
+
+
+def _use_up_old_code(user: User, code: str) -> bool:
+    """Returns whether `code` is a recovery code that an earlier release made for `user`, and deletes the code."""
+    # One statement finds and deletes the code, so that two log-ins at once cannot both use the same code.
+    deleted, _ = StaticToken.objects.filter(device__user=user, token=code).delete()
+    return deleted > 0
 
 
 class LogInView(LoginView):
@@ -125,9 +166,9 @@ class LogOutView(LogoutView):
 
 
 def refuse_early_attempt(request: HttpRequest, wait_s: float) -> HttpResponse:
-    """Returns the error page for a log-in too soon after wrong passwords. The next attempt is allowed in `wait_s` seconds."""
+    """Returns the error page for an attempt too soon after wrong passwords or codes. The next attempt is allowed in `wait_s` seconds."""
     seconds = math.ceil(wait_s)
-    sentence = f"There were too many wrong passwords. Wait {seconds} s, then try again. An attempt before that does not count."
+    sentence = f"There were too many wrong passwords or codes. Wait {seconds} s, then try again. An attempt before that does not count."
     response = render_error_page(request, 429, "Too early", sentence)
     response["Retry-After"] = str(seconds)
     return response

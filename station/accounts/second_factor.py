@@ -24,7 +24,7 @@ from django.views.decorators.http import require_POST
 from django_otp.plugins.otp_static.models import StaticDevice, StaticToken
 from django_otp.plugins.otp_totp.models import TOTPDevice
 
-from station.accounts.delays import DelayRule, begin_attempt, cancelled_if_busy, end_attempt, make_password_rules
+from station.accounts.delays import DelayRule, begin_attempt, cancelled_if_busy, end_attempt, find_device, make_password_rules
 from station.accounts.log_in import refuse_early_attempt, use_code
 from station.accounts.models import AuditEntry, RecoveryCode
 from station.configuration import current_settings
@@ -162,11 +162,14 @@ def _check_proof(request: HttpRequest, user: User, page: str, what_stays: str) -
         return refuse_early_attempt(request, wait_s)
     if not (new_hash := _check_password(user, request.POST.get("password", ""), rules, page)):
         fault = "password"
-    elif not use_code(user, request.POST.get("code", "")):
+    else:
+        is_right, wait_s = use_code(user, request.POST.get("code", ""), find_device(request, user.pk))
+        if wait_s:
+            return refuse_early_attempt(request, wait_s)
+        if is_right:
+            return new_hash
         AuditEntry.record(user, "wrong code", user.username, page=page)
         fault = "code"
-    else:
-        return new_hash
     messages.error(request, f"The {fault} is wrong. {what_stays}")
     return redirect("account")
 

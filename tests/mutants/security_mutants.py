@@ -266,10 +266,17 @@ SECURITY_MUTANTS = (
         "tests/station/accounts/test_views.py -k guesses",
     ),
     Mutant(
+        "guesses at the codes of the app are not delayed",
+        "station/accounts/delays.py",
+        '    return [DelayRule(_make_key("code", str(account)), _FREE_WRONG_CODES,',
+        '    return [DelayRule(_make_key("code", str(account)), 10**6,',
+        "tests/station/accounts/test_second_factor.py -k codes",
+    ),
+    Mutant(
         "second factor is not asked for",
         "station/accounts/log_in.py",
-        "        if user is not None and any(devices_for_user(user)) and not use_code(",
-        "        if False and not use_code(",
+        "        if user is not None and any(devices_for_user(user)):\n",
+        "        if False:\n",
         "tests/station/accounts/test_second_factor.py",
     ),
     Mutant(
@@ -289,8 +296,8 @@ SECURITY_MUTANTS = (
     Mutant(
         "second factor removed without a code",
         "station/accounts/second_factor.py",
-        '    elif not use_code(user, request.POST.get("code", "")):\n',
-        "    elif False:\n",
+        "        if is_right:\n            return new_hash\n",
+        "        return new_hash\n",
         "tests/station/accounts/test_second_factor.py",
     ),
     Mutant(

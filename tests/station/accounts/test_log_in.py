@@ -9,7 +9,6 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from django.db.models import F
 from django.test import Client, RequestFactory, override_settings
 from django.utils import timezone
 
@@ -19,6 +18,7 @@ from station.accounts.models import ApiToken, AuditEntry, LogInDelay
 from station.live.views import _is_still_permitted
 from station.password_hasher import PasswordHasherBusyError
 from tests.postgres import PostgreSQL
+from tests.station.accounts.failures import later
 from tests.station.conftest import PASSWORD, SETTINGS, MakeAccount
 
 # Twelve threads begin the first attempts at one account. The clock stands still, so a slow machine changes no result.
@@ -68,15 +68,6 @@ def test_the_log_in_never_redirects_to_another_site(visitor: Client, account: Ma
     account("anna", "operator", password=True)
     response = visitor.post("/log-in/", {"username": "anna", "password": PASSWORD, "next": "https://evil.example/"})
     assert response["Location"] == "/"
-
-
-def later(seconds: float) -> None:
-    """Moves all failures into the past, as if so many seconds had passed.
-
-    With -60, they lie in the future, as if the clock had been set back. The next attempt then takes them for failures of just now, so that
-    a slow machine changes no result.
-    """
-    LogInDelay.objects.update(failed_at=F("failed_at") - timedelta(seconds=seconds))
 
 
 def test_wrong_passwords_delay_the_next_attempt_and_lock_nobody_out(visitor: Client, account: MakeAccount) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
+from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from django.contrib.auth.models import User
@@ -14,8 +17,10 @@ from django_otp.oath import TOTP
 from django_otp.plugins.otp_static.models import StaticDevice, StaticToken
 from django_otp.plugins.otp_totp.models import TOTPDevice
 
+from station.accounts.delays import begin_attempt, make_code_rules
 from station.accounts.models import AuditEntry, RecoveryCode
 from station.security_check import check_accounts
+from tests.station.accounts.failures import later
 from tests.station.conftest import PASSWORD, MakeAccount
 
 
@@ -36,7 +41,6 @@ def with_factor(account: MakeAccount) -> tuple[bytes, list[str]]:
     key: bytes = TOTPDevice.objects.get(user=anna).bin_key
     assert "<svg" in page
     assert "does not fit" in browser.post("/account/second-factor/", {"code": "000000", "password": PASSWORD}).content.decode()
-    TOTPDevice.objects.update(throttling_failure_count=0, throttling_failure_timestamp=None)
     done = browser.post("/account/second-factor/", {"code": show_code(key), "password": PASSWORD}).content.decode()
     return key, re.findall(r"<code>([a-z2-7-]+)</code>", done)
 
@@ -50,7 +54,6 @@ def test_the_log_in_needs_the_code_and_takes_each_code_once(with_factor: tuple[b
     code = show_code(key, steps_later=1)
     assert log_in("") == 200
     assert log_in(code, "wrong") == 200
-    TOTPDevice.objects.update(throttling_failure_count=0, throttling_failure_timestamp=None)
     assert log_in(code) == 302
     assert log_in(code) == 200, "a code that somebody saw is worth nothing"
 
@@ -115,13 +118,82 @@ def test_an_account_without_a_second_factor_gets_no_recovery_codes(account: Make
     assert not RecoveryCode.objects.exists()
 
 
+def send_codes(browser: Client, codes: Iterable[str]) -> list[int]:
+    """Asks for new recovery codes with each of `codes` and the right password. Returns the statuses: 302 if the code is wrong."""
+    url = "/account/second-factor/recovery-codes/"
+    return [browser.post(url, {"password": PASSWORD, "code": code}).status_code for code in codes]
+
+
+def open_account(name: str = "anna") -> Client:
+    """Returns a new browser in which the account is logged in."""
+    browser = Client()
+    browser.force_login(User.objects.get(username=name), "django.contrib.auth.backends.ModelBackend")
+    return browser
+
+
 def test_wrong_codes_delay_the_codes_of_the_app_but_no_recovery_code(with_factor: tuple[bytes, list[str]]) -> None:
     key, codes = with_factor
-    assert [log_in("000000"), log_in("")] == [200, 200]
-    StaticDevice.objects.update(throttling_failure_count=30, throttling_failure_timestamp=timezone.now())
-    TOTPDevice.objects.update(throttling_failure_count=30, throttling_failure_timestamp=timezone.now())
+    add_old_codes("abcdefgh")
+    thief, url = open_account(), "/account/second-factor/remove/"
+    assert send_codes(thief, ["", *["000000"] * 5, ""]) == [302] * 7, "a form without a code is no guess"
+    later(-60)
+    early = thief.post(url, {"password": PASSWORD, "code": show_code(key, steps_later=1)})
+    assert early.status_code == 429
+    assert early["Retry-After"] == "1"
+    assert "too many wrong passwords or codes" in early.content.decode()
+    assert log_in(show_code(key, steps_later=1)) == 200, "the delay is the same on the page of the log-in"
+    assert [log_in("abcdefgh"), log_in(codes[0])] == [302, 302]
+    later(2)
+    assert log_in(show_code(key, steps_later=1)) == 302
+
+
+def test_somebody_who_knows_the_password_can_try_few_codes_and_no_delay_is_longer_than_15_minutes(database: Path) -> None:
+    rules, now = make_code_rules(1, ""), timezone.now()
+    tried_at_s: list[float] = []
+    elapsed_s = 0.0
+    while elapsed_s < 48 * 3600:
+        wait_s = begin_attempt(rules, now + timedelta(seconds=elapsed_s))
+        assert wait_s <= 900
+        if wait_s:
+            elapsed_s += wait_s
+        else:
+            tried_at_s.append(elapsed_s)
+    first_hour = sum(at_s < 3600 for at_s in tried_at_s)
+    second_day = sum(at_s >= 24 * 3600 for at_s in tried_at_s)
+    assert (first_hour, second_day) == (17, 96)
+
+
+def test_many_wrong_codes_never_lock_out_the_app(with_factor: tuple[bytes, list[str]]) -> None:
+    key, _ = with_factor
+    thief = open_account()
+    for _ in range(20):
+        assert send_codes(thief, ["000000"]) == [302]
+        later(900)
+    assert log_in(show_code(key, steps_later=1)) == 302
+
+
+def test_wrong_codes_of_a_stranger_do_not_delay_the_owner_at_the_usual_browser(with_factor: tuple[bytes, list[str]]) -> None:
+    key, codes = with_factor
+    usual = Client()
+    assert usual.post("/log-in/", {"username": "anna", "password": PASSWORD, "code": codes[0]}).status_code == 302
+    usual.post("/log-out/")
+    send_codes(open_account(), ["000000"] * 5)
+    later(-60)
     assert log_in(show_code(key, steps_later=1)) == 200
-    assert log_in(codes[0]) == 302
+    form = {"username": "anna", "password": PASSWORD, "code": show_code(key, steps_later=1)}
+    assert usual.post("/log-in/", form).status_code == 302
+
+
+def test_a_right_code_of_the_owner_gives_a_stranger_no_further_codes_to_try(with_factor: tuple[bytes, list[str]]) -> None:
+    key, _ = with_factor
+    thief = open_account()
+    assert send_codes(thief, ["000000"] * 5) == [302] * 5
+    later(2)
+    assert log_in(show_code(key, steps_later=1)) == 302
+    later(2)
+    assert send_codes(thief, ["000000"]) == [302]
+    later(-60)
+    assert send_codes(thief, ["000000"]) == [429]
 
 
 def test_nobody_adds_a_second_factor_to_an_account_without_its_password(account: MakeAccount) -> None:
