@@ -26,9 +26,9 @@ from station.kafka_producer import KafkaUnavailableError
 from station.live.line_state import LivePart
 from station.live.live_consumer import get_live_consumer
 from station.manifests import describe_training_pictures, find_manifest, find_training_index
-from station.pictures.part_picture_reader import get_picture_reader
+from station.pictures.part_picture_reader import describe_refusal, get_picture_reader
 from station.uploads.models import Upload, may_see_part
-from streams.errors import DecoderProcessError, ModelError, PictureError
+from streams.errors import ModelError, PictureError
 from streams.identity import PartId
 
 _MAX_INTEGER = 2**63 - 1
@@ -243,8 +243,8 @@ def _send_picture(picture: EncodedPicture) -> HttpResponse:
 
 
 def _refuse_picture(error: PictureError | KafkaUnavailableError) -> HttpResponse:
-    status = 503 if isinstance(error, KafkaUnavailableError | DecoderProcessError) else 415
-    return HttpResponse(str(error), status=status, content_type="text/plain; charset=utf-8")
+    status, headers = describe_refusal(error)
+    return HttpResponse(str(error), status=status, headers=headers, content_type="text/plain; charset=utf-8")
 
 
 def _no_picture() -> HttpResponse:

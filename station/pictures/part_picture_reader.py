@@ -9,7 +9,7 @@ import threading
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from queue import Empty, LifoQueue
 from typing import Any, Protocol, TypeVar, cast
@@ -35,8 +35,11 @@ from streams.topics import TopicNames
 log = logging.getLogger(__name__)
 
 _KAFKA_READERS = 4
-# A picture waits at most this long until there is room in memory, and then at most this long for a Kafka reader.
+# A picture waits at most this long until there is room in memory, then at most this long for a Kafka reader, and then at most this long for
+# other conversions.
 _MAX_WAIT_S = 10.0
+# After this time, a client may request a picture again that was refused because Kafka, the store or the decoder did not answer in time.
+_RETRY_AFTER_S = 5
 _TOO_MANY_PICTURES = "Too many pictures are requested at once. Try again in a moment."
 _CACHE_BYTES = 48 * 2**20
 _CONVERSION_LOCKS = 64
@@ -149,18 +152,21 @@ class PartPictureReader:
     refuses a picture, the picture is not converted again for ten minutes.
 
     Several pictures of one account can be read at the same time, but only one of them is converted at a time. So an account with many
-    pictures does not block the other accounts. The parameter `account` is a primary key, or None if the account is unknown.
+    pictures does not block the other accounts. If a picture waits too long for its conversion, the methods raise KafkaUnavailableError.
+    The parameter `account` is a primary key, or None if the account is unknown.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, max_wait_s: float = _MAX_WAIT_S) -> None:
+        """`max_wait_s` is the longest time that a picture waits for room in memory, for a Kafka reader, or for other conversions."""
         self._settings = settings
+        self._max_wait_s = max_wait_s
         self._names = TopicNames(settings.topics.prefix)
         self._store = ObjectStore(settings.store.url, settings.pictures.max_bytes)
         self._decoder = DecoderProcess(settings.pictures.upload_memory_bytes, settings.pictures.upload_time_s)
         self._idle: LifoQueue[ImageTopicReader] = LifoQueue()
         for _ in range(_KAFKA_READERS):
             self._idle.put(ImageTopicReader(settings, "station"))
-        self._budget = PictureBudget(settings.pictures.max_bytes)
+        self._budget = PictureBudget(settings.pictures.max_bytes, max_wait_s)
         self._cache: OrderedDict[_Key, Any] = OrderedDict()
         self._cache_bytes = 0
         self._conversion_locks = [threading.Lock() for _ in range(_CONVERSION_LOCKS)]
@@ -259,7 +265,7 @@ class PartPictureReader:
             if value is None:
                 return None
             reserve(len(value))
-            with self._find_account_lock(account), self._conversion_locks[hash(key) % _CONVERSION_LOCKS]:
+            with self._converting(key, account):
                 found = self._find_result(key)
                 if found is None:
                     with self._remembering_refusals(key):
@@ -267,9 +273,23 @@ class PartPictureReader:
                     self._cache_result(key, found)
                 return cast(Converted, found)
 
-    def _find_account_lock(self, account: int | None) -> AbstractContextManager[object]:
-        """Returns the lock of the account. A thread must acquire this lock before it acquires a conversion lock."""
-        return nullcontext() if account is None else self._account_locks.setdefault(account, threading.Lock())
+    @contextmanager
+    def _converting(self, key: _Key | None, account: int | None) -> Iterator[None]:
+        """Waits until no picture of `account` and no picture with the same `key` is converted. Lets others wait during the `with` block.
+
+        Raises KafkaUnavailableError if other conversions take too long.
+        """
+        locks = [self._conversion_locks[hash(key) % _CONVERSION_LOCKS]]
+        if account is not None:
+            # All threads acquire the lock of the account first, so that two threads cannot wait for each other for ever.
+            locks.insert(0, self._account_locks.setdefault(account, threading.Lock()))
+        until_s = time.monotonic() + self._max_wait_s
+        with ExitStack() as held:
+            for lock in locks:
+                if not lock.acquire(timeout=max(until_s - time.monotonic(), 0.0)):
+                    raise KafkaUnavailableError(_TOO_MANY_PICTURES)
+                held.callback(lock.release)
+            yield
 
     def _find_result(self, key: _Key | None) -> Any | None:
         """Returns the cached result of a conversion, or None. Raises PictureError if this conversion was refused."""
@@ -324,7 +344,7 @@ class PartPictureReader:
         if part.image_topic != self._names.images(part.line) or part.image_partition is None or part.image_offset is None:
             return None
         try:
-            reader = self._idle.get(timeout=_MAX_WAIT_S)
+            reader = self._idle.get(timeout=self._max_wait_s)
         except Empty:
             raise KafkaUnavailableError(_TOO_MANY_PICTURES) from None
         try:
@@ -338,6 +358,13 @@ class PartPictureReader:
         if claim:
             return self._store.fetch(claim.decode(errors="replace"))
         return bytes(record.value or b"")
+
+
+def describe_refusal(error: PictureError | KafkaUnavailableError) -> tuple[int, dict[str, str]]:
+    """Returns the HTTP status and the headers of the answer to a request whose picture cannot be read or converted because of `error`."""
+    if isinstance(error, KafkaUnavailableError | DecoderProcessError):
+        return 503, {"Retry-After": str(_RETRY_AFTER_S)}
+    return 415, {}
 
 
 def _make_key(part: PictureLocation, *conversion: object) -> _Key | None:

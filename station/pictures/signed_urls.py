@@ -16,8 +16,8 @@ from models.pictures.display import EncodedPicture
 from station.configuration import PICTURE_POLICY
 from station.kafka_producer import KafkaUnavailableError
 from station.middleware import AsgiApplication, AsgiEvent, AsgiReceive, AsgiScope, AsgiSend, send_text_response
-from station.pictures.part_picture_reader import PictureLocation, get_picture_reader
-from streams.errors import DecoderProcessError, PictureError
+from station.pictures.part_picture_reader import PictureLocation, describe_refusal, get_picture_reader
+from streams.errors import PictureError
 
 PREFIX = "/live/pictures/"
 # A picture has the same address for an hour, so that browsers can cache it.
@@ -102,11 +102,10 @@ class SignedUrlMiddleware:
     async def _send_picture(self, scope: AsgiScope, send: AsgiSend, url: SignedUrl) -> None:
         try:
             picture = await asyncio.to_thread(self._read_picture, url)
-        except (KafkaUnavailableError, DecoderProcessError) as error:
-            await send_text_response(scope, send, 503, str(error))
-            return
-        except PictureError as error:
-            await send_text_response(scope, send, 415, str(error))
+        except (PictureError, KafkaUnavailableError) as error:
+            status, headers = describe_refusal(error)
+            encoded = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+            await send_text_response(scope, send, status, str(error), *encoded)
             return
         if picture is None:
             await send_text_response(scope, send, 404, "There is no picture of this part any more.")

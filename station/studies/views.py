@@ -12,7 +12,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from station.accounts.access import right_required
 from station.configuration import PICTURE_POLICY, current_settings
 from station.kafka_producer import KafkaUnavailableError
-from station.pictures.part_picture_reader import get_picture_reader
+from station.pictures.part_picture_reader import describe_refusal, get_picture_reader
 from station.studies.appraisal import AnswerRefusedError, count_answers, find_task, store_answer, take_back_answer
 from station.studies.creation import (
     MAX_PARTS,
@@ -130,7 +130,8 @@ def send_picture(request: HttpRequest, name: str) -> HttpResponse:
     try:
         picture = get_picture_reader().read_for_browser(task.part, account=user.pk)
     except (PictureError, KafkaUnavailableError) as error:
-        return HttpResponse(str(error), status=503, content_type="text/plain; charset=utf-8")
+        status, headers = describe_refusal(error)
+        return HttpResponse(str(error), status=status, headers=headers, content_type="text/plain; charset=utf-8")
     if picture is None:
         raise Http404
     response = HttpResponse(picture.value, content_type=picture.content_type)

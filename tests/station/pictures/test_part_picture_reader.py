@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import Empty, Queue
-from threading import Barrier, Event
+from threading import Barrier, Event, Lock
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from PIL import Image
 
 from deploy.supervisor.ports import free_ports
 from station.kafka_producer import ConfirmedProducer, KafkaUnavailableError
-from station.pictures.part_picture_reader import PartPictureReader, PictureBudget, PictureLocation, read_object
+from station.pictures.part_picture_reader import PartPictureReader, PictureBudget, PictureLocation, describe_refusal, read_object
 from streams.errors import PictureError
 from streams.object_store import ObjectStore
 from streams.settings import KafkaSettings, LineSettings, Settings, StoreSettings
@@ -141,12 +141,29 @@ def test_a_picture_that_is_missing_in_the_store_is_read_again(stored: tuple[Obje
 def test_the_conversions_of_an_account_wait_for_each_other_and_keep_nobody_waiting(stored: tuple[ObjectStore, PartPictureReader]) -> None:
     store, reader = stored
     location, other = locate(store, make_jpeg(1)), locate(store, make_jpeg(2))
+    reader._account_locks[1] = account_lock = Lock()
     with ThreadPoolExecutor(1) as thread:
-        with reader._find_account_lock(1):
+        with account_lock:
             waiting = thread.submit(reader.read_for_browser, location, 240, 1)
             assert reader.read_for_browser(other, 240, 2) is not None
             assert not waiting.done()
         assert waiting.result(30) is not None
+
+
+def test_a_picture_whose_account_is_busy_for_long_is_refused_and_may_be_requested_again(tmp_path: Path) -> None:
+    settings = Settings(store=StoreSettings(url=str(tmp_path)), lines=(LineSettings(name="line-1"),))
+    store, reader = ObjectStore(settings.store.url), PartPictureReader(settings, max_wait_s=0.2)
+    location = locate(store, make_jpeg(1))
+    with reader._converting(None, 1), pytest.raises(KafkaUnavailableError, match="Too many pictures") as refusal:
+        reader.read_for_browser(location, 240, 1)
+    assert describe_refusal(refusal.value) == (503, {"Retry-After": "5"})
+    assert reader._budget.used_bytes == 0
+    assert reader.read_for_browser(location, 240, 1) is not None
+    with reader._converting(("line-1:1:1", "line-1", location.sha256, 160), None), pytest.raises(KafkaUnavailableError):
+        reader.read_for_browser(location, 160, 2)
+    with reader._converting(None, 2):
+        pass
+    reader.close()
 
 
 def test_pictures_of_an_account_are_read_at_the_same_time(tmp_path: Path) -> None:

@@ -112,8 +112,9 @@ def test_a_missing_picture_is_explained(fault: Exception | None, status: int) ->
             raise fault
         return None
 
-    found, _, body = request_picture(make_signed_url(PART, 240), fail_or_none)
+    found, headers, body = request_picture(make_signed_url(PART, 240), fail_or_none)
     assert found == status
+    assert headers.get("retry-after") == ("5" if status == 503 else None)
     assert (str(fault) if fault else "no picture of this part any more") in body.decode()
 
 
