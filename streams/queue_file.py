@@ -11,9 +11,10 @@ import logging
 import os
 import sqlite3
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 from streams.errors import SettingsError
 from streams.port_holder import find_user_name
@@ -27,6 +28,12 @@ _SQLITE_DISK_FAULTS = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqli
 # SQLite also gives one of these codes if the process has no permission for the file.
 _SQLITE_REFUSALS = frozenset({sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN})
 _SQLITE_DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+# A damaged file is kept beside the queue. But if this many lie there, a file that this process has made and that is damaged, too, is
+# deleted, so that damaged files do not fill the disk.
+_MAX_SET_ASIDE = 16
+
+
+Opened = TypeVar("Opened")
 
 
 class DiskFaultError(Exception):
@@ -41,6 +48,13 @@ def is_disk_fault(error: sqlite3.Error) -> bool:
 def is_damage(error: sqlite3.Error) -> bool:
     """Returns whether `error` means that the content of the file is damaged."""
     return _primary_code(error) in _SQLITE_DAMAGE
+
+
+def make_damage(reason: str) -> sqlite3.DatabaseError:
+    """Returns an error for which `is_damage` returns True."""
+    error = sqlite3.DatabaseError(reason)
+    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    return error
 
 
 def _primary_code(error: sqlite3.Error) -> int:
@@ -81,6 +95,73 @@ def _refuse_closed_place(setting: str, folder: Path, *files: Path) -> None:
                 f"{setting}: this process may not write to {place}, which belongs to the user {find_user_name(place.stat().st_uid)}. "
                 "Correct the owner or the permissions."
             )
+
+
+class QueueFile:
+    """The SQLite file of a queue, which is replaced by a new file if it is damaged. Not thread-safe.
+
+    A damaged file gets another name, so that a person can look at it. `set_aside_names` are the names of these files.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._is_begun_here = False
+        self.set_aside_names: list[str] = []
+
+    def open(self, connect: Callable[[], Opened]) -> Opened:
+        """Returns the result of `connect`, which opens or creates the file.
+
+        If `connect` raises an error that means a damaged file, puts the file away and calls `connect` once more. After an error, `connect`
+        must leave no connection open. A new file that could not be opened is deleted, because it holds no records.
+        """
+        try:
+            return self._try_to_open(connect)
+        except sqlite3.DatabaseError as error:
+            if not is_damage(error):
+                raise
+            self.put_away(error)
+            return self._try_to_open(connect)
+
+    def _try_to_open(self, connect: Callable[[], Opened]) -> Opened:
+        is_new = self._is_missing()
+        self._is_begun_here = self._is_begun_here or is_new
+        try:
+            opened = connect()
+        except BaseException:
+            if is_new:
+                with suppress(OSError):
+                    delete_queue(self._path)
+            raise
+        self.list_set_aside()
+        return opened
+
+    def put_away(self, reason: object) -> None:
+        """Renames the damaged file. If too many renamed files exist already, deletes it. No connection to the file may be open.
+
+        A file from an earlier process is never deleted. Does nothing if there is no file.
+        """
+        if self._is_missing():
+            return
+        if self._is_begun_here and len(list_set_aside(self._path)) >= _MAX_SET_ASIDE:
+            log.error("The queue %s is damaged (%s). It is deleted, because too many damaged files lie beside it.", self._path, reason)
+            delete_queue(self._path)
+        else:
+            set_aside(self._path, reason)
+            # The list is updated here, because the start of a new file may fail.
+            self.list_set_aside()
+
+    def list_set_aside(self) -> None:
+        """Updates `set_aside_names`, because a person may have moved a damaged file away."""
+        self.set_aside_names = list_set_aside(self._path)
+
+    def _is_missing(self) -> bool:
+        # If the disk does not answer, nobody knows whether the file exists. The file then counts as present, so that it is not deleted
+        # later as a new and empty file.
+        try:
+            self._path.stat()
+        except OSError as error:
+            return isinstance(error, FileNotFoundError)
+        return False
 
 
 def set_aside(path: Path, reason: object) -> None:

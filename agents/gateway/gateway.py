@@ -47,8 +47,8 @@ _MAINTENANCE_INTERVAL_S = 1.0
 _NEARLY_FULL = 0.95
 # If the disk has room for a full spool, the gateway gives no warning. Otherwise it warns when less than this fraction of the disk is free.
 _FREE_DISK_SHARE = 0.1
-# If a write to the disk takes longer than this, the gateway reports on /readyz that it is not ready. The limit is shorter than the 15 s for
-# which an upload waits for its answer.
+# If a read or write of the disk takes longer than this, the gateway reports on /readyz that it is not ready. The limit is shorter than the
+# 15 s for which an upload waits for its answer.
 _LONGEST_WRITE_S = 5.0
 # When the process stops, cameras and senders must end within this fraction of the setting service.grace_s.
 _GRACE_SHARE = 0.8
@@ -223,12 +223,12 @@ def ask_disk(folder: Path, needed_bytes: int) -> str:
 
 
 def find_write_problem(line: str, wait_s: float) -> str:
-    """Returns a sentence if pictures of `line` have waited too long for the disk (`wait_s` seconds), otherwise ""."""
+    """Returns a sentence if the spool of `line` has waited too long for the disk (`wait_s` seconds), otherwise ""."""
     if wait_s < _LONGEST_WRITE_S:
         return ""
     return (
-        f"the disk of the spool of {line} has not finished a write for {wait_s:.0f} s, so cameras get no receipts and send their pictures "
-        "again; check the disk, and the network if the spool is on a share"
+        f"the disk of the spool of {line} has not finished a read or write for {wait_s:.0f} s, so cameras may get no receipts and send "
+        "their pictures again; check the disk, and the network if the spool is on a share"
     )
 
 

@@ -390,11 +390,17 @@ class Intake:
         return decisions
 
     def report_part(self, part: PartId, captured_at: datetime) -> bool:
-        """Accepts the report that the board counted `part` at `captured_at`. Returns False if the part was reported before."""
+        """Accepts the report that the board counted `part` at `captured_at`. Returns False if the part was reported before.
+
+        Raises SpoolFullError if the disk of the spool fails. The report was then not accepted.
+        """
         if self._matcher is None:
             raise ValueError(f"the camera of {self._line} is not triggered by a board")
+        # The disk is read before the lock is taken, because all pictures and parts of the line wait for this lock.
+        if self.has_picture(part):
+            return False
         with self._lock:
-            if part in self._reported_parts or self.has_picture(part):
+            if part in self._reported_parts:
                 return False
             forgotten = self._follow_clock(self._matcher)
             self._reported_parts[part] = None
@@ -455,7 +461,10 @@ class Intake:
         )
 
     def has_picture(self, part: PartId) -> bool:
-        """Returns whether the picture of `part`, which the board counted, is already stored."""
+        """Returns whether the picture of `part`, which the board counted, is already stored.
+
+        Raises SpoolFullError if the disk of the spool fails.
+        """
         return self._spool.find_receipt(make_part_key(part)) is not None
 
     def decide_due(self) -> None:

@@ -27,15 +27,13 @@ from streams.identity import PartId, format_time, parse_time
 from streams.operating_system import SYSTEM, OperatingSystem
 from streams.queue_file import (
     DiskFaultError,
+    QueueFile,
     connect_queue,
-    delete_queue,
     is_damage,
     is_disk_fault,
-    list_set_aside,
     lock_queue,
     name_remedy,
     refuse_missing_right,
-    set_aside,
 )
 from streams.supervision import SupervisedThread
 
@@ -45,9 +43,6 @@ log = logging.getLogger(__name__)
 _ROW_BYTES = 1024
 # `close` waits for a checkpoint for at most this many seconds.
 _LONGEST_CHECKPOINT_S = 2.0
-# A damaged file is kept beside the spool. But if this many lie there, a file that this process has made and that is damaged, too, is
-# deleted, so that damaged files do not fill the disk.
-_MAX_SET_ASIDE = 16
 # Receipts are kept to recognise repeated pictures. At ten pictures a second, this many receipts last almost three hours.
 _MAX_RECEIPTS = 100_000
 # Limits of SQLite's write-ahead log: in bytes, and as a share of `gateway.spool_max_bytes`. Above either limit, new pictures wait until
@@ -187,12 +182,11 @@ class Spool:
         # process. A thread that needs several locks takes this lock first, then `_reader_lock`, and `_lock` last.
         self._checkpoint_lock = threading.Lock()
         self._path = folder / f"{line}.sqlite"
+        self._file = QueueFile(self._path)
         self._write_ahead_path = folder / f"{line}.sqlite-wal"
         self._connections: list[sqlite3.Connection] = []
         self._write_ahead_file = -1
         self._has_file = False
-        self._is_begun_here = False
-        self._damaged_names: list[str] = []
         # For each thread that waits for the disk: the monotonic time at which its wait began.
         self._disk_waits: dict[int, float] = {}
         self.run = 0
@@ -201,7 +195,7 @@ class Spool:
         except DiskFaultError as error:
             raise SettingsError(f"gateway.spool_dir: {error}. {name_remedy(folder)}") from None
         try:
-            self._begin_file()
+            self._file.open(self._open)
         except sqlite3.DatabaseError as error:
             self._lock_file.close()
             refuse_missing_right(error, self._path, "gateway.spool_dir")
@@ -218,40 +212,16 @@ class Spool:
                 "move the file to another folder and keep it, because it may hold unsent pictures; the gateway then makes a new file"
             ) from None
 
-    def _begin_file(self) -> None:
-        """Opens or creates the file, and begins a run. Puts a damaged file away, and tries once more."""
-        try:
-            self._open()
-        except sqlite3.DatabaseError as error:
-            if not is_damage(error):
-                raise
-            self._put_away(error)
-            self._open()
-
     def _open(self) -> None:
         """Opens or creates the file, and begins a run. Raises sqlite3.DatabaseError if the file cannot be used.
 
-        After an error, no connection is open. A new file that could not be opened is deleted, because it holds no picture.
+        After an error, no connection is open.
         """
-        is_new = self._is_missing()
-        self._is_begun_here = self._is_begun_here or is_new
         try:
             self._open_connections()
         except BaseException:
             self._disconnect()
-            if is_new:
-                with suppress(OSError):
-                    delete_queue(self._path)
             raise
-
-    def _is_missing(self) -> bool:
-        # If the disk does not answer, nobody knows whether the file exists. The file then counts as present, so that the spool does not
-        # later delete it as a new and empty file.
-        try:
-            self._path.stat()
-        except OSError as error:
-            return isinstance(error, FileNotFoundError)
-        return False
 
     def _open_connections(self) -> None:
         self._writer = self._connect()
@@ -279,24 +249,8 @@ class Spool:
         count, size = self._writer.execute("SELECT count(*), total(size) FROM pictures").fetchone()
         self._waiting_count, self._parked_count, self._picture_bytes = int(count), 0, int(size)
         self._budget.add_existing(self._picture_bytes)
-        self._damaged_names = list_set_aside(self._path)
         # The run is set last. When other threads see a new run, they know that the file was replaced.
         self.run, self._has_file = run, True
-
-    def _put_away(self, error: sqlite3.DatabaseError) -> None:
-        """Renames the damaged file, so that a person can look at it.
-
-        If too many renamed files exist already, deletes the damaged file instead. A file from an earlier process is never deleted.
-        """
-        if self._is_missing():
-            return
-        if self._is_begun_here and len(list_set_aside(self._path)) >= _MAX_SET_ASIDE:
-            log.error("The queue %s is damaged (%s). It is deleted, because too many damaged files lie beside it.", self._path, error)
-            delete_queue(self._path)
-        else:
-            set_aside(self._path, error)
-            # The complaint about damaged files uses this list. The list is updated here, because the start of a new file may fail.
-            self._damaged_names = list_set_aside(self._path)
 
     def _disconnect(self) -> None:
         for connection in self._connections:
@@ -312,7 +266,7 @@ class Spool:
         If too many damaged files exist already, the file is deleted. Raises sqlite3.Error or OSError if no new file can be made. The next
         call then tries again.
         """
-        with self._checkpoint_lock, self._reader_lock, self._lock:
+        with self._watch_disk(), self._checkpoint_lock, self._reader_lock, self._lock:
             if self.run != run:
                 return  # Another thread has replaced the file.
             if self._has_file:
@@ -323,19 +277,20 @@ class Spool:
                 self._budget.release(self._picture_bytes)
                 self._waiting_count = self._parked_count = self._picture_bytes = 0
             # If an earlier call could not put the file away, this call does.
-            self._put_away(error)
-            self._begin_file()
+            self._file.put_away(error)
+            self._file.open(self._open)
 
     def find_complaint(self) -> str:
         """Returns a sentence while a damaged file lies beside the spool's file, otherwise "".
 
         A person has to move the damaged file away.
         """
-        if not self._damaged_names:
+        names = self._file.set_aside_names
+        if not names:
             return ""
         return (
             f"the spool of {self.line} was damaged, and pictures were perhaps not sent: check the disk, and move "
-            f"{', '.join(self._damaged_names)} out of {self.folder}"
+            f"{', '.join(names)} out of {self.folder}"
         )
 
     def _connect(self) -> sqlite3.Connection:
@@ -381,6 +336,10 @@ class Spool:
     @contextmanager
     def _watch_disk(self) -> Iterator[None]:
         thread = threading.get_ident()
+        if thread in self._disk_waits:
+            # This thread entered a method that waits for the disk earlier. The age of its wait counts from there.
+            yield
+            return
         self._disk_waits[thread] = time.monotonic()
         try:
             yield
@@ -388,7 +347,7 @@ class Spool:
             del self._disk_waits[thread]
 
     def find_disk_wait_s(self) -> float:
-        """Returns how long a picture or a flush has been waiting for the disk, in seconds: the longest present wait, or 0.
+        """Returns how long a method of the spool has been waiting for the disk, in seconds: the longest present wait, or 0.
 
         Reads only memory, so this method answers even if the disk does not.
         """
@@ -417,25 +376,27 @@ class Spool:
         Raises SpoolFullError if there is no room. Call `flush` afterwards, because a power cut before the flush can undo this call.
         """
         kept_keys = tuple(keys)
-        with self._watch_disk():
-            return self._repair(lambda: self._accept(picture, kept_keys, part))
+        return self._repair(lambda: self._accept(picture, kept_keys, part))
 
     def _repair(self, use: Callable[[], Result]) -> Result:
         """Returns `use()`. If the file proves damaged, replaces the file and calls `use` once more.
 
-        Raises SpoolFullError if the damaged file cannot be replaced now, or if the new file cannot be used.
+        Raises SpoolFullError if the disk fails, if the damaged file cannot be replaced now, or if the new file cannot be used.
         """
         run = self.run
-        try:
-            return use()
-        except sqlite3.DatabaseError as error:
-            if self._has_file and not is_damage(error):
-                raise
+        with self._watch_disk():
             try:
-                self.replace_damaged(error, run)
                 return use()
-            except (sqlite3.Error, OSError) as problem:
-                raise SpoolFullError(f"the damaged spool {self._path} cannot be replaced: {problem}") from None
+            except OSError as error:
+                raise SpoolFullError(f"the spool {self._path} cannot be used: {error}") from None
+            except sqlite3.DatabaseError as error:
+                if self._has_file and not is_damage(error):
+                    raise
+                try:
+                    self.replace_damaged(error, run)
+                    return use()
+                except (sqlite3.Error, OSError) as problem:
+                    raise SpoolFullError(f"the damaged spool {self._path} cannot be replaced: {problem}") from None
 
     def _accept(self, picture: CheckedPicture, keys: Iterable[str], part: PartId | None) -> PictureReceipt:
         size = len(picture.value) + _ROW_BYTES
@@ -505,7 +466,7 @@ class Spool:
         """
         found: list[SpooledPicture] = []
         total_bytes = 0
-        with self._reader_lock, closing(self._reader.cursor()) as cursor:
+        with self._watch_disk(), self._reader_lock, closing(self._reader.cursor()) as cursor:
             cursor.execute(
                 "SELECT seq, size, run, part, captured_at, content_type, sha256, traceparent, truth, value FROM pictures "
                 "WHERE seq > ? AND parked IS NULL ORDER BY seq LIMIT ?",
@@ -521,7 +482,7 @@ class Spool:
 
     def remove(self, seqs: Iterable[int]) -> None:
         """Deletes the pictures with the sequence numbers `seqs`, which Kafka has confirmed."""
-        with self._lock:
+        with self._watch_disk(), self._lock:
             freed = count = parked = 0
             with self._transaction():
                 for seq in seqs:
@@ -536,7 +497,7 @@ class Spool:
 
     def park(self, seq: int, reason: str) -> None:
         """Parks the picture `seq`, which Kafka has refused for `reason`: it stays on disk and is sent again after the next start."""
-        with self._lock:
+        with self._watch_disk(), self._lock:
             parked = self._writer.execute("UPDATE pictures SET parked = ? WHERE seq = ? AND parked IS NULL", (reason, seq)).rowcount
             self._parked_count += parked
 
@@ -559,12 +520,12 @@ class Spool:
             self._maintain()
         except sqlite3.DatabaseError as error:
             self.replace_damaged(error, run)
-        self._damaged_names = list_set_aside(self._path)
+        self._file.list_set_aside()
 
     def _maintain(self) -> None:
-        with self._lock:
+        with self._watch_disk(), self._lock:
             self._writer.execute("DELETE FROM receipts WHERE id <= (SELECT max(id) FROM receipts) - ?", (_MAX_RECEIPTS,))
-        with self._checkpoint_lock:
+        with self._watch_disk(), self._checkpoint_lock:
             self._checkpointer.execute("PRAGMA wal_checkpoint(PASSIVE)")
         # While pictures arrive, a PASSIVE checkpoint never empties the write-ahead log. So a log that is too large is emptied here.
         limit = min(_MAX_WRITE_AHEAD_BYTES, _MAX_WRITE_AHEAD_SHARE * self._budget.max_bytes)
@@ -573,7 +534,7 @@ class Spool:
 
     def _empty_write_ahead(self) -> None:
         """Copies the whole write-ahead log into the database file and empties the log. In the meantime, pictures wait."""
-        with self._reader_lock, self._lock:
+        with self._watch_disk(), self._reader_lock, self._lock:
             self._checkpointer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             self._count_write_ahead()
 

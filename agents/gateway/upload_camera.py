@@ -21,8 +21,8 @@ JSON `{"error": …}`:
 | 415 | there is no picture |
 | 422 | the idempotency key was used for another picture, or the body is empty |
 | 429 | the client's network has sent too many wrong tokens |
-| 503 | the picture was not stored in time, or too many uploads wait |
-| 507 | the spool is full |
+| 503 | the picture or the part report was not stored in time, or too many uploads wait |
+| 507 | the spool is full, or its disk fails |
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from threading import Event
 
 from aiohttp import web
@@ -251,12 +252,22 @@ class _Handlers:
             problem = error.errors(include_url=False)[0]
             return _make_error(400, f"{'.'.join(str(step) for step in problem['loc']) or 'body'}: {problem['msg']}")
         part, captured_at = PartId(endpoint.line, report.run, report.part), report.captured_at.astimezone(UTC)
-        if endpoint.triggered is None:
-            is_new = await asyncio.to_thread(endpoint.part_intake.report_part, part, captured_at)
-            return web.json_response({"part": str(part), "repeated": not is_new}, status=202)
-        if await asyncio.to_thread(endpoint.part_intake.has_picture, part):
-            return web.json_response({"part": str(part), "repeated": True}, status=202)
+        try:
+            if endpoint.triggered is None:
+                is_repeat = not await self._ask_spool(partial(endpoint.part_intake.report_part, part, captured_at))
+            else:
+                is_repeat = await self._ask_spool(partial(endpoint.part_intake.has_picture, part))
+        except SpoolFullError as error:
+            return _make_error(507, str(error))
+        except TimeoutError:
+            return _make_error(503, "the disk of the spool did not answer in time; send the report again")
+        if endpoint.triggered is None or is_repeat:
+            return web.json_response({"part": str(part), "repeated": is_repeat}, status=202)
         return await self._await_receipt(endpoint.line, endpoint.triggered.trigger(part, captured_at), 202, 0)
+
+    async def _ask_spool(self, ask: Callable[[], bool]) -> bool:
+        """Returns `ask()`, which is called in another thread because it reads the disk. Raises TimeoutError if the disk does not answer."""
+        return await asyncio.wait_for(asyncio.to_thread(ask), self._receipt_timeout_s)
 
     async def _await_receipt(self, line: str, future: Future[PictureReceipt], status: int, size: int) -> web.Response:
         """Waits until the picture of `size` bytes is stored, and returns a response with `status` and the part, or an error."""

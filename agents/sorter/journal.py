@@ -10,7 +10,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -18,7 +18,17 @@ from typing import IO
 
 from streams.errors import SettingsError
 from streams.identity import format_time, parse_time
-from streams.queue_file import DiskFaultError, connect_queue, is_disk_fault, lock_queue, name_remedy, refuse_missing_right, set_aside
+from streams.queue_file import (
+    DiskFaultError,
+    QueueFile,
+    connect_queue,
+    is_damage,
+    is_disk_fault,
+    lock_queue,
+    make_damage,
+    name_remedy,
+    refuse_missing_right,
+)
 from streams.records import Sorting
 
 log = logging.getLogger(__name__)
@@ -78,6 +88,7 @@ class SortingJournal:
         self._line_name = line
         self._clock = clock
         self._path = folder / f"{line}.sqlite"
+        self._file = QueueFile(self._path)
         self._lock = threading.Lock()
         self._lock_file: IO[str] | None = None
         self._open_again_at_s = 0.0
@@ -95,19 +106,15 @@ class SortingJournal:
         """Opens the file. If the disk is full or fails, sets `fault`. Raises SettingsError if the file cannot be used."""
         try:
             self._lock_file = self._lock_file or lock_queue(self._folder, self._line_name, _SETTING, "sorter")
-            connection = self._open()
-            try:
-                # The connection `remover` deletes records without waiting for the disk. A power cut can undo a deletion. The sorter then
-                # sends the record a second time, which does no harm.
-                remover = connect_queue(self._path, _SCHEMA, _LAYOUT_VERSION)
-            except sqlite3.Error:
-                connection.close()
-                raise
-            remover.execute("PRAGMA synchronous = NORMAL")
-        except DiskFaultError as error:
+            connection, remover = self._file.open(self._open)
+        except (DiskFaultError, OSError) as error:
             self._set_disk_fault(error)
         except sqlite3.Error as error:
             refuse_missing_right(error, self._path, _SETTING)
+            if is_damage(error):
+                raise SettingsError(
+                    f"{_SETTING}: the disk damages each new journal of {self._line_name} in {self._folder} ({error}); check the disk"
+                ) from None
             if not is_disk_fault(error):
                 raise SettingsError(
                     f"{_SETTING}: the journal of {self._line_name} in {self._path} cannot be used ({error}). Choose another folder."
@@ -125,19 +132,21 @@ class SortingJournal:
         self.fault = fault
         self._open_again_at_s = self._clock() + _OPEN_AGAIN_S
 
-    def _open(self) -> sqlite3.Connection:
-        try:
+    def _open(self) -> tuple[sqlite3.Connection, sqlite3.Connection]:
+        """Opens or creates the file, and returns the connections that write and delete records. Checks the whole file for damage."""
+        with ExitStack() as opened:
             connection = connect_queue(self._path, _SCHEMA, _LAYOUT_VERSION)
+            opened.callback(connection.close)
             (result,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-            if result == "ok":
-                return connection
-            connection.close()
-        except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError) or is_disk_fault(error):
-                raise
-            result = str(error)
-        set_aside(self._path, result)
-        return connect_queue(self._path, _SCHEMA, _LAYOUT_VERSION)
+            if result != "ok":
+                raise make_damage(result)
+            # The connection `remover` deletes records without waiting for the disk. A power cut can undo a deletion. The sorter then
+            # sends the record a second time, which does no harm.
+            remover = connect_queue(self._path, _SCHEMA, _LAYOUT_VERSION)
+            opened.callback(remover.close)
+            remover.execute("PRAGMA synchronous = NORMAL")
+            opened.pop_all()
+        return connection, remover
 
     def append(
         self,

@@ -46,8 +46,10 @@ def wait_until(condition: Callable[[], bool], timeout_s: float = 10) -> None:
 class CameraLine:
     """Runs a camera in a thread, with the real intake and spool of the line `line-1`."""
 
-    def __init__(self, spool_dir: Path, settings: CameraSettings, max_bytes: int = 10_000, spool_bytes: int = 2**20) -> None:
-        self.spool = Spool(spool_dir, "line-1", SpoolBudget(spool_bytes))
+    def __init__(
+        self, spool_dir: Path, settings: CameraSettings, max_bytes: int = 10_000, spool_bytes: int = 2**20, spool: Spool | None = None
+    ) -> None:
+        self.spool = spool or Spool(spool_dir, "line-1", SpoolBudget(spool_bytes))
         self.intake = Intake(settings, max_bytes, self.spool, on_stored=lambda: None)
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None

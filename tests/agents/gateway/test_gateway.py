@@ -470,7 +470,7 @@ def test_a_disk_that_does_not_finish_a_write_is_named_with_its_age_until_it_answ
         wait_until(lambda: gateway.metric("castline_spool_pictures", line="line-1") > 0, 40)
         assert "has not finished" not in gateway.page("/readyz")[1]
         faults.set_flush_delay_s(9)
-        sentence = re.compile("the disk of the spool of line-1 has not finished a write for [67] s")
+        sentence = re.compile("the disk of the spool of line-1 has not finished a read or write for [67] s")
         wait_until(lambda: sentence.search(gateway.page("/readyz")[1]) is not None, 20)
         assert gateway.page("/healthz")[0] == 200, "a restart does not help"
         faults.set_flush_delay_s(0)

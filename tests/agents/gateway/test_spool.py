@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import islice
@@ -21,6 +22,8 @@ import pytest
 from agents.gateway.spool import CheckedPicture, GroupCommit, Spool, SpoolBudget
 from streams.errors import SettingsError, SpoolFullError
 from streams.identity import PartId
+from streams.queue_file import make_damage
+from tests.agents.gateway.camera_line import wait_until
 
 NOW_S = 1_800_000_000.0
 
@@ -143,12 +146,6 @@ def damage(file: Path, kind: str) -> None:
     file.write_bytes({"cut": content[: len(content) // 2], "zeros": bytes(len(content)), "text": b"this is no database" * 100}[kind])
 
 
-def make_damage() -> sqlite3.DatabaseError:
-    error = sqlite3.DatabaseError("database disk image is malformed")
-    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
-    return error
-
-
 @pytest.mark.parametrize("kind", ["cut", "zeros", "text"])
 def test_a_damaged_spool_is_set_aside_and_the_line_goes_on_with_a_complaint(tmp_path: Path, kind: str) -> None:
     line = open_spool(tmp_path)
@@ -218,6 +215,47 @@ class SlowCheckpoint:
         self._connection.close()
 
 
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda line: line.accept(make_picture()),
+        lambda line: line.find_receipt("key:1"),
+        lambda line: line.forget_key("key:1"),
+        lambda line: line.read_after(0, 1),
+        lambda line: line.remove([1]),
+        lambda line: line.park(1, "refused"),
+        lambda line: line.run_maintenance(),
+        lambda line: line.replace_damaged(make_damage("malformed"), line.run),
+    ],
+    ids=["accept", "find_receipt", "forget_key", "read_after", "remove", "park", "run_maintenance", "replace_damaged"],
+)
+def test_each_use_of_the_spool_shows_that_it_waits(tmp_path: Path, use: Callable[[Spool], object]) -> None:
+    line = open_spool(tmp_path)
+    with line._reader_lock, line._lock:
+        waiting = threading.Thread(target=use, args=(line,))
+        waiting.start()
+        wait_until(lambda: line.find_disk_wait_s() > 0)
+    waiting.join(10)
+    assert line.find_disk_wait_s() == 0
+    line.close()
+
+
+@pytest.mark.parametrize("method", ["run_maintenance", "_empty_write_ahead"])
+def test_a_checkpoint_that_does_not_end_is_shown(tmp_path: Path, method: str) -> None:
+    line = open_spool(tmp_path)
+    checkpointer = line._checkpointer
+    line._checkpointer = slow = SlowCheckpoint(checkpointer)  # type: ignore[assignment]
+    waiting = threading.Thread(target=getattr(line, method))
+    waiting.start()
+    assert slow.began.wait(10)
+    shown_s = line.find_disk_wait_s()
+    slow.go_on.set()
+    waiting.join(10)
+    assert shown_s > 0
+    line._checkpointer = checkpointer
+    line.close()
+
+
 def test_a_damaged_file_is_not_closed_during_a_checkpoint_of_another_thread(tmp_path: Path) -> None:
     line = open_spool(tmp_path)
     line.accept(make_picture())
@@ -227,7 +265,7 @@ def test_a_damaged_file_is_not_closed_during_a_checkpoint_of_another_thread(tmp_
     checkpoint = threading.Thread(target=line.run_maintenance)
     checkpoint.start()
     assert slow.began.wait(10)
-    error = make_damage()
+    error = make_damage("database disk image is malformed")
     replacing = threading.Thread(target=line.replace_damaged, args=(error, line.run))
     replacing.start()
     replacing.join(0.3)
@@ -243,7 +281,7 @@ def test_a_damaged_file_is_not_closed_during_a_checkpoint_of_another_thread(tmp_
 def test_a_replacement_that_fails_half_way_is_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     line = open_spool(tmp_path)
     run = line.run
-    error = make_damage()
+    error = make_damage("database disk image is malformed")
 
     def fail(folder: Path) -> None:
         raise OSError(errno.EIO, "the disk fails")
@@ -280,7 +318,7 @@ class DamagingSpool(Spool):
         if self.damaged_count:
             self.damaged_count -= 1
             self._path.write_bytes(b"this is no database" * 1000)
-            raise make_damage()
+            raise make_damage("database disk image is malformed")
 
 
 def list_files(folder: Path) -> list[str]:
@@ -293,7 +331,7 @@ SPOOL_FILES = ["line-1.lock", "line-1.sqlite", "line-1.sqlite-shm", "line-1.sqli
 def test_a_new_spool_that_is_damaged_at_once_is_deleted(tmp_path: Path) -> None:
     line = DamagingSpool(tmp_path, "line-1", SpoolBudget(2**20), clock=lambda: NOW_S)
     line.damaged_count = 1
-    line.replace_damaged(make_damage(), line.run)
+    line.replace_damaged(make_damage("database disk image is malformed"), line.run)
     assert len(list(tmp_path.glob("*.damaged-*[0-9]"))) == 1, "the new file held no picture"
     assert line.accept(make_picture()).part.run == int(NOW_S) + 1
     line.close()
@@ -305,7 +343,7 @@ def test_a_disk_that_damages_all_files_does_not_fill_itself_with_them(tmp_path: 
     line.damaged_count = 99
     line.damages_at_opening = damages_at_opening
     with suppress(sqlite3.DatabaseError):
-        line.replace_damaged(make_damage(), line.run)
+        line.replace_damaged(make_damage("database disk image is malformed"), line.run)
     for _ in range(30):
         with pytest.raises(SpoolFullError, match="cannot be replaced"):
             line.accept(make_picture())
@@ -332,7 +370,7 @@ def test_the_limit_for_damaged_files_deletes_no_file_of_an_earlier_start(tmp_pat
     damage(tmp_path / "line-1.sqlite", "text")
     line = open_spool(tmp_path)
     assert len(list(tmp_path.glob("*.damaged-*[0-9]"))) == 17, "the file perhaps holds unsent pictures"
-    line.replace_damaged(make_damage(), line.run)
+    line.replace_damaged(make_damage("database disk image is malformed"), line.run)
     assert len(list(tmp_path.glob("*.damaged-*[0-9]"))) == 17
     line.close()
 
@@ -348,11 +386,11 @@ def test_a_damaged_file_that_cannot_be_renamed_at_first_leaves_its_bytes_in_no_c
         raise OSError(errno.EIO, "the disk fails")
 
     with monkeypatch.context() as patch:
-        patch.setattr("agents.gateway.spool.set_aside", fail)
-        for error in (make_damage(), sqlite3.ProgrammingError("Cannot operate on a closed database.")):
+        patch.setattr("streams.queue_file.set_aside", fail)
+        for error in (make_damage("database disk image is malformed"), sqlite3.ProgrammingError("Cannot operate on a closed database.")):
             with pytest.raises(OSError, match="the disk fails"):
                 line.replace_damaged(error, line.run)
-    line.replace_damaged(make_damage(), line.run)
+    line.replace_damaged(make_damage("database disk image is malformed"), line.run)
     assert (budget.picture_bytes, line.waiting_count) == (0, 0)
     assert len(list(tmp_path.glob("*.damaged-*[0-9]"))) == 1
     line.accept(make_picture())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gzip
 import threading
 import zlib
@@ -26,9 +27,10 @@ from agents.gateway.spool import Spool, SpoolBudget
 from agents.gateway.upload_camera import LineEndpoint, UploadCamera, build_app
 from agents.gateway.upload_request import RequestRefusedError, _Unpacker
 from agents.gateway.web_server import MAX_CONNECTIONS_PER_ADDRESS, start_site
+from streams.errors import SpoolFullError
 from streams.identity import PartId
 from streams.settings import CameraSettings
-from tests.agents.gateway.camera_line import wait_until
+from tests.agents.gateway.camera_line import CameraLine, wait_until, write_pictures
 
 JPEG = b"\xff\xd8\xff\xe0 a picture of a casting"
 LIMIT = 10_000
@@ -249,6 +251,83 @@ async def test_an_upload_gets_the_part_that_was_reported_for_its_time(url: str, 
     assert (stray["run"], stray["matched"]) == (plant.spools["timed"].run, False)
     _, third = await post(url, "/lines/timed/pictures", {**UPLOAD, "X-Captured-At": (now + timedelta(seconds=15.01)).isoformat()})
     assert third["part"] == "timed:12:3"
+
+
+class FailingSpool(Spool):
+    """A spool on a disk that fails in `method` with `error` until `is_failing` is False, or does not answer until `may_answer` is set."""
+
+    def __init__(self, folder: Path, method: str, error: Exception | None) -> None:
+        self.method, self.error, self.is_failing, self.may_answer = method, error, False, threading.Event()
+        super().__init__(folder, "line-1", SpoolBudget(2**20))
+        self.is_failing = True
+
+    def _fail(self, method: str) -> None:
+        if self.is_failing and method == self.method:
+            if self.error is not None:
+                raise self.error
+            assert self.may_answer.wait(10)
+
+    def _find_receipt(self, key: str) -> tuple[PartId, str] | None:
+        self._fail("_find_receipt")
+        return super()._find_receipt(key)
+
+    def _count_write_ahead(self) -> int:
+        self._fail("_count_write_ahead")
+        return super()._count_write_ahead()
+
+
+@pytest_asyncio.fixture
+async def cleanup() -> AsyncIterator[AsyncExitStack]:
+    async with AsyncExitStack() as stack:
+        yield stack
+
+
+STALE = OSError(errno.ESTALE, "Stale file handle")
+FULL = SpoolFullError("the receipts cannot be read: disk I/O error")
+
+
+@pytest.mark.parametrize(
+    ("kind", "what", "method", "error", "status"),
+    [
+        ("http", "parts", "_find_receipt", FULL, 507),
+        ("folder", "parts", "_find_receipt", FULL, 507),
+        ("http", "parts", "_find_receipt", STALE, 507),
+        ("http", "pictures", "_count_write_ahead", STALE, 507),
+        ("http", "parts", "_find_receipt", None, 503),
+        ("folder", "parts", "_find_receipt", None, 503),
+    ],
+)
+@pytest.mark.asyncio
+async def test_a_disk_that_fails_refuses_no_request_for_good(
+    tmp_path: Path, cleanup: AsyncExitStack, kind: str, what: str, method: str, error: Exception | None, status: int
+) -> None:
+    write_pictures(tmp_path / "in", "a.jpg")
+    path = tmp_path / "in" if kind == "folder" else None
+    settings = CameraSettings.model_validate({"kind": kind, "path": path, "trigger": "board" if what == "parts" else "free"})
+    spool = FailingSpool(tmp_path / "spool", method, error)
+    line = CameraLine(tmp_path / "spool", settings, spool=spool)
+    cleanup.callback(line.stop)
+    camera: GatewayCamera = UploadCamera() if kind == "http" else FolderCamera("line-1", settings)
+    line.start(camera)
+    triggered = camera if isinstance(camera, TriggeredCamera) else None
+    uploads = camera if isinstance(camera, UploadCamera) else None
+    endpoint = LineEndpoint("line-1", SecretStr("let-me-in"), uploads, triggered, line.intake)
+    app = build_app({"line-1": endpoint}, LIMIT, SecretStr("from-the-sorter"), receipt_timeout_s=0.2 if error is None else 10)
+    runner, address = await start_site(app, "127.0.0.1", 0)
+    cleanup.push_async_callback(runner.cleanup)
+    cleanup.callback(spool.may_answer.set)
+
+    async def ask() -> int:
+        if what == "pictures":
+            return (await post(address, "/lines/line-1/pictures", {**UPLOAD, "Idempotency-Key": "1"}))[0]
+        return (await post(address, "/lines/line-1/parts", PARTS, json=report(1, datetime.now(UTC))))[0]
+
+    assert await ask() == status
+    if error is None:
+        assert spool.find_disk_wait_s() > 0, "the disk of the spool is known to hang"
+    spool.is_failing = False
+    spool.may_answer.set()
+    assert await ask() == (201 if what == "pictures" else 202)
 
 
 @pytest.mark.asyncio

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import signal
 import sqlite3
 import subprocess
@@ -104,6 +105,46 @@ def test_a_damaged_file_is_set_aside_and_the_sorter_goes_on(tmp_path: Path, capl
     assert aside.read_bytes().startswith(b"no database")
     assert "is damaged" in caplog.text
     assert aside.name in caplog.text
+
+
+class DamagingJournal(SortingJournal):
+    """A journal on a disk that is full at first. Later the disk damages each file before it can be opened."""
+
+    fault_of_disk = "full"
+
+    def _open(self) -> tuple[sqlite3.Connection, sqlite3.Connection]:
+        if self.fault_of_disk == "full":
+            error = sqlite3.OperationalError("database or disk is full")
+            error.sqlite_errorcode = sqlite3.SQLITE_FULL
+            raise error
+        if self.fault_of_disk:
+            self._path.write_bytes(b"no database" * 1000)
+        return super()._open()
+
+
+def test_a_disk_that_damages_all_journals_does_not_fill_itself_with_them(tmp_path: Path) -> None:
+    times = itertools.count(step=6)
+    journal = DamagingJournal(tmp_path, "line-1", lambda: next(times))
+    journal.fault_of_disk = "damages each file"
+    for _ in range(30):
+        with pytest.raises(JournalError, match="the disk damages each new journal of line-1"):
+            journal.append([sorting(1)])
+    assert [file.name for file in tmp_path.iterdir()] == ["line-1.lock"], "the new files held no records"
+    journal.fault_of_disk = ""
+    journal.append([sorting(1)])
+    assert parts_of(journal) == [1]
+    journal.close()
+
+
+def test_starts_on_a_disk_that_damages_new_journals_leave_no_files_behind(tmp_path: Path) -> None:
+    class Damaged(DamagingJournal):
+        fault_of_disk = "damages each file"
+
+    SortingJournal(tmp_path, "line-1").close()
+    for _ in range(20):
+        with pytest.raises(SettingsError, match="the disk damages each new journal of line-1"):
+            Damaged(tmp_path, "line-1")
+    assert len(list(tmp_path.glob("*.damaged-*[0-9]"))) == 1, "only the journal of the first start perhaps holds records"
 
 
 def test_a_second_sorter_on_the_same_journal_is_refused(tmp_path: Path) -> None:
