@@ -40,7 +40,8 @@ from streams.supervision import SupervisedThread
 
 log = logging.getLogger(__name__)
 
-# The interval, in seconds, at which waiting pictures are matched with parts. A picture waits at most this much longer than needed.
+# The interval, in seconds, at which waiting pictures are matched with parts, and metrics and health are updated. A picture waits at most
+# this much longer than needed.
 _CHECK_INTERVAL_S = 0.05
 _MAINTENANCE_INTERVAL_S = 1.0
 # If more than this share of the spool is used, the gateway reports on /readyz that it is not ready.
@@ -245,6 +246,8 @@ class Gateway:
         self._known_clients = KnownClients(settings.gateway.spool_dir / f"{lines[0].name}.clients.json")
         self._tokens = TokenCheck(settings.gateway.proxies, settings.gateway.trusted_proxies, known=self._known_clients)
         self._stopping = threading.Event()
+        # For each line: why its pictures are not assigned to parts, or "".
+        self._latency_problems = {line.name: line.intake.find_latency_problem() for line in self._lines}
         self._health = ProcessHealth("gateway", self._lines[0].watchdog)
         for line in self._lines[1:]:
             self._health.add_check(line.watchdog.find_stall)
@@ -280,6 +283,7 @@ class Gateway:
             )
             for line in self._lines
         ]
+        matchers = [SupervisedThread(f"matcher-{line.name}", partial(self._match_pictures, line), self._stopping) for line in self._lines]
         # Each spool has its own thread, so that a disk or file that fails does not stop the maintenance of the other spools.
         maintenance = [
             SupervisedThread(f"spool-{line.name}", partial(self._run_maintenance, line.spool), self._stopping) for line in self._lines
@@ -296,7 +300,7 @@ class Gateway:
             )
             line.intake.start()
             line.sender.start()
-        for thread in (*cameras, *maintenance):
+        for thread in (*cameras, *matchers, *maintenance):
             thread.start()
         while not stop.is_set():
             self._check_lines()
@@ -309,7 +313,7 @@ class Gateway:
         # The web server stops first, because the requests that have arrived still need the cameras for their answers.
         if web_runner is not None:
             await web_runner.cleanup()
-        await asyncio.to_thread(self._stop_lines, cameras, stop_by_s)
+        await asyncio.to_thread(self._stop_lines, [*cameras, *matchers], stop_by_s)
         for thread in maintenance:
             await asyncio.to_thread(thread.join, 2)
 
@@ -333,9 +337,8 @@ class Gateway:
         return runner
 
     def _check_lines(self) -> None:
-        """Matches the waiting pictures of all lines with parts, and updates metrics and health. Called several times a second."""
+        """Updates metrics and health. Called several times a second."""
         for line in self._lines:
-            store_waiting_pictures(line, line.intake.decide_due)
             metrics.spool_pictures.labels(line.name).set(line.spool.waiting_count)
             metrics.camera_complaints.labels(line.name).set(len(line.list_complaints()))
             # While Kafka is unavailable, the watchdog is told that no picture waits. Otherwise the watchdog would report that the gateway
@@ -344,8 +347,7 @@ class Gateway:
             outage = line.find_outage()
             metrics.camera_up.labels(line.name).set(not outage)
             self._health.set_part_problem(line.name, outage)
-        latency_problems = [problem for line in self._lines if (problem := line.intake.find_latency_problem())]
-        self._health.set_person_problem("; ".join(latency_problems), "latency")
+        self._health.set_person_problem("; ".join(filter(None, self._latency_problems.values())), "latency")
         self._health.set_person_problem(self._tokens.find_proxy_problem(), "proxies")
         used_bytes = self._budget.used_bytes
         metrics.spool_bytes.set(self._budget.picture_bytes)
@@ -357,6 +359,13 @@ class Gateway:
             self._health.set_waiting("; ".join(problems))
         else:
             self._health.set_ready()
+
+    def _match_pictures(self, line: GatewayLine) -> None:
+        """Matches the waiting pictures of `line` with parts, and stores them. Runs in a thread of its own, because the disk can be slow."""
+        while not self._stopping.wait(_CHECK_INTERVAL_S):
+            store_waiting_pictures(line, line.intake.decide_due)
+            # This call can wait for a lock whose holder waits for the disk. So the event loop does not make it.
+            self._latency_problems[line.name] = line.intake.find_latency_problem()
 
     def _check_disk(self) -> None:
         """Updates what /healthz says about the disk of the spool. Runs in a thread of its own, because a network folder can hang."""
@@ -383,10 +392,13 @@ class Gateway:
         while not self._stopping.wait(_MAINTENANCE_INTERVAL_S):
             spool.run_maintenance()
 
-    def _stop_lines(self, cameras: Sequence[SupervisedThread], stop_by_s: float) -> None:
-        """Stops the cameras, stores pictures that still wait for their parts, and lets the senders empty the spools until `stop_by_s`."""
+    def _stop_lines(self, threads: Sequence[SupervisedThread], stop_by_s: float) -> None:
+        """Stops the cameras and matchers, stores pictures that still wait for their parts, and lets the senders empty the spools.
+
+        `threads` are the threads of the cameras and matchers. Senders stop at `stop_by_s`.
+        """
         self._stopping.set()
-        for thread in cameras:
+        for thread in threads:
             thread.join(max(0.1, stop_by_s - time.monotonic()))
         for line in self._lines:
             store_waiting_pictures(line, line.intake.drain)

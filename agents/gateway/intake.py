@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from threading import Event
 from typing import Protocol, runtime_checkable
@@ -48,8 +48,8 @@ _SETTLING_S = 1.0
 # If the disk refuses a picture, the intake remembers which part the picture shows. When the camera sends the picture again, it gets the
 # same part. At most this many pictures are remembered.
 _MAX_UNSTORED = 10_000
-# The intake remembers the checksums of at most this many pictures that came without a key and without a time. At two pictures a second,
-# these are the pictures of the last eight minutes. A camera repeats a picture much sooner.
+# The intake remembers at most this many pictures that came without a time. At two pictures a second, these are the pictures of the last
+# eight minutes. A camera repeats a picture much sooner.
 _MAX_UNTIMED = 1024
 # While a picture waits for its answer, at most this many repeats of the picture wait, too. Earlier repeats get no answer, because the
 # camera no longer waits for them.
@@ -77,8 +77,11 @@ class CameraFrame:
     - `truth`: "ok" or "defect" if a replayed picture's class is known.
     - `idempotency_key`: a second frame with the same key is a repeat.
     - `part`: the part for which the camera was triggered, or None if the camera is not triggered for each part.
-    - `waited_s`: seconds since the picture arrived, or None if unknown.
-    - `is_arrival`: True if `captured_at` is the time of arrival, because the camera gives no time.
+    - `waited_s`: seconds since the picture has arrived completely, or None if unknown.
+    - `transfer_s`: seconds from the beginning of the upload until the picture had arrived completely.
+    - `is_arrival`: True if the camera gives no time. The intake then computes `captured_at` from the time of arrival.
+    - `abandoned_sha256`: the checksum of a picture whose sender has gone before the intake got the picture, otherwise "". The `value` of
+      such a frame is empty, and nobody waits for its receipt. The intake uses the frame if the camera sends the picture again.
     """
 
     value: bytes
@@ -88,7 +91,9 @@ class CameraFrame:
     idempotency_key: str = ""
     part: PartId | None = None
     waited_s: float | None = 0.0
+    transfer_s: float = 0.0
     is_arrival: bool = False
+    abandoned_sha256: str = ""
     receipt: Future[PictureReceipt] = field(default_factory=Future)
 
 
@@ -140,6 +145,11 @@ def make_part_key(part: PartId) -> str:
     return f"part:{part.run}:{part.part}"
 
 
+def _make_copy_key(sha256: str, captured_at: datetime | None = None) -> str:
+    """Returns the key of all copies of a picture without an idempotency key. `captured_at` is the time that the camera gave, or None."""
+    return f"sha256:{sha256}:{captured_at.isoformat() if captured_at else ''}"
+
+
 def _answer(receipt: Future[PictureReceipt], answer: PictureReceipt | BaseException) -> None:
     """Sets the answer in the future of a frame, unless the camera has cancelled the future or the future has an error already."""
     if receipt.done() or not receipt.set_running_or_notify_cancel():
@@ -155,11 +165,14 @@ class _PendingFrame:
     """A frame with its checked picture. The frame may have to wait until its part is known.
 
     All copies of a picture have the same `key`. If `key` is "", the intake does not look for copies.
+
+    If `is_late_copy` is True, an earlier copy arrived, but was not matched. The times of the frame are then those of the earlier copy.
     """
 
     frame: CameraFrame
     picture: CheckedPicture
     key: str
+    is_late_copy: bool = False
 
 
 @dataclass(frozen=True)
@@ -268,13 +281,14 @@ class Intake:
         # The number of pictures that were refused since the spool became full.
         self._refused_count = 0
         self._reported_parts: OrderedDict[PartId, None] = OrderedDict()
-        # The SHA-256 and the part of each picture that the disk has refused or perhaps lost, by idempotency key. When the camera sends such
-        # a picture again, the intake uses this part, because the matcher matches each part only once.
+        # The SHA-256 and the part of each picture that the disk has refused or perhaps lost, by the key of its copies. When the camera
+        # sends such a picture again, the intake uses this part, because the matcher matches each part only once.
         self._unstored: OrderedDict[str, tuple[str, PictureReceipt]] = OrderedDict()
         self._first_copies = _FirstCopies()
-        # The SHA-256 of recent pictures that came with neither a key nor a time. If another such picture has the same SHA-256, the
-        # picture is a copy. A copy is not assigned to a part.
-        self._untimed: OrderedDict[str, None] = OrderedDict()
+        # Recent pictures that came without a time, by the key of their copies. The value is the time at which the first copy arrived, as
+        # long as no copy was matched. A copy that comes later gets this time. If the value is None, the picture was matched or its time is
+        # not known, and a later copy gets no part.
+        self._untimed: OrderedDict[str, datetime | None] = OrderedDict()
         self._uses_arrival = camera.time_source == "arrival"
         self._complaints = Complaints(clock)
         window_s = camera.match_window_s
@@ -283,6 +297,8 @@ class Intake:
         self._latency: CameraLatency | None = None
         if camera.trigger == "board":
             self._matcher = Matcher(window_s, part_timeout_s=self._part_timeout_s, max_bytes=buffer_bytes)
+            # A camera may send a picture again that an earlier process has stored.
+            self._untimed.update((_make_copy_key(sha256), None) for sha256 in self._list_stored_checksums())
         if camera.needs_latency:
             self._latency = CameraLatency(spool.line, camera.latency_s, spool.folder / f"{spool.line}.latency.json")
         else:
@@ -290,12 +306,15 @@ class Intake:
 
     def accept(self, frame: CameraFrame) -> None:
         """Stores or refuses `frame`, or holds it until its part is known. The answer is set in `frame.receipt`."""
+        if frame.abandoned_sha256:
+            self._note_arrival(*self._check_time(frame), frame.abandoned_sha256)
+            return
         metrics.pictures_received.labels(self._line).inc()
         frame, has_own_time = self._check_time(frame)
         try:
             picture = check_picture(frame, self._max_bytes)
             self._log_wrong_type(frame, picture)
-            pending = _PendingFrame(frame, picture, self._make_key(frame, picture))
+            pending = _PendingFrame(frame, picture, self._make_key(frame, picture.sha256))
             is_first = self._first_copies.begin(pending)
         except PictureRefusedError as error:
             self._log_refusal(error, error.reason)
@@ -304,12 +323,12 @@ class Intake:
         if is_first:
             self._place(pending, has_own_time)
 
-    def _make_key(self, frame: CameraFrame, picture: CheckedPicture) -> str:
+    def _make_key(self, frame: CameraFrame, sha256: str) -> str:
         # Many cameras send no idempotency key. So equal bytes show that a camera has sent a picture again. Pictures of two castings always
         # differ, because of the noise of the sensor.
         if frame.idempotency_key or self._matcher is None or frame.part is not None:
             return frame.idempotency_key
-        return f"sha256:{picture.sha256}:{'' if frame.is_arrival else frame.captured_at.isoformat()}"
+        return _make_copy_key(sha256, None if frame.is_arrival else frame.captured_at)
 
     def _place(self, pending: _PendingFrame, has_own_time: bool) -> None:
         """Stores or refuses a picture, or holds it until its part is known."""
@@ -320,6 +339,7 @@ class Intake:
             self._refuse(pending, error, error.reason)
             return
         except SpoolFullError as error:
+            self._note_arrival(frame, has_own_time, pending.picture.sha256)
             self._log_full_spool(error)
             self._refuse(pending, error, SPOOL_FULL)
             return
@@ -330,11 +350,11 @@ class Intake:
             self._store(pending, earlier.part, earlier)
         elif self._matcher is None or self._latency is None or frame.part is not None or is_repeat:
             self._store(pending, frame.part)
-        elif not has_own_time or self._is_late_copy(pending):
+        elif (timed := self._follow_first_copy(pending)) is None or not has_own_time:
             # The time of this picture is not reliable. So the picture is not matched by time, because it could get a wrong part.
             self._store(pending, None)
         else:
-            self._apply(self._match(pending, self._matcher, self._latency))
+            self._apply(self._match(timed, self._matcher, self._latency))
 
     def _check_time(self, frame: CameraFrame) -> tuple[CameraFrame, bool]:
         """Replaces a frame's time by its time of arrival if the time is not plausible, or if the settings ask for the time of arrival.
@@ -344,6 +364,8 @@ class Intake:
         arrived_at = datetime.fromtimestamp(self._clock() - (frame.waited_s or 0.0), UTC)
         if self._uses_arrival and frame.part is None:
             return replace(frame, captured_at=arrived_at, is_arrival=True), frame.waited_s is not None
+        if frame.is_arrival:
+            return replace(frame, captured_at=arrived_at - timedelta(seconds=frame.transfer_s)), frame.waited_s is not None
         if is_plausible(frame.captured_at, arrived_at):
             return frame, True
         metrics.picture_times_replaced.labels(self._line).inc()
@@ -370,7 +392,12 @@ class Intake:
             if latency.usable_s is None:
                 return [*forgotten, *matcher.release_pictures(), MatchDecision(pending, None)]
             decisions = matcher.add_picture(
-                pending, time_s - latency.usable_s, self._clock(), len(pending.frame.value), is_arrival=pending.frame.is_arrival
+                pending,
+                time_s - latency.usable_s,
+                self._clock(),
+                len(pending.frame.value),
+                is_arrival=pending.frame.is_arrival,
+                is_copy=pending.is_late_copy,
             )
             return forgotten + self._check_latency(decisions, matcher)
 
@@ -509,21 +536,48 @@ class Intake:
             )
         return receipt is not None
 
-    def _is_late_copy(self, pending: _PendingFrame) -> bool:
-        """Returns whether a picture without a key and without a time repeats an earlier picture.
+    def _list_stored_checksums(self) -> list[str]:
+        try:
+            return self._spool.list_newest_checksums(_MAX_UNTIMED)
+        except SpoolFullError as error:
+            log.error("%s: a picture that a camera sends again can get a wrong part, because %s", self._line, error)
+            return []
 
-        A camera repeats a picture if it gets no answer. The copy arrives later, so it could get the part of a later casting.
-        """
-        if pending.frame.idempotency_key or not pending.frame.is_arrival:
-            return False
-        sha256 = pending.picture.sha256
+    def _note_arrival(self, frame: CameraFrame, has_own_time: bool, sha256: str) -> None:
+        """Remembers when a picture without a time arrived that the intake cannot match now. The camera is expected to send it again."""
+        if self._matcher is None or self._latency is None or not frame.is_arrival:
+            return
+        key = self._make_key(frame, sha256)
         with self._lock:
-            is_copy = sha256 in self._untimed
-            self._untimed[sha256] = None
-            self._untimed.move_to_end(sha256)
-            if len(self._untimed) > _MAX_UNTIMED:
-                self._untimed.popitem(last=False)
-        return is_copy
+            if key in self._untimed:
+                return
+            self._remember_untimed(key, frame.captured_at if has_own_time else None)
+            if has_own_time and self._latency.usable_s is not None:
+                self._matcher.add_arrival(frame.captured_at.timestamp() - self._latency.usable_s)
+
+    def _follow_first_copy(self, pending: _PendingFrame) -> _PendingFrame | None:
+        """Returns a picture with the time at which its first copy arrived, or None if the picture must get no part.
+
+        A camera repeats a picture if it gets no answer. The copy arrives later, so its own time could be that of a later casting.
+        """
+        if not pending.frame.is_arrival:
+            return pending
+        with self._lock:
+            is_copy, first_at = pending.key in self._untimed, self._untimed.get(pending.key)
+            self._remember_untimed(pending.key, None)
+        if not is_copy:
+            return pending
+        if first_at is None:
+            return None
+        frame, picture = replace(pending.frame, captured_at=first_at), replace(pending.picture, captured_at=first_at)
+        return replace(pending, frame=frame, picture=picture, is_late_copy=True)
+
+    def _remember_untimed(self, key: str, first_at: datetime | None) -> None:
+        """Remembers a picture without a time, and forgets the oldest one if there are too many. The caller must hold the lock."""
+        self._untimed[key] = first_at
+        self._untimed.move_to_end(key)
+        if len(self._untimed) > _MAX_UNTIMED:
+            self._untimed.popitem(last=False)
 
     def _log_wrong_type(self, frame: CameraFrame, picture: CheckedPicture) -> None:
         declared_type = frame.declared_type.split(";")[0].strip().lower()
@@ -549,11 +603,11 @@ class Intake:
         Returns None if there was no such attempt.
         """
         with self._lock:
-            sha256, receipt = self._unstored.get(pending.frame.idempotency_key, ("", None))
+            sha256, receipt = self._unstored.get(pending.key, ("", None))
         return receipt if sha256 == pending.picture.sha256 else None
 
     def _remember_unstored(self, pending: _PendingFrame, receipt: PictureReceipt) -> None:
-        if key := pending.frame.idempotency_key:
+        if key := pending.key:
             with self._lock:
                 self._unstored[key] = pending.picture.sha256, receipt
                 if len(self._unstored) > _MAX_UNSTORED:
@@ -567,6 +621,9 @@ class Intake:
         frame = pending.frame
         is_matched = earlier.is_matched if earlier else self._matcher is None or part is not None
         keys = [key for key in (frame.idempotency_key, make_part_key(part) if part else "") if key]
+        if not keys and pending.key and frame.is_arrival:
+            # The receipt is only needed after a restart, to recognise copies by the checksum. So its key is one that never comes again.
+            keys = [f"trace:{pending.picture.traceparent}"]
         try:
             stored = self._spool.accept(pending.picture, keys, part)
             if stored.is_repeat and not is_matched:
@@ -598,7 +655,7 @@ class Intake:
         """Tells the camera that its picture is on the disk. If the disk has failed, the camera must send the picture again."""
         if failure is None:
             with self._lock:
-                self._unstored.pop(pending.frame.idempotency_key, None)
+                self._unstored.pop(pending.key, None)
             self._first_copies.finish(pending, receipt)
             return
         try:

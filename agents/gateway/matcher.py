@@ -63,6 +63,7 @@ class _WaitingPicture(Generic[Picture]):
     - `expires_s`: when the wait usually ends. The wait is longer if new reports of the board can still decide which part the picture shows.
     - `late_age_s`: the time of arrival minus `time_s`. None if the picture is not later than usual.
     - `arrived_s`: the time of arrival, if it is used as the time of the picture. Otherwise None.
+    - `is_copy`: True if the camera has sent the picture again. Then `time_s` is the time at which the first copy arrived.
     """
 
     time_s: float
@@ -71,6 +72,7 @@ class _WaitingPicture(Generic[Picture]):
     size: int = 0
     late_age_s: float | None = None
     arrived_s: float | None = None
+    is_copy: bool = False
 
 
 @dataclass
@@ -126,7 +128,7 @@ class Matcher(Generic[Picture]):
         self._pictures: list[_WaitingPicture[Picture]] = []
         self._recent_gaps: deque[float] = deque(maxlen=_RECENT_GAPS)
         # Some pictures come without a time from the camera. For each of the last such pictures, the list holds the time of arrival minus
-        # the latency.
+        # the latency. For a picture that the camera has sent several times, this is the arrival of the first copy.
         self._arrivals: deque[float] = deque(maxlen=_RECENT_ARRIVALS)
         # The ages of the last matched pictures that were not late. The age of a picture is the time from the count of its part, as the
         # latency predicts it, to the arrival of the picture. Ages can be negative if the clock of the sorter's machine is ahead.
@@ -183,13 +185,22 @@ class Matcher(Generic[Picture]):
                 self._recent_gaps.append(later.time_s - earlier.time_s)
         return self.decide_due(now_s)
 
+    def add_arrival(self, time_s: float) -> None:
+        """Adds the arrival of a picture that cannot be matched now. When the camera sends the picture again, add the copy as a picture.
+
+        `time_s` is the time of arrival minus the latency.
+        """
+        self._arrivals.append(time_s)
+
     def add_picture(
-        self, picture: Picture, time_s: float, now_s: float, size: int = 0, *, is_arrival: bool = False
+        self, picture: Picture, time_s: float, now_s: float, size: int = 0, *, is_arrival: bool = False, is_copy: bool = False
     ) -> list[MatchDecision[Picture]]:
         """Adds a picture of `size` bytes and returns the decisions that are due.
 
         - `time_s`: the picture's time minus the latency.
         - `is_arrival`: True if the picture's time is its time of arrival, and not a time from the camera.
+        - `is_copy`: True if `add_arrival` was called for an earlier copy of this picture. `time_s` must be the same as in that call. If the
+          matcher has forgotten this arrival, the copy gets no part.
 
         A picture whose time is in the future gets no part, because the board counts a part before the camera takes its picture.
 
@@ -198,17 +209,19 @@ class Matcher(Generic[Picture]):
         that fits no part, other pictures that are equally late get no part either.
         """
         late_age_s = None
-        if self._recent_ages:
+        if is_copy and time_s not in self._arrivals:
+            return [MatchDecision(picture, None), *self.decide_due(now_s)]
+        if self._recent_ages and not is_copy:
             usual_s, age_s = median(self._recent_ages), now_s - time_s
             if age_s < min(0.0, usual_s) - self._reach_s:
                 return [MatchDecision(picture, None), *self.decide_due(now_s)]
             late_age_s = age_s if age_s > usual_s + self._reach_s else None
             if late_age_s is None or not self._is_near(late_age_s, self._doubted_age_s):
                 self._doubted_age_s = None
-        if is_arrival:
+        if is_arrival and not is_copy:
             self._arrivals.append(time_s)
         arrived_s = now_s if is_arrival else None
-        self._pictures.append(_WaitingPicture(time_s, now_s + self._window_s, picture, size, late_age_s, arrived_s))
+        self._pictures.append(_WaitingPicture(time_s, now_s + self._window_s, picture, size, late_age_s, arrived_s, is_copy))
         return self.decide_due(now_s)
 
     def decide_due(self, now_s: float, *, is_ending: bool = False) -> list[MatchDecision[Picture]]:
@@ -294,8 +307,11 @@ class Matcher(Generic[Picture]):
     def _follow_age(self, waiting: _WaitingPicture[Picture], is_matched: bool) -> None:
         """Remembers how late a picture is, for the decisions about the next pictures.
 
-        If a late picture gets no part, the next pictures that are about equally late get no part either.
+        If a late picture gets no part, the next pictures that are about equally late get no part either. A copy is late because the camera
+        has sent it again, so its age says nothing about other pictures.
         """
+        if waiting.is_copy:
+            return
         age_s = waiting.late_age_s
         if age_s is None:
             if is_matched:

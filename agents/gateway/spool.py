@@ -369,6 +369,26 @@ class Spool:
             raise SpoolFullError(f"the receipts of {self._path} cannot be read: {error}") from None
         return (PartId(self.line, row[0], row[1]), row[2]) if row else None
 
+    def list_newest_checksums(self, limit: int) -> list[str]:
+        """Returns the SHA-256 values of the pictures with the newest receipts, the newest last, at most `limit`.
+
+        Raises SpoolFullError if the disk cannot be read.
+        """
+        return self._repair(lambda: self._list_newest_checksums(limit))
+
+    def _list_newest_checksums(self, limit: int) -> list[str]:
+        # A picture can have several receipts. SQL could leave out equal checksums, but SQLite would then need a temporary file.
+        checksums: dict[str, None] = {}
+        try:
+            with self._lock, closing(self._writer.cursor()) as cursor:
+                for (sha256,) in cursor.execute("SELECT sha256 FROM receipts ORDER BY id DESC"):
+                    checksums[sha256] = None
+                    if len(checksums) == limit:
+                        break
+        except sqlite3.OperationalError as error:
+            raise SpoolFullError(f"the receipts of {self._path} cannot be read: {error}") from None
+        return list(reversed(checksums))
+
     def accept(self, picture: CheckedPicture, keys: Iterable[str] = (), part: PartId | None = None) -> PictureReceipt:
         """Stores `picture` under `part`. If `part` is None, the spool gives the picture the next part number of its own run.
 

@@ -28,11 +28,12 @@ JSON `{"error": …}`:
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from threading import Event
@@ -64,6 +65,8 @@ from streams.operating_system import SYSTEM, OperatingSystem
 
 _RECEIPT_TIMEOUT_S = 15.0
 _MAX_KEY_CHARACTERS = 200
+# If the disk hangs for long, at most this many abandoned pictures are remembered until the intake goes on.
+_MAX_ABANDONED = 1024
 _REFUSED = "refused"  # The complaint about the last refused request is stored under this name.
 _STATUS_BY_REASON = {EMPTY: 422, TOO_LARGE: 413, KEY_REUSED: 422, NO_PICTURE: 409}
 
@@ -74,7 +77,8 @@ class UploadCamera:
     def __init__(self, buffer_bytes: int = 2**25, system: OperatingSystem = SYSTEM) -> None:
         """`buffer_bytes` limits the pictures that are being received or wait for the spool."""
         self.memory = UploadMemory(buffer_bytes)
-        self._queue: deque[CameraFrame] = deque()
+        # Each frame waits here together with the monotonic time at which it was added.
+        self._queue: deque[tuple[CameraFrame, float]] = deque()
         self._changed = system.make_condition()
         self._complaints = Complaints()
 
@@ -82,19 +86,32 @@ class UploadCamera:
         """Queues `frame` for the intake. Returns the future of its receipt, which may get a SpoolFullError or a PictureRefusedError."""
         self._complaints.set(_REFUSED, "")
         with self._changed:
-            self._queue.append(frame)
+            self._queue.append((frame, time.monotonic()))
             self._changed.notify()
         return frame.receipt
 
     @property
     def waiting_count(self) -> int:
         """The number of pictures that wait for the intake."""
-        return len(self._queue)
+        return len(self._queue) - len(self._list_abandoned())
 
     def abandon(self, frame: CameraFrame) -> None:
-        """Removes `frame` from the queue if it still waits there, because its sender has gone or has waited for too long."""
-        with self._changed, suppress(ValueError):
-            self._queue.remove(frame)
+        """Removes the picture of `frame` if it still waits for the intake, because its sender has gone or has waited for too long.
+
+        The queue keeps the checksum of the picture. If the camera sends the picture again, the intake uses the arrival of this frame.
+        """
+        with self._changed:
+            index = next((index for index, (waiting, _) in enumerate(self._queue) if waiting is frame), None)
+            if index is None:
+                return
+            sha256 = hashlib.sha256(frame.value).hexdigest()
+            self._queue[index] = replace(frame, value=b"", abandoned_sha256=sha256), self._queue[index][1]
+            abandoned = self._list_abandoned()
+            if len(abandoned) > _MAX_ABANDONED:
+                self._queue.remove(abandoned[0])
+
+    def _list_abandoned(self) -> list[tuple[CameraFrame, float]]:
+        return [waiting for waiting in list(self._queue) if waiting[0].abandoned_sha256]
 
     def find_outage(self) -> str:
         """Returns "", because the gateway cannot detect an outage. A broken camera and a camera without parts both upload nothing."""
@@ -111,9 +128,9 @@ class UploadCamera:
         while not stopping.is_set():
             with self._changed:
                 self._changed.wait_for(lambda: bool(self._queue), 0.2)
-                frame = self._queue.popleft() if self._queue else None
+                frame, since_s = self._queue.popleft() if self._queue else (None, 0.0)
             if frame is not None:
-                yield frame
+                yield replace(frame, waited_s=time.monotonic() - since_s)
 
 
 @dataclass(frozen=True)
@@ -226,7 +243,7 @@ class _Handlers:
     async def _read_frame(self, request: web.Request, endpoint: LineEndpoint, memory: MemoryShare) -> CameraFrame:
         """Returns the picture of a request as a frame. Raises RequestRefusedError if it is not authorised or has no picture."""
         self._tokens.expect_token(request, endpoint.token, endpoint.line, endpoint.line)
-        arrived_at = datetime.now(UTC)
+        arrived_at, began_s = datetime.now(UTC), time.monotonic()
         try:
             claimed = request.headers.get("X-Captured-At")
             captured_at = arrived_at if claimed is None else parse_capture_time(claimed, arrived_at)
@@ -237,7 +254,14 @@ class _Handlers:
             raise RequestRefusedError(400, f"expected an Idempotency-Key of at most {_MAX_KEY_CHARACTERS} characters, found {len(key)}")
         picture = await read_picture(request, self._max_bytes, memory.grow)
         idempotency_key = f"key:{key}" if key else ""
-        return CameraFrame(picture.value, captured_at, picture.declared_type, idempotency_key=idempotency_key, is_arrival=claimed is None)
+        return CameraFrame(
+            picture.value,
+            captured_at,
+            picture.declared_type,
+            idempotency_key=idempotency_key,
+            transfer_s=time.monotonic() - began_s,
+            is_arrival=claimed is None,
+        )
 
     async def accept_part(self, request: web.Request) -> web.Response:
         endpoint = self._endpoints.get(request.match_info["line"])

@@ -158,7 +158,8 @@ def try_camera(line: LineSettings, settings: Settings, camera: GatewayCamera, co
 def _read_frames(camera: GatewayCamera, stopping: threading.Event, frames: SimpleQueue[CameraFrame | Exception]) -> None:
     try:
         for frame in camera.frames(stopping):
-            frames.put(frame)
+            if not frame.abandoned_sha256:
+                frames.put(frame)
     except Exception as error:  # noqa: BLE001  The thread that waits for pictures reports the error.
         frames.put(error)
 

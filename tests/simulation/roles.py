@@ -287,7 +287,7 @@ class GatewayProcess:
         self._threads: Sequence[_Startable] = [self._intake, self._sender, self._camera, maintenance, matching]
 
     def _match(self) -> None:
-        """Does what the event loop of the gateway does. It is a thread here, because the disk is allowed to make it wait."""
+        """Does what the thread `matcher` of the gateway does."""
         while not self._stopping.wait(_CHECK_INTERVAL_S):
             self._intake.decide_due()
 

@@ -19,7 +19,7 @@ import pytest
 from aiohttp import ClientSession
 from kafka import KafkaAdminClient
 
-from agents.gateway.gateway import Gateway, GatewayLine, ask_disk, find_disk_problem, run_camera
+from agents.gateway.gateway import Gateway, GatewayLine, ask_disk, find_disk_problem, run_camera, store_waiting_pictures
 from agents.gateway.intake import CameraFrame
 from agents.gateway.sender import Sender
 from agents.gateway.spool import Spool, SpoolBudget
@@ -29,7 +29,7 @@ from deploy.supervisor.ports import free_ports
 from streams.complaints import Complaints
 from streams.health import ProgressWatchdog
 from streams.identity import read_identity
-from streams.settings import CameraSettings, LineSettings, Settings
+from streams.settings import CameraSettings, LineSettings, Settings, load_settings
 from streams.topic_creation import create_topics
 from streams.topics import TopicNames
 from tests.agents.gateway.camera_line import CameraLine, make_jpeg, wait_until
@@ -238,7 +238,9 @@ def test_an_error_while_pictures_get_their_parts_ends_neither_the_gateway_nor_an
     for line, frame in zip((failing, healthy), frames, strict=True):
         line.intake.accept(frame)
         assert not frame.receipt.done(), "the picture waits for its part"
-    wait_until(lambda: gateway._check_lines() or all(frame.receipt.done() for frame in frames))  # type: ignore[func-returns-value]
+    while not all(frame.receipt.done() for frame in frames):
+        for line in gateway._lines:
+            store_waiting_pictures(line, line.intake.decide_due)
     with pytest.raises(sqlite3.ProgrammingError):
         frames[0].receipt.result(0)
     assert not frames[1].receipt.result(0).is_matched
@@ -475,6 +477,103 @@ def test_a_disk_that_does_not_finish_a_write_is_named_with_its_age_until_it_answ
         assert gateway.page("/healthz")[0] == 200, "a restart does not help"
         faults.set_flush_delay_s(0)
         wait_until(lambda: "has not finished" not in gateway.page("/readyz")[1], 20)
+
+
+async def send_picture(session: ClientSession, url: str, picture: bytes, headers: dict[str, str] | None = None) -> dict[str, object]:
+    """Uploads a picture to the line with the address `url`, and returns the receipt."""
+    headers = {"Authorization": "Bearer upload", "Content-Type": "image/jpeg", **(headers or {})}
+    async with session.post(f"{url}/pictures", data=picture, headers=headers) as answer:
+        receipt: dict[str, object] = await answer.json()
+        assert answer.status == 201, receipt
+        return receipt
+
+
+async def send_report(session: ClientSession, url: str, number: int, counted_at: datetime) -> None:
+    report = {"run": 9, "part": number, "captured_at": counted_at.isoformat()}
+    async with session.post(f"{url}/parts", json=report, headers={"Authorization": "Bearer secret"}) as answer:
+        assert answer.status == 202
+
+
+def write_two_lines(tmp_path: Path) -> tuple[Settings, Path]:
+    """Returns the settings of two HTTP cameras, and their file. A board counts the parts of line-1. Kafka does not run."""
+    file = tmp_path / "castline.toml"
+    file.write_text(
+        f"""
+[service]
+run_dir = "{tmp_path}/run"
+[gateway]
+spool_dir = "{tmp_path}/spool"
+port = 0
+token = "secret"
+[[lines]]
+name = "line-1"
+token = "upload"
+camera = {{ kind = "http", trigger = "board", latency_s = 0.0, match_window_s = 2.0 }}
+[[lines]]
+name = "line-2"
+token = "upload"
+camera = {{ kind = "http" }}
+"""
+    )
+    return load_settings(file), file
+
+
+def test_after_a_kill_of_the_gateway_a_copy_does_not_take_the_part_of_a_later_casting(tmp_path: Path) -> None:
+    """The camera gives neither a time nor a key. It has not got its answers, so it sends its pictures again."""
+    settings, file = write_two_lines(tmp_path)
+    address = settings.service.run_dir / "gateways/line-1"
+    matched, unmatched, following = (make_jpeg(text) for text in ("of part 3", "of no part", "of part 13"))
+
+    async def pass_parts(first_part: int, *pictures: bytes) -> list[object]:
+        """Reports parts that are 20, 10 and 0 s old, and uploads pictures one by one. Returns their parts, None for no part."""
+        url = f"{address.read_text().strip()}/lines/line-1"
+        async with ClientSession() as session:
+            now = datetime.now(UTC)
+            for index in range(3):
+                await send_report(session, url, first_part + index, now + timedelta(seconds=10 * (index - 2)))
+            receipts = [await send_picture(session, url, picture) for picture in pictures]
+        return [receipt["number"] if receipt["matched"] else None for receipt in receipts]
+
+    with CastlineProcess(settings, tmp_path / "gateway.log", "gateway", file=file) as gateway:
+        wait_until(address.exists, 40)
+        assert asyncio.run(pass_parts(1, matched, unmatched)) == [3, None]
+        gateway.kill()
+        address.unlink()
+        gateway.start()
+        wait_until(address.exists, 40)
+        assert asyncio.run(pass_parts(11, unmatched, matched, following)) == [None, None, 13]
+
+
+def test_a_spool_whose_write_blocks_stops_no_upload_of_another_line(tmp_path: Path) -> None:
+    """Another program holds the lock of the file of line-1, so the gateway waits up to 5 s when it stores a picture of this line."""
+    settings, file = write_two_lines(tmp_path)
+    address = settings.service.run_dir / "gateways/line-1"
+
+    async def upload_to_both_lines(blocker: sqlite3.Connection) -> None:
+        url = address.read_text().strip()
+        async with ClientSession() as session:
+            taken_at = datetime.now(UTC) - timedelta(seconds=60)
+            waiting = asyncio.create_task(
+                send_picture(session, f"{url}/lines/line-1", make_jpeg("waits for its part"), {"X-Captured-At": taken_at.isoformat()})
+            )
+            await asyncio.to_thread(wait_until, lambda: reads_waiting_picture(gateway))
+            # A picture waits 2 s for its part, and then the gateway tries to store it.
+            for number in range(30):
+                await send_picture(session, f"{url}/lines/line-2", make_jpeg(f"of line-2, {number}"))
+                await asyncio.sleep(0.1)
+            assert not waiting.done()
+            blocker.execute("ROLLBACK")
+            assert not (await waiting)["matched"]
+
+    def reads_waiting_picture(gateway: CastlineProcess) -> bool:
+        return gateway.metric("castline_pictures_received_total", line="line-1") == 1
+
+    with CastlineProcess(settings, tmp_path / "gateway.log", "gateway", file=file) as gateway:
+        wait_until(address.exists, 40)
+        blocker = sqlite3.connect(settings.gateway.spool_dir / "line-1.sqlite", isolation_level=None)
+        blocker.execute("BEGIN IMMEDIATE")
+        asyncio.run(upload_to_both_lines(blocker))
+        blocker.close()
 
 
 def test_measuring_says_why_it_cannot_measure(tmp_path: Path) -> None:

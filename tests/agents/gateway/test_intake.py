@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import sqlite3
+import threading
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
@@ -16,6 +18,7 @@ from prometheus_client import REGISTRY
 from agents.gateway.capture_time import parse_capture_time, read_file_time
 from agents.gateway.intake import CameraFrame, Intake, PictureRefusedError
 from agents.gateway.spool import CheckedPicture, PictureReceipt, Spool, SpoolBudget
+from agents.gateway.upload_camera import UploadCamera
 from streams import metrics
 from streams.errors import SpoolFullError
 from streams.identity import UNKNOWN_CONTENT_TYPE, PartId
@@ -175,18 +178,30 @@ def test_a_picture_that_a_full_spool_has_refused_keeps_the_part_of_the_board(tmp
 class WaitingLine:
     """The intake of a line whose pictures have no times of their own. Its board has counted three parts. The clock is simulated."""
 
-    def __init__(self, spool: Spool) -> None:
+    def __init__(self, spool: Spool, first_part: int = 1) -> None:
         self.spool = spool
-        self.now_s = _BELT_START_S + 3.02
+        self.now_s = _BELT_START_S + first_part + 2.02
+        # The error of the machine's clock.
+        self.step_s = 0.0
         settings = CameraSettings(kind="http", trigger="board", latency_s=0, time_source="arrival")
-        self.intake = Intake(settings, 10_000, spool, on_stored=lambda: None, clock=lambda: self.now_s)
-        for number in (1, 2, 3):
+        self.intake = Intake(
+            *(settings, 10_000, spool, lambda: None), clock=lambda: self.now_s + self.step_s, steady_clock=lambda: self.now_s
+        )
+        for number in range(first_part, first_part + 3):
             self.intake.report_part(PartId("line-1", 9, number), datetime.fromtimestamp(_BELT_START_S + number, UTC))
 
     def send(self, picture: bytes = JPEG, key: str = "key:1") -> CameraFrame:
         frame = CameraFrame(picture, datetime.now(UTC), idempotency_key=key)
         self.intake.accept(frame)
         return frame
+
+    def abandon(self, key: str = "") -> None:
+        """The camera sends its picture, but closes the connection before the intake gets the picture."""
+        camera = UploadCamera()
+        frame = CameraFrame(JPEG, datetime.now(UTC), idempotency_key=key)
+        camera.upload(frame)
+        camera.abandon(frame)
+        self.intake.accept(replace(next(camera.frames(threading.Event())), waited_s=0.0))
 
     def wait(self) -> None:
         self.now_s += 0.5
@@ -224,6 +239,128 @@ def test_a_picture_whose_answer_was_lost_does_not_take_the_part_of_the_next_cast
     assert first.receipt.result(0).part == PartId("line-1", 9, 3)
     assert repeat.receipt.result(0) == PictureReceipt(PartId("line-1", line.spool.run, 1), is_matched=False)
     assert following.receipt.result(0) == PictureReceipt(PartId("line-1", 9, 4))
+    line.spool.close()
+
+
+NEXT_PICTURE = JPEG + b"the next casting"
+
+
+def pass_next_casting(line: WaitingLine, key: str = "") -> tuple[PictureReceipt, PictureReceipt]:
+    """The next casting passes, while the camera sends its earlier picture again. Returns the receipts of copy and new picture."""
+    line.now_s = _BELT_START_S + 4.01
+    line.intake.report_part(PartId("line-1", 9, 4), datetime.fromtimestamp(_BELT_START_S + 4, UTC))
+    copy = line.send(key=key)
+    line.now_s += 0.05
+    following = line.send(NEXT_PICTURE, key=f"{key}next" if key else "")
+    line.wait()
+    return copy.receipt.result(0), following.receipt.result(0)
+
+
+@pytest.mark.parametrize("number", [3, None])
+def test_after_a_restart_a_copy_of_a_stored_picture_does_not_take_the_part_of_the_next_casting(tmp_path: Path, number: int | None) -> None:
+    line = WaitingLine(Spool(tmp_path, "line-1", SpoolBudget(2**20)))
+    if number is None:
+        line.send(b"a rival", key="")
+    first = line.send(key="")
+    line.wait()
+    assert first.receipt.result(0).is_matched == (number is not None)
+    line.spool.close()
+    restarted = WaitingLine(Spool(tmp_path, "line-1", SpoolBudget(2**20)), first_part=11)
+    copy = restarted.send(key="")
+    restarted.now_s += 0.05
+    following = restarted.send(NEXT_PICTURE, key="")
+    restarted.wait()
+    assert copy.receipt.result(0) == PictureReceipt(PartId("line-1", restarted.spool.run, 1), is_matched=False)
+    assert following.receipt.result(0) == PictureReceipt(PartId("line-1", 9, 13))
+    restarted.spool.close()
+
+
+@pytest.mark.parametrize("key", ["", "key:1"])
+def test_a_copy_of_an_abandoned_picture_gets_the_part_of_its_own_casting(tmp_path: Path, key: str) -> None:
+    line = WaitingLine(Spool(tmp_path, "line-1", SpoolBudget(2**20)))
+    line.abandon(key=key)
+    copy, following = pass_next_casting(line, key)
+    assert copy == PictureReceipt(PartId("line-1", 9, 3))
+    assert following == PictureReceipt(PartId("line-1", 9, 4))
+    line.spool.close()
+
+
+def test_a_picture_that_is_abandoned_twice_has_the_time_of_its_first_arrival(tmp_path: Path) -> None:
+    line = WaitingLine(Spool(tmp_path, "line-1", SpoolBudget(2**20)))
+    line.abandon()
+    line.now_s += 0.6
+    line.abandon()
+    copy, following = pass_next_casting(line)
+    assert (copy.part, following.part) == (PartId("line-1", 9, 3), PartId("line-1", 9, 4))
+    line.spool.close()
+
+
+def test_an_abandoned_picture_is_a_rival_of_the_pictures_that_arrive_with_it(tmp_path: Path) -> None:
+    """After an outage of the network, pictures of two castings arrive together. Nobody knows which of them shows the part."""
+    line = WaitingLine(Spool(tmp_path, "line-1", SpoolBudget(2**20)))
+    line.abandon()
+    line.now_s += 0.05
+    rival = line.send(JPEG + b"another casting", key="")
+    line.wait()
+    copy, following = pass_next_casting(line)
+    assert not rival.receipt.result(0).is_matched
+    assert not copy.is_matched
+    assert following == PictureReceipt(PartId("line-1", 9, 4))
+    line.spool.close()
+
+
+def test_a_copy_gets_no_part_if_the_clock_was_set_after_the_first_copy_arrived(tmp_path: Path) -> None:
+    line = WaitingLine(Spool(tmp_path, "line-1", SpoolBudget(2**20)))
+    line.abandon()
+    line.step_s -= 1.0
+    line.intake.decide_due()
+    line.now_s += 2.0
+    for number, at_s in ((4, 3.0), (5, 4.0)):
+        line.intake.report_part(PartId("line-1", 9, number), datetime.fromtimestamp(_BELT_START_S + at_s, UTC))
+    copy = line.send(key="")
+    line.wait()
+    assert not copy.receipt.result(0).is_matched
+    line.spool.close()
+
+
+@pytest.mark.parametrize("key", ["", "key:1"])
+def test_a_copy_of_a_picture_that_a_full_spool_has_refused_gets_the_part_of_its_own_casting(tmp_path: Path, key: str) -> None:
+    budget = SpoolBudget(2**20)
+    line = WaitingLine(Spool(tmp_path, "line-1", budget))
+    budget.add_existing(2**20)
+    first = line.send(key=key)
+    line.wait()
+    with pytest.raises(SpoolFullError):
+        first.receipt.result(0)
+    budget.release(2**20)
+    copy, following = pass_next_casting(line, key)
+    assert copy == PictureReceipt(PartId("line-1", 9, 3))
+    assert following == PictureReceipt(PartId("line-1", 9, 4))
+    line.spool.close()
+
+
+class UnreadableSpool(Spool):
+    """A spool whose receipts cannot be read while its disk is away."""
+
+    is_away = False
+
+    def find_receipt(self, key: str) -> tuple[PartId, str] | None:
+        if self.is_away and key.startswith("key:"):
+            raise SpoolFullError("the receipts cannot be read")
+        return super().find_receipt(key)
+
+
+def test_a_copy_of_a_picture_that_was_refused_while_the_disk_was_away_gets_the_part_of_its_own_casting(tmp_path: Path) -> None:
+    spool = UnreadableSpool(tmp_path, "line-1", SpoolBudget(2**20))
+    line = WaitingLine(spool)
+    spool.is_away = True
+    first = line.send(key="key:1")
+    with pytest.raises(SpoolFullError):
+        first.receipt.result(0)
+    spool.is_away = False
+    copy, following = pass_next_casting(line, "key:1")
+    assert copy == PictureReceipt(PartId("line-1", 9, 3))
+    assert following == PictureReceipt(PartId("line-1", 9, 4))
     line.spool.close()
 
 

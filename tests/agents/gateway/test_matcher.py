@@ -381,3 +381,31 @@ def test_an_arrival_without_a_rival_gets_its_part_after_a_quarter_of_the_spacing
     assert matcher.add_picture("a", 3.01, 3.01, is_arrival=True) == []
     assert matcher.decide_due(3.24) == []
     assert matcher.decide_due(3.27) == [MatchDecision("a", part(3))]
+
+
+def test_a_copy_gets_the_part_of_its_first_arrival_as_long_as_the_matcher_remembers_this_arrival() -> None:
+    def match_copy(later_arrivals: int) -> list[MatchDecision[str]]:
+        matcher = make_matcher()
+        for number in range(1, 7):
+            matcher.add_part(part(number), float(number), float(number))
+        matcher.add_arrival(3.01)
+        for number in range(later_arrivals):
+            matcher.add_arrival(100.0 + number)
+        decisions = matcher.add_picture("copy", 3.01, 6.01, is_arrival=True, is_copy=True)
+        return decisions + matcher.decide_due(6.6)
+
+    assert match_copy(63) == [MatchDecision("copy", part(3))]
+    assert match_copy(64) == [MatchDecision("copy", None)], "other pictures may have arrived together with the first copy"
+
+
+def test_late_copies_say_nothing_about_the_age_of_other_pictures() -> None:
+    matcher = make_matcher()
+    for number in range(1, 9):
+        matcher.add_part(part(number), float(number), float(number))
+    matcher.add_picture("a", 1.01, 8.0)
+    for time_s in (2.5, 3.01):
+        matcher.add_arrival(time_s)
+    decisions = matcher.add_picture("fits no part", 2.5, 8.5, is_arrival=True, is_copy=True) + matcher.decide_due(9.1)
+    decisions += matcher.add_picture("of 3", 3.01, 9.1, is_arrival=True, is_copy=True) + matcher.decide_due(9.7)
+    assert [decision for decision in decisions if decision.picture] == [MatchDecision("fits no part", None), MatchDecision("of 3", part(3))]
+    assert matcher.doubt == 0

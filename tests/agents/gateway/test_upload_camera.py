@@ -22,7 +22,7 @@ from prometheus_client import REGISTRY
 from pydantic import SecretStr
 
 from agents.gateway.folder_camera import FolderCamera
-from agents.gateway.intake import GatewayCamera, Intake, TriggeredCamera
+from agents.gateway.intake import CameraFrame, GatewayCamera, Intake, TriggeredCamera
 from agents.gateway.spool import Spool, SpoolBudget
 from agents.gateway.upload_camera import LineEndpoint, UploadCamera, build_app
 from agents.gateway.upload_request import RequestRefusedError, _Unpacker
@@ -353,6 +353,65 @@ async def test_an_upload_without_a_time_that_is_sent_again_before_its_answer_get
     assert {(body["part"], body["matched"]) for _, body in answers} == {("timed:12:3", True)}
     assert sorted(bool(body["repeated"]) for _, body in answers) == [False, True, True]
     assert plant.parts("timed") == [PartId("timed", 12, 3)]
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("receipt_timeout_s", [15.0, 2.0], ids=["the camera closes the connection", "the time limit ends the request"])
+@pytest.mark.asyncio
+async def test_a_copy_of_an_upload_that_never_reached_the_intake_gets_the_part_of_its_own_casting(
+    tmp_path: Path, receipt_timeout_s: float
+) -> None:
+    """The first upload waits behind a disk that hangs. When the camera sends its picture again, the next casting is in front of it."""
+    spool, camera, stopping = Spool(tmp_path, "line-1", SpoolBudget(60_000)), UploadCamera(), threading.Event()
+    settings = CameraSettings(kind="http", trigger="board", latency_s=0.0, match_window_s=1.5)
+    intake = Intake(settings, LIMIT, spool, on_stored=lambda: None)
+
+    def run_camera() -> None:
+        for frame in camera.frames(stopping):
+            intake.accept(frame)
+
+    def match() -> None:
+        while not stopping.wait(0.05):
+            intake.decide_due()
+
+    threads = [threading.Thread(target=run_camera), threading.Thread(target=match)]
+    endpoint = LineEndpoint("line-1", SecretStr("let-me-in"), camera, None, intake)
+    app = build_app({"line-1": endpoint}, LIMIT, SecretStr("from-the-sorter"), receipt_timeout_s=receipt_timeout_s)
+    runner, url = await start_site(app, "127.0.0.1", 0)
+    counted_at = datetime.now(UTC)
+    for number in (1, 2, 3):
+        intake.report_part(PartId("line-1", 12, number), counted_at + timedelta(seconds=5 * (number - 3)))
+    first = asyncio.create_task(post(url, "/lines/line-1/pictures", UPLOAD))
+    await asyncio.to_thread(wait_until, lambda: camera.waiting_count == 1)
+    if receipt_timeout_s == 15.0:
+        first.cancel()
+        await asyncio.to_thread(wait_until, lambda: camera.memory.used_bytes == 0)
+    else:
+        assert (await first)[0] == 503
+    for thread in threads:
+        thread.start()
+    await asyncio.sleep(max(0.0, 5 - (datetime.now(UTC) - counted_at).total_seconds()))
+    intake.report_part(PartId("line-1", 12, 4), counted_at + timedelta(seconds=5))
+    status, body = await post(url, "/lines/line-1/pictures", UPLOAD)
+    assert (status, body["part"], body["matched"]) == (201, "line-1:12:3", True)
+    assert [spooled.part for spooled in spool.read_after(0, 9)] == [PartId("line-1", 12, 3)]
+    stopping.set()
+    for thread in threads:
+        thread.join(5)
+    await runner.cleanup()
+    spool.close()
+
+
+@pytest.mark.asyncio
+async def test_an_upload_that_waited_for_the_intake_has_the_time_at_which_it_arrived(tmp_path: Path) -> None:
+    camera, now = UploadCamera(), datetime.now(UTC)
+    frame = CameraFrame(JPEG, now, is_arrival=True)
+    camera.upload(frame)
+    await asyncio.sleep(0.3)
+    waited = next(camera.frames(threading.Event()))
+    assert waited.receipt is frame.receipt
+    assert waited.waited_s is not None
+    assert waited.waited_s >= 0.3
 
 
 async def send(url: str, method: str = "POST", path: str = "/lines/http/pictures", **options: Any) -> tuple[int, dict[str, Any]]:
