@@ -374,7 +374,6 @@ async def test_a_copy_of_an_upload_that_never_reached_the_intake_gets_the_part_o
         while not stopping.wait(0.05):
             intake.decide_due()
 
-    threads = [threading.Thread(target=run_camera), threading.Thread(target=match)]
     endpoint = LineEndpoint("line-1", SecretStr("let-me-in"), camera, None, intake)
     app = build_app({"line-1": endpoint}, LIMIT, SecretStr("from-the-sorter"), receipt_timeout_s=receipt_timeout_s)
     runner, url = await start_site(app, "127.0.0.1", 0)
@@ -388,16 +387,17 @@ async def test_a_copy_of_an_upload_that_never_reached_the_intake_gets_the_part_o
         await asyncio.to_thread(wait_until, lambda: camera.memory.used_bytes == 0)
     else:
         assert (await first)[0] == 503
+    threads = [threading.Thread(target=run_camera), threading.Thread(target=match)]
     for thread in threads:
         thread.start()
     await asyncio.sleep(max(0.0, 5 - (datetime.now(UTC) - counted_at).total_seconds()))
     intake.report_part(PartId("line-1", 12, 4), counted_at + timedelta(seconds=5))
     status, body = await post(url, "/lines/line-1/pictures", UPLOAD)
-    assert (status, body["part"], body["matched"]) == (201, "line-1:12:3", True)
-    assert [spooled.part for spooled in spool.read_after(0, 9)] == [PartId("line-1", 12, 3)]
     stopping.set()
     for thread in threads:
         thread.join(5)
+    assert (status, body["part"], body["matched"]) == (201, "line-1:12:3", True)
+    assert [spooled.part for spooled in spool.read_after(0, 9)] == [PartId("line-1", 12, 3)]
     await runner.cleanup()
     spool.close()
 
