@@ -351,8 +351,22 @@ DELIVERY_MUTANTS = (
     Mutant(
         "copy without key and time takes the part of a later casting",
         _GATEWAY + "intake.py",
-        "        return is_copy\n",
-        "        return False\n",
+        "        if not is_copy:\n",
+        "        if not is_copy or pending:\n",
+        "tests/agents/gateway/test_intake.py",
+    ),
+    Mutant(
+        "copy after a restart takes the part of a later casting",
+        _GATEWAY + "intake.py",
+        "            self._untimed.update((_make_copy_key(sha256), None) for sha256 in self._list_stored_checksums())\n",
+        "",
+        "tests/agents/gateway/test_intake.py",
+    ),
+    Mutant(
+        "copy of an abandoned picture takes the part of a later casting",
+        _GATEWAY + "intake.py",
+        "            self._note_arrival(*self._check_time(frame), frame.abandoned_sha256)\n",
+        "",
         "tests/agents/gateway/test_intake.py",
     ),
     Mutant(
