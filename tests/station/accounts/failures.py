@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import timedelta
 
 from django.db.models import F
-from django_otp.plugins.otp_totp.models import TOTPDevice
 
 from station.accounts.models import LogInDelay
 
@@ -15,8 +14,5 @@ def later(seconds: float) -> None:
 
     With -60, they lie in the future, as if the clock had been set back. The next attempt then takes them for failures of just now, so that
     a slow machine changes no result.
-
-    The failures that django-otp counts move, too, so that a test fails if its delay is turned on again.
     """
     LogInDelay.objects.update(failed_at=F("failed_at") - timedelta(seconds=seconds))
-    TOTPDevice.objects.update(throttling_failure_timestamp=F("throttling_failure_timestamp") - timedelta(seconds=seconds))
