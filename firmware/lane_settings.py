@@ -158,9 +158,9 @@ class LaneSettings:
         return self.number("chute_mm") + self.number("chute_window_mm") if self.number("chute_mm") else 0
 
     def is_gate_within_reach(self, step_nm: int) -> bool:
-        """Returns whether the distances from photo-eye 2 are at most MAX_STEPS steps long. A step is `step_nm` long.
+        """Returns whether the board can count the steps of the belt until a part has passed the gate and the chute.
 
-        The distances are `gate_mm` + `dwell_mm` and, if the chute has an eye, `gate_mm` + `chute_mm` + `chute_window_mm`.
+        The board can count MAX_STEPS steps after photo-eye 2. A step is `step_nm` nanometres of belt travel.
         """
         behind_mm = max(self.number("dwell_mm"), self._chute_end_mm)
         return (self.number("gate_mm") + behind_mm) * 1_000_000 // step_nm <= MAX_STEPS

@@ -52,9 +52,10 @@ class GroupIdentity:
     is_exclusive: bool = False
 
     def find_rival(self, members: Sequence[GroupMember]) -> GroupMember | None:
-        """Returns a member of another installation that has the name of this process, or None if no member has it.
+        """Returns a rival of this process in its consumer group, or None.
 
-        If `is_exclusive` is True, every member of another installation is a rival, whatever its name is.
+        A rival belongs to another installation, and uses the same name as this process. If `is_exclusive` is True, every member of another
+        installation is a rival, whatever its name is.
         """
         own = GroupMember(self.instance_id, self.client_id, "")
         for member in members:

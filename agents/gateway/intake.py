@@ -510,10 +510,10 @@ class Intake:
             self._apply([*forgotten, *decisions])
 
     def _follow_clock(self, matcher: Matcher[_PendingFrame]) -> list[MatchDecision[_PendingFrame]]:
-        """Forgets all waiting parts and pictures if the clock of this machine was set. Returns one decision for each of them.
+        """Forgets all waiting parts and pictures if the clock of this machine was set. Returns one decision for each forgotten item.
 
-        Parts have times of this machine's clock, and pictures have times of the camera's clock. After this machine's clock was set, a
-        picture could get the part of another casting. The caller must hold the lock.
+        The gateway compares the times of parts, which are by this machine's clock, with the times of pictures, which are by the camera's
+        clock. After this machine's clock was set, this comparison could assign a picture to another casting. The caller must hold the lock.
         """
         if not (step_s := self._steps.take_step_s()):
             return []

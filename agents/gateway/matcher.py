@@ -305,10 +305,10 @@ class Matcher(Generic[Picture]):
         )
 
     def _follow_age(self, waiting: _WaitingPicture[Picture], is_matched: bool) -> None:
-        """Remembers how late a picture is, for the decisions about the next pictures.
+        """Remembers how late a picture is.
 
-        If a late picture gets no part, the next pictures that are about equally late get no part either. A copy is late because the camera
-        has sent it again, so its age says nothing about other pictures.
+        If the gateway could not assign a late picture to a casting, it assigns none of the next pictures that are about equally late. A
+        copy is late because the camera has sent it again, so its age says nothing about other pictures.
         """
         if waiting.is_copy:
             return

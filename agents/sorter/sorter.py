@@ -225,12 +225,10 @@ class Sorter:
             raise GateError(f"part {verdict.part_id}: {row.meaning}", row.code, row.retriable)
 
     async def _record_refusal(self, refusal: _Refusal) -> bool:
-        """Writes a sorting record for a verdict that the board refused.
+        """Writes a sorting record for a verdict that the board refused, unless the part already has a record or will get one.
 
-        Writes no record if the board already has another verdict on the part, if the part already has a record, or if the board has already
-        reported the part. `_record_late_verdict` handles a verdict that came too late.
-
-        Returns False if the sorter stops too early. Kafka then delivers the verdict again.
+        `_record_late_verdict` handles a verdict that came too late. Returns False if the sorter stops before the part has a
+        record. Kafka then delivers the verdict again.
         """
         verdict, error = refusal.verdict, refusal.error
         part = str(verdict.part_id)

@@ -134,12 +134,12 @@ def pipeline(
 @click.option(
     "--old-settings",
     type=click.Path(path_type=Path, exists=True, dir_okay=False, resolve_path=True),
-    help="Settings file for the inspector in the folder OLD_CHECKOUT.",
+    help="Settings file for the old inspector, whose code is in OLD_CHECKOUT.",
 )
 @click.option(
     "--new-settings",
     type=click.Path(path_type=Path, exists=True, dir_okay=False, resolve_path=True),
-    help="Settings file for the inspector of this checkout.",
+    help="Settings file for the new inspector, whose code is in this checkout.",
 )
 @click.option(
     "--old-with",

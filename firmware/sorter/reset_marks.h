@@ -12,7 +12,7 @@
 namespace castline {
 namespace reset_marks {
 
-// Returns the cause of the last reset, and writes new marks for the next reset. Must be called once after a reset.
+// Returns the cause of the last reset. Must be called exactly once after each reset.
 Cause begin();
 
 // Sets the count of count_sample() to 0. A small count shows that the main loop still runs. Must be called in every round of the main loop.

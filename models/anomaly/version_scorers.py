@@ -87,7 +87,7 @@ class VersionDetails:
         Raises ValueError if the decoder did not keep these pixels.
         """
         if picture.original is None:
-            raise ValueError("The picture was decoded without its original pixels, so it cannot be searched for small defects.")
+            raise ValueError("The decoder kept only a reduced copy of the picture, so the picture cannot be searched for small defects.")
         return self.inspect(picture.original, regions)
 
 

@@ -111,9 +111,10 @@ def estimate_cost_interval(
 
 
 def _draw_label_shares(labels: npt.NDArray[np.str_], groups: npt.NDArray[np.int32], random: np.random.Generator) -> FloatArray:
-    """Returns random values of the shares of the labels `ok`, `defect` and `review`, shape (_DRAWS, 3).
+    """Returns _DRAWS random guesses, each with three numbers: the fractions of parts that get the labels `ok`, `defect` and `review`.
 
-    `labels` are the labels of all good parts, or of all defective parts. The random values show how uncertain the shares are.
+    `labels` are the labels that were given to all good parts, or to all defective parts. How much the guesses differ shows how uncertain
+    the fractions are. The shape of the result is (_DRAWS, 3).
     """
     _, group_of, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     counts = np.zeros((len(sizes), len(_LABELS)))

@@ -187,7 +187,7 @@ class DefectLocator:
         """Returns the map of the detail template with boxes in original pixels, or None if the picture cannot be searched."""
         assert self.details is not None
         if picture.original is None:
-            raise ValueError("The picture was decoded without its original pixels, so small defects cannot be shown.")
+            raise ValueError("The decoder kept only a reduced copy of the picture, so small defects cannot be shown.")
         heat = self.details.map_heat(picture.original)
         if heat is None:
             return None
