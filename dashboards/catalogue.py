@@ -168,9 +168,9 @@ def make_runbook_markdown() -> str:
         parts.append(f"## {group.removeprefix('castline-').capitalize()}")
         for alert in alerts:
             delay = (
-                f"when its condition has been true for {alert.for_duration.replace('s', ' s').replace('m', ' min')}"
+                f"when the problem has lasted for {alert.for_duration.replace('s', ' s').replace('m', ' min')}"
                 if alert.for_duration != "0m"
-                else "as soon as its condition is true"
+                else "as soon as the problem begins"
             )
             parts += [
                 f"### {alert.slug}",

@@ -29,7 +29,7 @@ class UploadAdmission(Generic[Item]):
     """A queue of at most `capacity` uploaded pictures. Passes each item to `admit` in the order of arrival.
 
     - `admit`: receives the item and its deadline (monotonic seconds).
-    - `max_bytes`: limit for the total size of the waiting records. If it is exceeded, the queue is crowded: new uploads are not decoded.
+    - `max_bytes`: limit for the total size of the waiting records. While it is exceeded, the queue is crowded, and no upload is decoded.
     - `is_idle`: returns whether no picture from a camera waits.
     - `abort_decoding`: called when the queue becomes crowded. Stops the decoding of a picture, which then gets an error.
     """
@@ -54,7 +54,7 @@ class UploadAdmission(Generic[Item]):
 
     @property
     def is_crowded(self) -> bool:
-        """True if too many uploads wait, so that the next upload must not be decoded. Any thread may read this property."""
+        """True while too many uploads wait. The inspector then decodes no upload. Any thread may read this property."""
         return self._queue.qsize() > self._max_count or self._waiting_bytes > self._max_bytes
 
     async def put(self, item: Item, decoding: Future[Any] | None, deadline_s: float | None, size: int = 0) -> None:

@@ -282,10 +282,10 @@ ALERTS: tuple[Alert, ...] = (
             "A part without a picture gets no verdict, so the board applies the line's safe action (divert, pass or stop). A picture "
             "that belongs to no part is judged, but its verdict does not reach the board.",
             "On the Gates dashboard, open the panel “How much time lies between a picture and its part?”.\n\nThe panel shows the time "
-            "between a picture and the nearest part, after the gateway has subtracted the latency of the camera. If these times are "
-            "small, the gateway uses the right latency, and pictures or part reports were lost.\n\nIf many of these times are larger than "
-            "a quarter of the time between two parts, either the gateway uses a wrong latency, or the delay of the pictures varies too "
-            "much.",
+            "between a picture and the nearest part, after the gateway has subtracted the latency of the camera. If the times in the "
+            "panel are small, the gateway uses the right latency, and pictures or part reports were lost.\n\nIf many times in the panel "
+            "are larger than a quarter of the time between two parts, either the gateway uses a wrong latency, or the delay of the "
+            "pictures varies too much.",
             "If pictures are lost, check the trigger and the camera's own log. If part reports are lost, see the alert "
             "`PartReportsFail`.\n\n"
             "If the gateway uses a wrong latency, check the clock of the camera and run `castline gateway measure <line>`.\n\n"
@@ -349,8 +349,9 @@ ALERTS: tuple[Alert, ...] = (
         PAGE.uid,
         DISTANCE,
         Runbook(
-            "Pictures come too early or too late, because the latency of the camera has changed. The median of these time differences is "
-            "more than an eighth of the time between two parts.",
+            "Pictures come too early or too late, because the latency of the camera has changed. The gateway compares the time of each "
+            "picture with the time at which it expects the picture. The median difference is more than an eighth of the time between two "
+            "parts.",
             "No part is affected yet. If the median difference grows to more than a quarter of the time between two parts, the gateway no "
             "longer assigns pictures to parts.",
             "On the Gates dashboard, open the panel “How much time lies between a picture and its part?”.\n\n"

@@ -167,17 +167,17 @@ ALERTS: tuple[Alert, ...] = (
         ACTIONS,
         Runbook(
             "The board did not report what its gate did with a part (action `untracked`), or a casting without a part number reached the "
-            "gate (reason `unmatched`). Usually the cause is a reset of the board.\n\nThere are three other causes. The sorter did not "
-            "run for a long time, so reports of the board were lost. Or the gateway assigned no picture to a part. Or photo-eye 1 missed "
-            "a casting.",
-            "The records do not say where these castings are. During a reset, the gate does not move, so a casting can pass it without a "
-            "verdict. The records can also count one casting twice: once as untracked, and once as unmatched.",
+            "gate (reason `unmatched`). Usually the cause is a reset of the board.\n\nUntracked and unmatched parts have three other "
+            "possible causes. The sorter did not run for a long time, so reports of the board were lost. Or the gateway assigned no "
+            "picture to a part. Or photo-eye 1 missed a casting.",
+            "The records do not say where the untracked and unmatched castings are. During a reset, the gate does not move, so a casting "
+            "can pass it without a verdict. The records can also count one casting twice: once as untracked, and once as unmatched.",
             "On the Line dashboard, find action and reason in the panel “What did the gate do, and why?”. The topic "
             "`castings.sorted.<line>` names the untracked parts. The log of the sorter names each reset of the board and its cause.",
-            "Castings that passed in these minutes may be in the reject chute or among the good castings. Inspect all of them "
-            "again.\n\nIf the board was reset, check its power supply and its USB cable. If the sorter did not run, see the alert "
-            "`ProcessDown`. If the gateway assigned no picture to a part, see the alert `PicturesUnmatched`. If photo-eye 1 misses "
-            "castings, clean and align it.",
+            "Inspect again all castings that passed the gate from five minutes before the alert until its end. They may be in the reject "
+            "chute or among the good castings.\n\nIf the board was reset, check its power supply and its USB cable. If the sorter did not "
+            "run, see the alert `ProcessDown`. If the gateway assigned no picture to a part, see the alert `PicturesUnmatched`. If "
+            "photo-eye 1 misses castings, clean and align it.",
         ),
     ),
     Alert(
@@ -235,8 +235,8 @@ ALERTS: tuple[Alert, ...] = (
             "safe action (divert, pass or stop) applies to the parts without a verdict.",
             "Find out which other alerts of this line fire, because they name the cause. This alert only says that many parts get no "
             "verdict in time.",
-            "Do what the runbook says under `PartsWithoutVerdict`. Then write down what happened, because the parts without a verdict "
-            "count against the error budget for 30 days.",
+            "Do what the runbook says under `PartsWithoutVerdict`. Then write down the cause. The parts without a verdict count against "
+            "the error budget for 30 days, and people may ask for the cause in this time.",
         ),
     ),
     Alert(

@@ -315,9 +315,9 @@ ALERTS: tuple[Alert, ...] = (
             "key, or a stranger writes to the topic.",
             "The refused records have no effect. If the inspector has no key, the boards get no verdicts and apply the safe action of "
             "their lines to every part.",
-            "`castline dead-letters list` shows the refused records and when they came. Find the machine that writes these records. Each "
-            "private key in its folder `signing.private_keys` must have its public key in the folder `signing.public_keys` of the machine "
-            "that refuses the records.",
+            "`castline dead-letters list` shows the refused records and when they came. Find the machine that writes these records. Its "
+            "private keys are in its folder `signing.private_keys`. For each private key, the machine that refuses the records needs the "
+            "public key in its folder `signing.public_keys`.",
             "Give the machine its key again. If no machine of yours has written the records, change the passwords of the Kafka users as "
             "docs/kafka-access.md describes, and call `castline topics acls check`.",
         ),
@@ -351,8 +351,9 @@ ALERTS: tuple[Alert, ...] = (
         WRONG_TOKENS,
         Runbook(
             "A camera or a sorter sends a wrong token again and again, or somebody guesses the token of the line.",
-            "The pictures of a camera with a wrong token are refused. After ten different wrong tokens, an address must wait up to 10 s "
-            "before it may send another token. The wait does not delay a camera that has sent its right token before.",
+            "The pictures of a camera with a wrong token are refused. After ten different wrong tokens from one network address, the "
+            "gateway makes this address wait up to 10 s before the next attempt. The wait does not delay a camera that has sent its right "
+            "token before.",
             "The page /healthz of the gateway names the address that sent the last wrong token. Check whether this is a camera of yours.",
             "Enter the right token at the camera, or set `CASTLINE_GATEWAY__TOKEN` for gateway and sorters. If a stranger tries to guess "
             "the token, block the address in the network, and check with `castline security check` that the tokens are long enough.",
@@ -485,8 +486,8 @@ ALERTS: tuple[Alert, ...] = (
             "Read the page `/healthz` of the broker, or run `castline security check` on its machine. Compare the clock of the machine "
             "with another clock. Run `df` on this machine. The alert `BrokerDiskFilling` still fires before the disk is full.",
             "Correct the clock, for example with NTP. If the clock is right, because the plant stood still for weeks, delete the file "
-            "`clock` in `broker.data_dir`. After either change, the broker ends by itself, and is started again.\n\nIf the disk is full, "
-            "free space on this disk.",
+            "`clock` in `broker.data_dir`. After either change, the broker ends by itself, and `castline up` starts it again.\n\nIf the "
+            "disk is full, free space on this disk.",
         ),
     ),
     Alert(
@@ -501,9 +502,9 @@ ALERTS: tuple[Alert, ...] = (
             "The archivist does not trust the clock of its machine. There are two possible reasons. Either the clock is more than 31 days "
             "ahead of the last time that the archivist trusted. Or a person or a program often sets the clock, each time by an hour or "
             "more.",
-            "With a wrong clock, the archivist would take all parts and pictures for too old, and would delete them. So now it deletes "
-            "nothing because of its age. If the clock is really wrong, other processes on this machine write wrong times into their "
-            "records.",
+            "With a wrong clock, the archivist would take all parts and pictures for too old, and would delete them. So until the clock "
+            "is corrected or confirmed, the archivist keeps all old parts and pictures. If the clock is really wrong, other processes on "
+            "this machine write wrong times into their records.",
             "Read the page `/healthz` of the archivist, and compare the clock of its machine with another clock.",
             "Correct the clock, for example with NTP. If the clock is right, because the plant stood still for weeks, run "
             "`castline station confirm-clock` on this machine.",

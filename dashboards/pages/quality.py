@@ -263,7 +263,7 @@ MODEL_ALERTS: tuple[Alert, ...] = (
             "If most reviews come from pictures that cannot be judged, do what the runbook says under `DeadLettersRising`.\n\n"
             "If most reviews have the reason `doubt`, do what the runbook says under `VerdictsDrift`. You can also train a version that "
             "leaves fewer parts to a person (`castline train --review-share`).\n\n"
-            "If the line needs so many reviews, raise its limit `lines.review_share_high`.",
+            "If many reviews are normal for this line, raise its limit `lines.review_share_high`.",
         ),
     ),
     Alert(
@@ -277,8 +277,8 @@ MODEL_ALERTS: tuple[Alert, ...] = (
         Runbook(
             "In the last hour, the share of parts with the verdict `review` was below the limit of the line, `lines.review_share_low`.",
             "Parts that a person should see may pass without a review, because a threshold, a cut-off or the model version has changed.",
-            "In the panel, find the time at which the share fell. Then look for a change at this time: the page “Models” of the station "
-            "and `castline lines show` say who changed what, and when.",
+            "In the panel “Which share of the parts is left to a person?”, find the time at which the share fell. Then look for a change "
+            "at this time: the page “Models” of the station and `castline lines show` say who changed what, and when.",
             "If somebody changed a threshold, a cut-off or the model version by mistake, set the old value again. If fewer parts are "
             "doubtful because the castings have become better, lower `lines.review_share_low`.",
         ),
