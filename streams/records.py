@@ -316,9 +316,9 @@ class Acceptance(BaseModel):
 
     table: str = Field(description="Name of the acceptance table, which holds the foundry's limits for defects.")
     result: Literal["accepted", "rejected", "not-graded"] = Field(
-        description="What the acceptance table says about the part. `not-graded` means that the table could not decide. Either the table "
-        "has limits in millimetres, but the scale of the line's pictures is not set. Or the picture has more suspicious areas than `boxes` "
-        "contains."
+        description="Result of the acceptance table for the part. `not-graded` means that the table could not decide. One reason is that "
+        "the table has limits in millimetres, but the scale of the line's pictures is not set. The other reason is that `boxes` does not "
+        "contain all suspicious areas of the picture."
     )
     rules: tuple[str, ...] = Field(
         (), description="Sentences that name the rules by which the table rejected the part, or that say why the part was not graded."
@@ -332,8 +332,8 @@ class Finding(PartRecord):
     schema_: Literal["castline.finding.v1"] = Field("castline.finding.v1", alias="schema", description="Name of this schema.")
     verdict_id: uuid.UUID = Field(description="Id of the verdict that the finding explains.")
     method: str = Field(
-        description="Method that made the heat map: `grad-cam`, `residual`, `segmentation` or `detail-template`. The last one shows "
-        "small defects. If two methods made the heat map, their names are joined with `+`."
+        description="Method that made the heat map: `grad-cam`, `residual`, `segmentation`, or `detail-template` for small defects. If two "
+        "methods made the heat map, their names are joined with `+`."
     )
     model: str = Field(description="Version of the model that made the finding.")
     boxes: tuple[Box, ...] = Field(description="Suspicious areas, the most suspicious one first.")
@@ -372,7 +372,7 @@ class ModelChoice(Record):
         None, description="Shadow version, which judges the same pictures for comparison and moves no gate; null if there is none."
     )
     chosen_by: str = Field(
-        description="Station account that made the choice. If a command made it: the user and the computer, as user@host."
+        description="Person who made the choice: the account of the station, or for a command the user and the computer, as user@host."
     )
     chosen_at: Time = Field(description="Time of the choice.")
     previous: tuple[str, ...] = Field(
@@ -452,9 +452,9 @@ class LiveLineSettings(Record):
         None,
         gt=0,
         lt=1,
-        description="Share of the defective parts that may pass without a review, 0..1. The inspector computes a pass threshold, so that "
-        "at most this share is expected to pass. A part below the pass threshold passes. A part between the pass threshold and the line's "
-        "threshold for defects gets `review`. If null, there is no pass threshold.",
+        description="Share of the defective parts that may pass without a review, 0..1. From this share, the inspector computes a pass "
+        "threshold. A part below the pass threshold passes. A part between the pass threshold and the line's threshold for defects gets "
+        "`review`. If null, there is no pass threshold.",
     )
     review_anomalies: bool | None = Field(
         None,
@@ -465,7 +465,7 @@ class LiveLineSettings(Record):
         None, description="End of a planned stop of the line; null if none is planned. A time in the past has no effect."
     )
     set_by: str = Field(
-        description="Station account that set these settings. If a command set them, the user and the computer, such as anna@pc-7."
+        description="Person who set these settings: the account of the station, or for a command the user and the computer, as user@host."
     )
     set_at: Time = Field(description="Time at which these settings were set.")
 
@@ -501,7 +501,8 @@ class CommandAnswer(BaseModel):
     message: str = Field(description="Result of the command in a sentence, for the person who sent the command.")
     code: int = Field(0, ge=0, description="Error code from firmware/error_codes.csv; 0 if there was no error.")
     values: dict[str, dict[str, int | str]] = Field(
-        {}, description="Values that the board has sent, grouped by status page. For the command `settings`, they are grouped by lane."
+        {},
+        description="Values that the board has sent. They are grouped by the board's status page, or by lane for the command `settings`.",
     )
     recent_parts: tuple[str, ...] = Field((), description="For `monitor`: a text for each of the last parts at the gate, the newest first.")
     recent_faults: tuple[str, ...] = Field(
@@ -549,8 +550,8 @@ class Command(Record):
     )
     asked_by: str = Field(
         max_length=200,
-        description="Station account that sent the command. For a command that was typed in a terminal: the user and the computer, as "
-        "user@host.",
+        description="Person who sent the command: the account of the station, or for a command in a terminal the user and the computer, "
+        "as user@host.",
     )
     asked_at: Time = Field(description="Time at which the command was sent.")
     valid_until: Time = Field(description="After this time, the command is not executed. At most 60 s after `asked_at`.")

@@ -275,14 +275,14 @@ class LineSettings(Section):
         ge=0,
         le=1,
         description="Smallest normal share of the parts with the verdict `review`, 0..1. An alert fires if the share of the last hour is "
-        "smaller. With 0 it never fires.",
+        "smaller. With 0 the alert never fires.",
     )
     review_share_high: float = Field(
         0.05,
         ge=0,
         le=1,
         description="Largest normal share of the parts with the verdict `review`, 0..1. An alert fires if the share of the last hour is "
-        "larger. With 1 it never fires.",
+        "larger. With 1 the alert never fires.",
     )
     token: SecretStr = Field(SecretStr(""), description="Token for uploads to this line. Without a token all uploads are refused.")
 

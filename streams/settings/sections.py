@@ -274,8 +274,9 @@ class PictureSettings(Section):
         ge=2**25,
         le=2**36,
         description=(
-            "Memory, in bytes, to decode an uploaded picture before it is judged, or to convert a picture for the station's pages. "
-            "If decoding needs more, the part gets `review`. If converting needs more, the picture is not shown."
+            "Largest memory, in bytes, for decoding one picture. The limit applies to an uploaded picture before it is judged, and to a "
+            "picture for the station's pages. If an uploaded picture needs more memory, its part gets `review`. If a picture for a page "
+            "needs more memory, the page does not show it."
         ),
     )
     upload_time_s: float = Field(
@@ -283,9 +284,9 @@ class PictureSettings(Section):
         ge=0.1,
         le=300,
         description=(
-            "Longest time, in seconds, to decode an uploaded picture before it is judged, or to convert a picture for the station's pages. "
-            "On a busy machine, twice this time is allowed. If decoding takes longer, the part gets `review`. If "
-            "converting takes longer, the picture is not shown."
+            "Longest time, in seconds, for decoding one picture. The limit applies to an uploaded picture before it is judged, and to a "
+            "picture for the station's pages. On a busy machine, twice this time is allowed. If an uploaded picture takes longer, its part "
+            "gets `review`. If a picture for a page takes longer, the page does not show it."
         ),
     )
 
@@ -420,9 +421,9 @@ class ModelSettings(Section):
     )
     cascade: bool = Field(
         False,
-        description="If true, the inspector runs LeNet first, and AlexNet only if LeNet is in doubt. `castline evaluate --cascade` "
-        "measures the effect. If the settings of a line pass fewer parts than the model version would, AlexNet also judges each part "
-        "that LeNet would pass. If they reject fewer parts, AlexNet also judges each part that LeNet would reject.",
+        description="If true, LeNet judges each picture first, and AlexNet judges it only if LeNet is in doubt. `castline evaluate "
+        "--cascade` measures the effect. If the settings of a line are stricter than the model version, AlexNet also judges each part "
+        "that LeNet would pass. If the settings of a line are less strict, AlexNet also judges each part that LeNet would reject.",
     )
     cascade_low: float | None = Field(
         None,
@@ -462,8 +463,9 @@ class InspectorSettings(Section):
         5.0,
         ge=0,
         le=60,
-        description="Longest search for small defects in one large picture, in seconds. If a search takes longer, the part is treated as "
-        "different from good parts. With 0, no picture is searched. Only model versions with a detail template search pictures.",
+        description="Longest search for small defects in one large picture, in seconds. If the search takes longer, the inspector treats "
+        "the part like one that differs from good parts. With 0, no picture is searched. The setting has an effect only for model "
+        "versions with a detail template.",
     )
     localise: bool = Field(
         True, description="If true, the localiser makes heat maps and boxes for suspicious pictures, and `castline up` runs a localiser."
@@ -495,13 +497,13 @@ class SorterSettings(Section):
     window: int = Field(8, ge=1, le=64, description="Largest number of commands to one board that may be unanswered at the same time.")
     command_key: SecretStr = Field(
         SecretStr(""),
-        description="Secret key with which the station and the sorters sign commands, of at least 32 characters. If it is set, sorters "
+        description="Secret key of at least 32 characters. The station and the sorters sign commands with this key. If it is set, sorters "
         "refuse commands without a valid signature. Set it with CASTLINE_SORTER__COMMAND_KEY.",
     )
     second_command_key: SecretStr = Field(
         SecretStr(""),
-        description="Second secret key whose signatures station and sorters accept while `command_key` is being changed, as the page "
-        "security.md describes. Set it with CASTLINE_SORTER__SECOND_COMMAND_KEY.",
+        description="Second secret key, for the time in which people change `command_key`. The station and the sorters also accept "
+        "signatures with this key. The page security.md describes the change. Set it with CASTLINE_SORTER__SECOND_COMMAND_KEY.",
     )
 
     @model_validator(mode="after")
@@ -510,7 +512,7 @@ class SorterSettings(Section):
         # accepted only beside a long one. Otherwise nobody could replace a short key while the plant runs.
         key, second = (len(each.get_secret_value()) for each in (self.command_key, self.second_command_key))
         if second and not key:
-            raise ValueError("second_command_key: expected only beside command_key, but command_key is not set")
+            raise ValueError("second_command_key is set, but command_key is not. Set command_key, or remove second_command_key")
         if key and max(key, second) < MIN_COMMAND_KEY_CHARACTERS:
             raise ValueError(
                 f"command_key: expected at least {MIN_COMMAND_KEY_CHARACTERS} characters, found {key}. Make a key with: openssl rand -hex "
@@ -587,8 +589,8 @@ class PlantStateSettings(Section):
         30,
         gt=0,
         le=3600,
-        description="A line has the state `disconnected` if verdicts have come for this many seconds without a report of the board. The "
-        "time that a casting takes to the gate is added to this number.",
+        description="A line has the state `disconnected` if it got verdicts, but no report of the board, for this many seconds. The time "
+        "that a casting takes to the gate is added to this number.",
     )
     late_castings: int = Field(
         3,

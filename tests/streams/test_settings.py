@@ -29,7 +29,7 @@ from streams.worker import make_faust_credentials
         ("lines = 3", r"lines: expected"),
         (f"[sorter]\ncommand_key = '{'k' * 31}'", r"sorter: command_key: expected at least 32 .* found 31.* openssl rand -hex 32"),
         (f"[sorter]\ncommand_key = '{'k' * 31}'\nsecond_command_key = '{'n' * 31}'", r"sorter: command_key: expected at least 32"),
-        (f"[sorter]\nsecond_command_key = '{'n' * 32}'", r"second_command_key: expected only beside command_key"),
+        (f"[sorter]\nsecond_command_key = '{'n' * 32}'", r"second_command_key is set, but command_key is not"),
         ("[station]\ntime_zone = 'Europe/Atlantis'", r"time_zone: expected the name of a time zone .* found 'Europe/Atlantis'"),
         ("[station]\ntime_zone = '../etc/passwd'", r"time_zone: expected the name of a time zone"),
         ("[station]\ntime_zone = 'Europe'", r"time_zone: expected the name of a time zone"),
