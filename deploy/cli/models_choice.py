@@ -133,7 +133,7 @@ def _load_settings_and_key(file: Path | None, line: str | None) -> tuple[Setting
 def _publish(settings: Settings, choices: ModelChoices, record: ModelChoice) -> None:
     before = choices.find(record.line)
     publish_model_choice(settings, record, ROLE)
-    lines = "all lines for which no model was chosen separately" if record.line == ALL_LINES else record.line
+    lines = "all lines that have no model choice of their own" if record.line == ALL_LINES else record.line
     shadow = f", with {record.shadow} as its shadow" if record.shadow else ""
     earlier = f"before: {before.version}" if before.version != record.version else "as before"
     click.echo(make_printable(f"{lines}: {record.version} is chosen{shadow} ({earlier})"))
@@ -142,7 +142,7 @@ def _publish(settings: Settings, choices: ModelChoices, record: ModelChoice) -> 
 def _find_changed_lines(settings: Settings, choices: ModelChoices, key: str) -> list[str]:
     """Returns the lines whose version can change if a person makes a choice for `key`.
 
-    The key `*` stands for all lines for which no model was chosen separately. Any other key is the name of a line.
+    The key `*` stands for all lines that have no model choice of their own. Any other key is the name of a line.
     """
     return [key] if key != ALL_LINES else [line.name for line in settings.lines if line.name not in choices.by_key]
 
@@ -169,7 +169,7 @@ def _compare_on_lines(
 def _check_classes(settings: Settings, manifest: Manifest, choices: ModelChoices, key: str) -> None:
     """Raises ModelError if `manifest` has other classes than the present version of a line.
 
-    Checks the line `key`. If `key` is `*`, checks all lines for which no model was chosen separately.
+    Checks the line `key`. If `key` is `*`, checks all lines that have no model choice of their own.
     """
     registry = open_plant_registry(settings)
     for line in _find_changed_lines(settings, choices, key):

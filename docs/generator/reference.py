@@ -89,7 +89,7 @@ def make_settings_page() -> dict[str, str]:
             parts.append(
                 _LINES_INTRODUCTION
                 if section == "lines[]"
-                else "Each line has its own values of these settings. Write the table below the `[[lines]]` entry of the line."
+                else "Each line has its own values of these settings. Write this section below the `[[lines]]` entry of its line."
             )
             # Leave out the column "variable", because the settings of a line have no environment variables.
             rows, head = [(row[0], *row[2:]) for row in rows], (head[0], *head[2:])

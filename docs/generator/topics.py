@@ -204,8 +204,8 @@ def make_topics_page() -> dict[str, str]:
         "A dead letter also keeps the headers of the original record, at most 32 headers of at most 1,024 bytes each.\n\n"
         "The command `castline dead-letters redrive` sends dead letters to their original topics again. Each new record has the "
         "header `redriven-from`, which names the dead letter.\n\n"
-        "The same command also writes marks to the topic of dead letters, to remember which dead letters it has sent. A mark is a record "
-        "with an empty value and headers `redrive-…`. A mark is not a dead letter."
+        "The command `castline dead-letters redrive` also writes marks to the topic of dead letters. A mark says that a dead letter was sent "
+        "again. A mark is a record with an empty value and headers `redrive-…`, and it is not a dead letter."
     )
     parts += _make_header_section("dead letters", DEAD_LETTER_HEADERS, remark)
     parts.append("## Fields of the JSON records")

@@ -201,7 +201,7 @@ def change_model(request: HttpRequest) -> HttpResponse:
         choice = check_request(current_settings(), change, read_current_choices(), request.user.get_username(), datetime.now(UTC))
         if request.method == "POST":
             publish_choice(choice, request.user)
-            lines = "all lines for which no model was chosen separately" if change.line == ALL_LINES else change.line
+            lines = "all lines that have no model choice of their own" if change.line == ALL_LINES else change.line
             shadow = f", with {choice.record.shadow} as its shadow" if choice.record.shadow else ""
             messages.success(request, f"{choice.record.version} is chosen for {lines}{shadow}. Inspectors use it from their next batch on.")
             return redirect("versions")

@@ -62,7 +62,7 @@ def test_regions_are_drawn_by_mouse_and_keyboard_undone_deleted_and_saved(page_o
     expect(page.locator("[data-region-list] li")).to_have_count(2)
     assert find_serious_violations(Axe().run(page).response) == []
     page.get_by_label("Share of defects, %").fill("1.5")
-    page.get_by_label("Scale, mm a pixel").fill("0,2")
+    page.get_by_label("Scale, mm per pixel").fill("0,2")
     page.get_by_role("button", name="Save").click()
     expect(page.get_by_role("status").first).to_contain_text("The settings of line-2 are saved.")
     saved = read_settings(station)
@@ -121,7 +121,7 @@ def test_the_estimated_share_of_defects_is_shown_with_its_effect_and_taken_by_a_
     assert [float(text.replace(",", "")) >= 0 for text in rejects.all_inner_texts()] == [True, True]
     assert find_serious_violations(Axe().run(page).response) == []
     page.get_by_label("Threshold").fill("")
-    page.get_by_label("Scale, mm a pixel").fill("0.3")
+    page.get_by_label("Scale, mm per pixel").fill("0.3")
     button = page.get_by_role("button", name="Take this share")
     taken = float(button.get_attribute("value") or "")
     button.click()
