@@ -129,8 +129,8 @@ class Verdict(PartRecord):
     schema_: Literal["castline.verdict.v1"] = Field("castline.verdict.v1", alias="schema", description="Name of this schema.")
     verdict_id: uuid.UUID = Field(
         description="Id of the verdict, computed from part id, image sha256, model version and `decision`. A repeated verdict has the same "
-        "id. For the reasons `inference-failed`, `handling-failed`, `claim-missing` and `claim-damaged`, the id is computed from the "
-        "reason, too. If the picture is judged later, the new verdict therefore has another id."
+        "id. If the picture was not judged for one of the reasons `inference-failed`, `handling-failed`, `claim-missing` or "
+        "`claim-damaged`, the reason is also part of the id. A later verdict on the picture therefore has another id."
     )
     label: Label = Field(description="`ok`, `defect` or `review`. A person should check a part with the label `review`.")
     defect_probability: Share | None = Field(
@@ -143,14 +143,14 @@ class Verdict(PartRecord):
         "Above 0.5, the part differs from good parts.",
     )
     threshold: Share = Field(
-        description="Lowest defect probability that counted as a defect for this verdict. The settings of the line on the topic "
-        "`castings.lines` give the threshold. If they give none, it is the threshold of the model version."
+        description="Smallest defect probability at which this verdict calls a part defective. It comes from the line's settings on the "
+        "topic `castings.lines`. If these give none, it comes from the model version."
     )
     model: str = Field(description="Model version that judged the picture.")
     decision: str = Field(
         "",
-        description="Digest (a kind of checksum) of the line's settings on the topic `castings.lines` that can change a label. Empty if "
-        "the line has no such settings. Two verdicts with the same `model` and `decision` were decided by the same rule.",
+        description="Checksum of those settings of the line on the topic `castings.lines` that can change a label. Empty if the line has "
+        "no such settings. Two verdicts with the same `model` and `decision` were decided by the same rule.",
     )
     reason: str = Field(
         "",

@@ -201,11 +201,11 @@ def make_topics_page() -> dict[str, str]:
         "JSON records", CLOUD_EVENT_HEADERS, "The headers of JSON records follow the Kafka binding of CloudEvents in binary mode."
     )
     remark = (
-        "A dead letter also keeps the headers of the original record, at most 32 headers of at most 1,024 bytes each.\n\n"
-        "The command `castline dead-letters redrive` sends dead letters to their original topics again. Each new record has the "
-        "header `redriven-from`, which names the dead letter.\n\n"
-        "The command `castline dead-letters redrive` also writes marks to the topic of dead letters. A mark says that a dead letter was sent "
-        "again. A mark is a record with an empty value and headers `redrive-…`, and it is not a dead letter."
+        "A dead letter also keeps the headers of the original record, at most 32 headers of at most 1,024 bytes each.\n\nThe command "
+        "`castline dead-letters redrive` sends dead letters to their original topics again. Each new record has the header "
+        "`redriven-from`, which names the dead letter.\n\nThe command `castline dead-letters redrive` also writes marks to the topic of "
+        "dead letters. A mark says that a dead letter was sent again. A mark is a record with an empty value and headers `redrive-…`, and "
+        "it is not a dead letter."
     )
     parts += _make_header_section("dead letters", DEAD_LETTER_HEADERS, remark)
     parts.append("## Fields of the JSON records")
