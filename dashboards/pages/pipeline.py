@@ -495,7 +495,7 @@ ALERTS: tuple[Alert, ...] = (
         "castline_archive_clock_doubted == 1",
         "3h",
         "warning",
-        "{{ $labels.machine }}: the archive deletes nothing for being too old, because the archivist's clock may be wrong",
+        "{{ $labels.machine }}: the archive keeps old parts and pictures, because the archivist's clock may be wrong",
         PAGE.uid,
         ARCHIVED_PICTURES,
         Runbook(

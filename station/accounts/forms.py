@@ -21,7 +21,7 @@ _ROLE_CHOICES = [(role, role) for role in ROLES]
 class TokenForm(forms.Form):
     """The form for a new API token."""
 
-    name = forms.CharField(max_length=80, label="Program", help_text="What the token is for, such as the name of the machine.")
+    name = forms.CharField(max_length=80, label="Program", help_text="Name the program or the machine that will use the token.")
     scope = forms.ChoiceField(choices=[("inspect", "send pictures and read verdicts"), ("read", "only read verdicts")], label="May")
     days = forms.TypedChoiceField(
         choices=[(lifetime.days, f"{lifetime.days} days") for lifetime in TOKEN_LIFETIMES], coerce=int, initial=90, label="Ends after"

@@ -67,7 +67,9 @@ def check_library(settings: OidcSettings) -> None:
     if not settings.issuer:
         return
     if find_spec("authlib") is None:
-        raise SettingsError("station.oidc.issuer is set, but the extra oidc is not installed: pip install 'castline[oidc]'")
+        raise SettingsError(
+            "station.oidc.issuer is set, but the extra oidc is not installed. Install it with: pip install 'castline[oidc]'"
+        )
     try:
         settings.read_client_secret()
     except ValueError as error:

@@ -385,7 +385,7 @@ class RetentionWorker:
         """Returns whether the clock is trusted, and stores the time of a trusted clock."""
         doubt = self._clock_trust.find_doubt(_read_clock_right_s())
         if doubt:
-            text = f"The archive deletes nothing for being too old. {doubt}"
+            text = f"For now, the archive keeps old parts and pictures. {doubt}"
             if not self._doubt:
                 log.warning(text)
             self._doubt = text

@@ -128,7 +128,7 @@ def record_showing(golden: GoldenPart, part_text: str, shown_by: User, at: datet
             )
             AuditEntry.record(shown_by, "golden part shown", str(golden), part=str(part))
     except IntegrityError:
-        raise GoldenPartRefusedError(f"Part: {part} is already recorded as {golden.name}. Enter another part.") from None
+        raise GoldenPartRefusedError(f"Part: {part} is already recorded for the golden part {golden.name}. Enter another part.") from None
     if row is not None and row.label:
         _fill(check, row)
     return check

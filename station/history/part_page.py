@@ -128,7 +128,10 @@ def _describe_judgement(part: Part) -> str:
             "The archive has no verdict on this part. The picture did not arrive, is still waiting, or was judged before the archive began."
         )
     if part.reason in PART_REFUSALS:
-        return f"The picture was not judged, because it does not show the whole part ({part.reason}). There is no dead letter of it."
+        return (
+            f"The picture was not judged, because it does not show the whole part ({part.reason}). No dead letter was written for this "
+            "picture."
+        )
     if part.reason == ANOMALY:
         return "The part looks different from good parts: its score is above the cut-off of a scorer, which is 0.5."
     if part.label == "review" and part.defect_probability is None:

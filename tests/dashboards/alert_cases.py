@@ -341,7 +341,7 @@ CASES: tuple[AlertCase, ...] = (
         {'castline_archive_clock_doubted{plant="north",machine="pc1",instance_name="archivist-1"}': "1x190"},
         {'castline_archive_clock_doubted{plant="north",machine="pc1",instance_name="archivist-1"}': "1x120 0x70"},
         {"plant": "north", "machine": "pc1", "instance_name": "archivist-1"},
-        "pc1: the archive deletes nothing for being too old, because the archivist's clock may be wrong",
+        "pc1: the archive keeps old parts and pictures, because the archivist's clock may be wrong",
     ),
     AlertCase(
         "SpoolFilling",
