@@ -438,8 +438,8 @@ class BoardSession:
             lane.committed_run[number] = self.run
             if digest != settings.digest:
                 log.warning(
-                    "%s: for the settings of lane %d, the board returned the digest %s instead of %s. Its firmware and this program do not "
-                    "know the same settings.",
+                    "%s: for the settings of lane %d, the board returned the digest %s instead of %s. The firmware of the board and "
+                    "this program know different settings. Load the firmware of this release with: castline board flash",
                     lane.line,
                     number,
                     digest,

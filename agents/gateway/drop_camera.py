@@ -552,7 +552,9 @@ class DropCamera:
         first = ", ".join(f"{name} ({problem})" for name, problem in aside[:3])
         self._complaints.set(
             "aside",
-            f"{len(aside)} files of {self._line} are put aside: {first}; correct their rights or names, or remove them" if aside else "",
+            f"{len(aside)} files of {self._line} could not be read or moved: {first}; correct their permissions or names, or remove them"
+            if aside
+            else "",
         )
         restless = [make_printable(version.path) for version in self._files.values() if self._is_restless(version, now_s)]
         self._complaints.set(

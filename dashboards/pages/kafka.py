@@ -81,8 +81,8 @@ PAGE = DashboardPage(
             Query(rate("castline_broker_drops_total", "what", scope=PLANT), "{{what}} dropped, times per second"),
             Query(f"castline_broker_clock_doubted{{{PLANT}}}", "{{machine}} does not trust its clock"),
             unit="percentunit",
-            description="Free share of the embedded broker's disk. There are three limits. Below 20 % and 20 GiB, an alert fires. Below "
-            "10 % and 4 GiB, the broker drops judged pictures. Below 5 % and 512 MiB, the broker also drops other records. While the "
+            description="Free share of the embedded broker's disk. An alert fires below 20 % and 20 GiB. The broker drops judged "
+            "pictures below 10 % and 4 GiB, and other records, too, below 5 % and 512 MiB. While the "
             "broker does not trust its clock, it drops nothing.",
             alerts=("BrokerDiskFilling", "BrokerDropsRecords", "BrokerClockDoubted"),
         ),

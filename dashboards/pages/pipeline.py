@@ -111,8 +111,8 @@ PAGE = DashboardPage(
             Query(rate("castline_pictures_refused_total", "line, reason"), "{{line}} {{reason}}"),
             Query(rate("castline_uploads_timed_out_total"), "{{line}} not stored in time"),
             unit="cps",
-            description="Pictures that the gateway refused, by reason. The parts on these pictures get no verdict. Also pictures that were "
-            "not stored in time, because the disk or a camera is slow. Their cameras should send them again.",
+            description="Pictures that the gateway refused, by reason. The parts on these pictures get no verdict. The panel also shows "
+            "pictures that were not stored in time, because the disk or a camera is slow. The camera should send such a picture again.",
             thresholds=rising(0.0001, 0.01),
             alerts=("PicturesRefused",),
         ),

@@ -322,7 +322,7 @@ def estimate(file: Path | None, line: str, newest: int, parts_per_hour: float, a
 @click.option(
     "--split",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="The file split.csv that the training of this version wrote. The simulation uses the validation pictures in this file.",
+    help="The file split.csv that the training of the version MODEL wrote. The simulation uses the validation pictures in this file.",
 )
 @click.option(
     "--data",

@@ -87,7 +87,7 @@ def acls() -> None:
 
 @acls.command("create")
 @click.option("--passwords", is_flag=True, help="Also give each Kafka user the password that its file in kafka.password_dir holds.")
-@click.option("--remove-others", is_flag=True, help="Also remove ACLs of the roles' Kafka users that no role needs.")
+@click.option("--remove-others", is_flag=True, help="Also remove the ACLs that a role's Kafka user has but does not need.")
 @click.pass_obj
 def create_acls(file: Path | None, passwords: bool, remove_others: bool) -> None:
     """Create the missing ACLs of all roles. A second call changes nothing."""

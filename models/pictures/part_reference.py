@@ -47,7 +47,7 @@ class PartReference(BaseModel):
     border: Literal["square", "picture"] = Field(
         default="square",
         description="The border from which `most_overhang` is measured. `picture` is the border of the camera's picture, and `square` is "
-        "the border of the square into which the picture is padded. Older versions do not have this field, and use the square.",
+        "the border of the square into which the picture is padded. Older versions do not have this field. They use the square.",
     )
     most_overhang: float = Field(ge=0, description="The part may extend at most this far beyond `border`, as a share of its radius.")
     most_offset: float = Field(
@@ -58,26 +58,25 @@ class PartReference(BaseModel):
     least_support: Share = Field(description="An edge must be seen along at least this share of the part's outline.")
     most_asymmetry: float = Field(
         ge=0,
-        description="The part is divided into 8 sectors around its centre. The brightness of a sector may differ at most this much from "
-        "the whole part. The sector that differs most is not counted. The unit is the standard deviation of the mean grey levels of the "
-        "rings around the centre.",
+        description="The part is divided into 8 sectors. The brightness of a sector may differ at most this much from the whole part. The "
+        "sector that differs most is ignored. The unit is the standard deviation of the rings' mean grey levels.",
     )
     least_detail: float = Field(
         ge=0,
-        description="A picture whose detail is below this limit is blurred. Its detail is the sum of all changes of the grey level from "
-        "the part's centre to its rim. The unit is the standard deviation of the mean grey levels of the rings around the centre.",
+        description="A picture is blurred if its detail is below this limit. The detail is the sum of all changes of the grey level from "
+        "the part's centre to its rim. The unit is the standard deviation of the rings' mean grey levels.",
     )
     most_distance: float = Field(
         gt=0,
         description="The signature of a picture may differ at most this much from the most similar signature in `signatures`. The unit is "
-        "the standard deviation of the mean grey levels of the rings around the centre.",
+        "the standard deviation of the rings' mean grey levels.",
     )
     signatures: tuple[Signature, ...] = Field(
         min_length=1,
         max_length=MAX_SIGNATURES,
-        description="Signatures of good parts, chosen so that they differ much from each other. A signature holds the mean grey level of "
-        "each ring around the part's centre, then the standard deviation of the grey levels in each ring. The rings go from the centre to "
-        "the rim. First, all grey levels are scaled, so that the means of the rings have the mean 0 and a standard deviation near 1.",
+        description="Signatures of good parts that differ much from each other. A signature holds the mean and then the standard "
+        "deviation of the grey levels of each ring, from the centre to the rim. Before that, all grey levels are scaled so that the ring "
+        "means have the mean 0 and a standard deviation near 1.",
     )
 
     @cached_property

@@ -257,7 +257,7 @@ def test_an_unreadable_file_is_put_aside_and_named_and_the_others_go_on(tmp_path
     before = read_metric("castline_files_put_aside_total", reason="not-readable")
     with running_drop_line(root, tmp_path / "spool", folder=folder) as line:
         wait_until((root / "sent/b.jpg").exists)
-        wait_until(lambda: "1 files of line-1 are put aside: a.jpg (not-readable: Permission denied)" in line.complaints())
+        wait_until(lambda: "1 files of line-1 could not be read or moved: a.jpg (not-readable: Permission denied)" in line.complaints())
         write_pictures(root, "c.jpg")
         wait_until((root / "sent/c.jpg").exists)
         assert read_metric("castline_files_put_aside_total", reason="not-readable") == before + 1
