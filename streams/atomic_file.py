@@ -58,7 +58,7 @@ def make_public_folder(folder: Path) -> None:
 
 
 def replace_atomically(path: Path, content: bytes | str) -> None:
-    """Gives an existing file new content, as `write_atomically` does, and keeps its owner, group and permission bits.
+    """Gives an existing file new content, as `write_atomically` does. The file keeps its owner, group and permission bits.
 
     If `path` is a symbolic link, the file to which it leads is replaced. Raises OSError if the file cannot be written.
     """

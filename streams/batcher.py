@@ -42,7 +42,7 @@ def compute_wait_s(now_s: float, count: int, first_arrived_s: float, earliest_de
 def choose_batch_size(count: int, limits: BatchSettings) -> int:
     """Returns the size of the next batch: the largest size in `limits.shapes` that is at most `count`.
 
-    Example: if 9 pictures wait, 8 form the next batch.
+    Example: with the sizes 1, 4 and 8, a queue of 9 pictures gives a batch of 8.
     """
     available = min(count, limits.size)
     return max((shape for shape in limits.shapes if shape <= available), default=available)
@@ -51,8 +51,8 @@ def choose_batch_size(count: int, limits: BatchSettings) -> int:
 class Batcher(Generic[Item]):
     """A queue of at most `capacity` items. `get_batch` returns the oldest items as a batch.
 
-    `is_busy` returns True while the caller is busy with earlier batches. During this time, `get_batch` returns only full batches. Call
-    `reconsider` when the caller is no longer busy. `clock` returns monotonic seconds.
+    `is_busy` returns True while the caller still works on earlier batches. As long as the caller is busy, `get_batch` returns only full
+    batches. Call `reconsider` when the caller is no longer busy. `clock` returns monotonic seconds.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Batcher(Generic[Item]):
     async def put(self, item: Item, deadline_s: float | None) -> None:
         """Waits while the queue is full, then adds `item`.
 
-        If the queue is closed, this call never returns. The caller must then cancel the task that waits here.
+        If the queue is closed, this call never returns. The task that made the call must then be cancelled.
         """
         while not self._is_open or len(self._queue) >= self._capacity:
             self._has_room.clear()
@@ -103,13 +103,13 @@ class Batcher(Generic[Item]):
         return batch
 
     def reconsider(self) -> None:
-        """Makes the batcher check again whether the consumer of the batches is busy and whether a batch is due."""
+        """Makes `get_batch` check again whether a batch is due. Call this method when the caller of `get_batch` is no longer busy."""
         self._changed.set()
 
     def _compute_wait_s(self) -> float | None:
         """Returns how many seconds the next batch may still wait, or 0 if it is due.
 
-        Returns None if the consumer is busy and the batch is not full. The batch then waits until the consumer is free.
+        Returns None if the caller of `get_batch` is busy and the next batch is not full. The batch then waits until the caller is free.
         """
         if self._is_busy() and len(self._queue) < self._limits.size:
             return None

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 
 
 def find_client_address(peer: str, forwarded_for: str, proxies: int, trusted: Sequence[str]) -> str:
-    """Returns the address of the client whose connection comes from `peer`.
+    """Returns the address of the client that sent a request, also if proxies have passed the request on.
 
-    - `forwarded_for`: the header X-Forwarded-For. Each proxy appends the address from which its own connection came.
-    - `proxies`: the largest number of proxies in front of the server. With 0 the header is ignored.
-    - `trusted`: the addresses and networks of these proxies. The header is ignored if the connection comes from another address.
+    - `peer`: the address from which the request came: the client itself, or the last proxy.
+    - `forwarded_for`: the header X-Forwarded-For of the request. Each proxy appends the address from which it got the request.
+    - `proxies`: the largest number of proxies in front of the server. If it is 0, the header is ignored.
+    - `trusted`: the addresses and IP networks of the proxies. If `peer` is none of them, the header is ignored.
     """
     networks = [ipaddress.ip_network(network, strict=False) for network in trusted]
     address = peer

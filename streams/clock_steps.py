@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-# A step is a change of the clock by at least this many seconds. Smaller changes are treated like the slow drift of a clock. For example,
-# NTP corrects a small error by at most 0.5 ms a second.
+# A step is a sudden change of the clock by at least this many seconds. Smaller changes are ignored, because NTP makes small corrections
+# all the time, of at most 0.5 ms a second.
 LEAST_STEP_S = 0.02
-# The two clocks are read one after the other. If this takes longer than this many seconds, the process was interrupted between the
-# readings, and both clocks are read again.
+# The wall clock and the steady clock are read one after the other. If the two readings take longer than this many seconds, the process was
+# interrupted between them. Both clocks are then read again.
 _LONGEST_READING_S = 0.002
 _READINGS = 5
 
@@ -23,7 +23,10 @@ class ClockSteps:
         self._ahead_s = self._read()
 
     def take_step_s(self) -> float:
-        """Returns by how many seconds the wall clock has jumped forward since the last call. A jump back gives a negative number."""
+        """Returns by how many seconds the wall clock has jumped forward since the last call, or 0 if it has not jumped.
+
+        A jump back gives a negative number.
+        """
         before_s, self._ahead_s = self._ahead_s, self._read() or self._ahead_s
         if before_s is None or self._ahead_s is None:
             return 0.0

@@ -12,13 +12,13 @@ from datetime import UTC, datetime
 
 from streams.clock_steps import ClockSteps
 
-# For this many seconds after the start of the process, and after somebody has set the clock, the clock is not trusted. In this time, NTP
-# can correct the clock, and a person can notice a wrong clock.
+# The clock is not trusted for this many seconds after the start of the process. The same wait follows when somebody sets the clock. During
+# the wait, NTP can correct the clock, and a person can notice a wrong clock.
 SETTLING_S = 2 * 3600.0
-# Castline still trusts the clock after a change by fewer seconds than this.
+# If somebody sets the clock forward or back by at least this many seconds, Castline stops trusting the clock for two hours.
 _LEAST_STEP_S = 3600.0
-# If the clock is more than this many seconds ahead of the time at which it was last trusted, it is probably wrong. The limit is long,
-# because a plant can stand still during its holidays.
+# If the clock is more than this many seconds ahead of the time at which it was last trusted, it is probably wrong. The limit is 31 days,
+# because the machines of a plant can be switched off during its holidays.
 LONGEST_PAUSE_S = 31 * 86400.0
 
 
@@ -27,7 +27,7 @@ class ClockTrust:
 
     - `wall_clock`: the clock to check. A person or a program can set this clock.
     - `steady_clock`: a clock that nobody sets.
-    - `remedy`: a sentence for a person. It says what to do if the clock is right, although it seems to be far ahead.
+    - `remedy`: a sentence for a person, shown if the clock seems to be far ahead. It says what to do if the clock is right.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class ClockTrust:
         self._steady_clock = steady_clock
         self._steps = ClockSteps(wall_clock, steady_clock)
         self._step_s = 0.0
-        # True if `find_doubt` has found only that the process has just started. This reason needs no alarm.
+        # True if the clock is not trusted, and the only reason is that the process has just started. This reason needs no alarm.
         self.is_starting = False
         self._settled_at_s = steady_clock() + SETTLING_S
 

@@ -30,7 +30,7 @@ def make_command_record(settings: Settings, command: Command, source: str) -> Pr
 def decode_command(settings: Settings, key: bytes | None, value: bytes | None, headers: Mapping[str, bytes]) -> Command:
     """Returns the command or the answer that a Kafka record holds.
 
-    Raises RecordError if the record is malformed, has the key of another line, or needs a signature and has no valid one.
+    Raises RecordError if the record is malformed, if its Kafka key names another line, or if it lacks a valid signature that it needs.
     """
     check_readable(value)
     keys, signature = _list_keys(settings), headers.get(SIGNATURE_HEADER, b"")
@@ -38,8 +38,8 @@ def decode_command(settings: Settings, key: bytes | None, value: bytes | None, h
         raise RecordError(
             "signature", f"The header {SIGNATURE_HEADER} is missing or wrong. Set the same sorter.command_key for station and sorter."
         )
-    # Compare the times of a command with the present time, because a command is valid for only a minute. So the time of the Kafka record is
-    # not given to `read_record`.
+    # A command is valid for only a minute. So `read_record` compares the times in the command with the present time, and not with the time
+    # of the Kafka record.
     command = read_record(Command, value)
     check_signature(settings, TopicNames(settings.topics.prefix).commands, key, value, headers, find_signers(command))
     if command.line.encode() != key:

@@ -54,8 +54,9 @@ def add_kafka_record(newest: Newest, record: Any, role: str, settings: Settings)
 
 
 def read_compacted_topic(settings: Settings, role: str, topic: str, empty: Newest) -> Newest:
-    """Reads `topic` to its end. Returns the newest record of each key, in an object of the class of `empty`.
+    """Reads `topic` to its end. Returns an object with the newest record of each key.
 
+    `empty` is an object of the same class that contains no records, such as a new `ModelChoices`.
     Raises CastlineError if the topic does not exist or cannot be read.
     """
     newest = empty
@@ -85,8 +86,9 @@ def publish_keyed_record(settings: Settings, topic: str, key: str, record: Recor
 class FollowedTopic(Generic[Newest]):
     """A compacted topic that a `CompactedTopicFollower` reads.
 
-    - `empty`: an object of the class that holds the records of this topic. It contains no records.
-    - `on_change`: called with an object that contains the newest records, after the topic was read to its end and after each later change.
+    - `empty`: an object without records, of the class that holds the records of this topic.
+    - `on_change`: called with an object that holds the newest records: first after the topic was read to its end, and later after each
+      change.
     """
 
     topic: str
@@ -140,5 +142,5 @@ class CompactedTopicFollower:
 def _report(followed: FollowedTopic[Any], newest: object) -> None:
     try:
         followed.on_change(newest)
-    except Exception:  # An error in one record must not end the thread that reads the topic.
+    except Exception:  # An error in `on_change` must not end the thread that reads the topic.
         log.exception("A change on the topic %s could not be applied, so the previous records stay in use.", followed.topic)

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 
-# A complaint about an event, such as a lost picture, is shown for this many seconds after the last such event.
+# A complaint about an event, such as a lost picture, disappears this many seconds after the last such event.
 _EVENT_SHOWN_S = 600.0
 
 

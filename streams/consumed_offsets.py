@@ -42,9 +42,11 @@ class StartOffset:
 
 
 def choose_start(committed: int | None, log_start: int, log_end: int) -> StartOffset:
-    """Returns where a consumer must start. `committed` is None if the group has not committed an offset yet.
+    """Returns the offset at which a consumer starts in a partition.
 
-    `log_start` is the offset of the oldest record that Kafka holds, and `log_end` the offset after the newest one.
+    - `committed`: the committed offset of the consumer group, or None if the group has not committed an offset yet.
+    - `log_start`: the offset of the oldest record that Kafka holds.
+    - `log_end`: the offset after the newest record.
     """
     if committed is None:
         return StartOffset(log_start, 0, False)
@@ -69,11 +71,14 @@ class CheckedConsumer(Consumer):  # type: ignore[misc]  # Faust ships no types
         return BoundedConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
     async def _commit(self, offsets: dict[TP, int]) -> bool:
-        """Commits `offsets` and returns True. If Kafka refuses them, for example after a rebalance, empties `offsets` and returns False."""
+        """Commits `offsets` and returns True. If Kafka refuses the commit, empties `offsets` and returns False.
+
+        Kafka refuses a commit after a rebalance, for example.
+        """
         is_committed: bool = await super()._commit(offsets)
         if not is_committed:
-            # Kafka has refused to commit `offsets`. Empty the dictionary, because Faust treats its offsets as committed. When Kafka
-            # delivers the same records again, Faust would otherwise ignore their acknowledgements.
+            # Kafka has refused the commit, but Faust treats all offsets in this dictionary as committed. Kafka delivers their records
+            # again, and Faust would ignore the acknowledgements of these records. So empty the dictionary.
             offsets.clear()
         return is_committed
 
@@ -81,10 +86,10 @@ class CheckedConsumer(Consumer):  # type: ignore[misc]  # Faust ships no types
         self,
         timeout: float,  # noqa: ASYNC109  the method of Faust has this parameter
     ) -> AsyncIterator[tuple[TP, Any]]:
-        """Yields the next records. Tells Faust about offsets without records that follow the offset 0.
+        """Yields the next records. Tells Faust if the offsets directly after the offset 0 hold no record for the consumer.
 
-        Some offsets hold no record for the consumer, for example because they hold control records of Kafka. Faust must not wait for the
-        acknowledgement of such offsets. Faust itself recognises such a gap, except directly after the offset 0.
+        For example, an offset can hold a control record, which Kafka keeps for itself. Faust must not wait for the acknowledgement of such
+        an offset. Faust itself recognises such offsets everywhere, except directly after the offset 0.
         """
         async for partition, record in super().getmany(timeout):
             if self._read_offset[partition] == 0 and record.offset > 1:
@@ -106,10 +111,10 @@ class CheckedConsumer(Consumer):  # type: ignore[misc]  # Faust ships no types
         return is_committed
 
     async def _commit_positions(self) -> None:
-        """Commits the read position of each partition in which all records that were read are committed.
+        """Commits the read position of a partition if all records that were read from this partition are committed.
 
-        The last offsets of a partition can be control records of Kafka, which no consumer gets. Without this commit, the control records
-        would be counted as waiting records. The supervisor would then restart a worker that has nothing to do.
+        A partition can end with control records of Kafka, which no consumer gets. Without this commit, the control records would count as
+        waiting records. A worker that has nothing to do would look stalled, and the supervisor would restart it.
         """
         for found, (position, last_taken) in (await self._thread.find_positions()).items():
             partition = TP(found.topic, found.partition)
@@ -121,13 +126,13 @@ class CheckedConsumer(Consumer):  # type: ignore[misc]  # Faust ships no types
             if self._committed_offset[partition] != committed:
                 continue
             self._committed_offset[partition] = position
-            # Tell Faust the last read offset. Faust then sees that no records lie between this offset and the next record, and does not
-            # wait for their acknowledgement.
+            # Tell Faust that everything before `position` was read. Otherwise Faust would wait for the acknowledgement of offsets that hold
+            # no record.
             self._read_offset[partition] = max(position, self._read_offset[partition] or 0)
 
     async def perform_seek(self) -> None:
         """Moves the read position of each assigned partition to its start offset. Faust calls this method after each assignment."""
-        # First stop the fetching of records. After the seek, Faust empties its queues, so a record that arrived during the seek would be
+        # First stop the fetching of records. Faust empties its queues after the seek, and a record that arrived during the seek would be
         # lost.
         self.stop_flow()
         self._has_starts = False
@@ -151,18 +156,18 @@ class CheckedConsumer(Consumer):  # type: ignore[misc]  # Faust ships no types
                     log_ends[partition],
                     start.offset,
                 )
-            # Kafka's client must fetch the records again that Faust dropped during a rebalance. The seek is needed even if `committed`
-            # equals `start.offset`, because the client may have asked for the committed offset before the group had committed one.
+            # Faust drops fetched records during a rebalance. The seek makes Kafka's client fetch these records again. The seek is needed
+            # even if `committed` equals `start.offset`, because the position of the client can be another one.
             await self.seek(partition, start.offset)
             if start.offset != committed:
-                # The records before `start.offset` are never read, so nobody acknowledges them. Faust would wait for them for ever, and
-                # commit no later offset. So tell Faust that `start.offset` is already committed.
+                # The records before `start.offset` are never read, so nobody acknowledges them. Faust would wait for these acknowledgements
+                # for ever, and would not commit later offsets. So tell Faust that `start.offset` is already committed.
                 self._committed_offset[partition] = start.offset or None
             if start.expired:
                 await self.transport.on_expired(ExpiredRecords(partition.topic, partition.partition, committed or 0, start.expired))
             if start.offset > (committed or 0):
-                # Commit the new offset at once. Otherwise the expired records would be reported again at the next start. The skipped
-                # records would also be counted as waiting, and the supervisor would restart a worker that has nothing to do.
+                # Commit the new offset at once. Otherwise the records before this offset would count as waiting, and the supervisor would
+                # restart a worker that has nothing to do. Expired records would also be reported again at the next start.
                 await self._commit({partition: start.offset})
         self._has_starts = True
 
@@ -172,12 +177,15 @@ class CheckedConsumer(Consumer):  # type: ignore[misc]  # Faust ships no types
         `committed` is None if the group has not committed an offset yet. `log_start` is the offset of the oldest record that Kafka holds,
         and `log_end` the offset after the newest one.
 
-        A subclass can choose another offset. If `StartOffset.expired` is above 0, the consumer reports this number of expired records.
+        A subclass can choose another offset. The consumer reports the expired records if their number, `StartOffset.expired`, is above 0.
         """
         return choose_start(committed, log_start, log_end)
 
     async def check_offset(self, partition: TP, offset: int) -> None:
-        """Reports the records that Kafka deleted before they were read. `offset` is the offset of the record that was read now."""
+        """Reports the records before `offset` that Kafka deleted before the consumer read them.
+
+        The caller has just read the record at `offset`. Nothing is reported if no record was deleted.
+        """
         expected, self._next_offsets[partition] = self._next_offsets.get(partition), offset + 1
         if expected is None or offset <= expected:
             return

@@ -1,14 +1,14 @@
-"""All errors that Castline raises on purpose, and how the program reacts.
+"""All errors that Castline raises on purpose. The text before each colon is the cause, and the text after it is the reaction.
 
 CastlineError
-  +- PictureError    A picture cannot be judged: dead letter, and the verdict `review`.
+  +- PictureError    A picture cannot be judged: it becomes a dead letter, and its part gets the verdict `review`.
   |    +- DecoderProcessError  The process that decodes pictures failed: the picture may be good, and a later attempt can succeed.
-  +- IdentityError   A record does not name its part: dead letter, no verdict.
-  +- RecordError     A record is not valid for its topic: one reader writes a dead letter, and the other readers only count the record.
+  +- IdentityError   A record does not name its part: the record becomes a dead letter, and no verdict is written.
+  +- RecordError     A record is not valid for its topic: one role writes a dead letter, and other roles log and skip the record.
   +- ModelError      A model version cannot be used: the current version stays in use.
-  +- GateError       A board or its link failed: tried again if `retriable`.
-  +- ArchiveError    The database refused a record: tried again if `retriable`, otherwise dead letter.
-  +- SpoolFullError  The gateway's queue on disk is full: the picture is refused.
+  +- GateError       A board or its link failed: the operation is tried again if `retriable` is True.
+  +- ArchiveError    The database refused a record: it is stored later if `retriable` is True, and otherwise becomes a dead letter.
+  +- SpoolFullError  The gateway's queue on disk is full: the gateway refuses the picture.
   +- SettingsError   A setting is wrong: the process does not start.
   +- BrokerError     Kafka cannot run or does not answer: the process or the command ends.
   |    +- PortInUseError  Another program listens at the broker's port: the start is tried again if the broker has data.
@@ -44,7 +44,10 @@ class IdentityError(CastlineError):
 
 
 class RecordError(CastlineError):
-    """A record is not valid for its topic, or a role could not handle it. `reason` is a metric label: one word of a small fixed set."""
+    """A record is not valid for its topic, or a role failed while it processed the record.
+
+    `reason` is one word of a small fixed set, because it becomes the label of a metric.
+    """
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -65,7 +68,7 @@ class GateError(CastlineError):
 
 
 class ArchiveError(CastlineError):
-    """Raised if the database refuses records. If `retriable` is False, at least one of the records can never be stored."""
+    """The database refuses records. If `retriable` is False, at least one of the records can never be stored."""
 
     def __init__(self, message: str, retriable: bool = True) -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""Makes the token with which the sorters of a machine report parts to its gateway, if the settings hold no token."""
+"""Makes the secret token with which a sorter reports parts to the gateway, if the setting gateway.token is empty."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from streams.settings import Settings
 
 
 def gateway_token_file(settings: Settings) -> Path:
-    """Returns the file with the token of this machine. The file is used only if the setting gateway.token is empty."""
+    """Returns the path of the file with the gateway token of this machine. The file is used only if the setting gateway.token is empty."""
     return settings.service.run_dir / "gateway.token"
 
 
 def make_gateway_token(settings: Settings) -> SecretStr:
-    """Returns the token for part reports: the setting gateway.token, or the token in the file, which is created if it is missing.
+    """Returns the secret token with which sorters report parts to the gateway.
 
-    Gateway and sorters call this function at their start. Raises SettingsError if the file cannot be created or read.
+    This is the setting gateway.token. If the setting is empty, the token comes from a file, which is created if it is missing.
+    The gateway and the sorters call this function at their start. Raises SettingsError if the file cannot be created or read.
     """
     file = gateway_token_file(settings)
     if settings.gateway.token.get_secret_value():
@@ -35,9 +36,9 @@ def make_gateway_token(settings: Settings) -> SecretStr:
 
 
 def read_gateway_token(settings: Settings) -> SecretStr:
-    """Returns the token for part reports, but creates no file. The token is empty if no gateway and no sorter has run on this machine.
+    """Returns the secret token with which sorters report parts to the gateway, or an empty token if none exists yet.
 
-    Raises SettingsError if the file cannot be read.
+    The first gateway or sorter that starts on this machine creates the token. Raises SettingsError if its file cannot be read.
     """
     file = gateway_token_file(settings)
     if settings.gateway.token.get_secret_value():

@@ -1,7 +1,7 @@
-"""Reads the lists of group members from Kafka, to find a process of another installation with the name or the work of this process.
+"""Finds a process of another installation that must not run beside this process. Reads the lists of group members from Kafka.
 
-If two processes have the same `group.instance.id`, Kafka removes one of them from the consumer group each time that the other one joins.
-Both processes join again and again. They look healthy, but they write the same verdicts repeatedly.
+Two processes with the same name have the same `group.instance.id`. Each time that one of them joins the consumer group, Kafka removes the
+other one. Both processes join again and again. They look healthy, but they write the same verdicts repeatedly.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from streams.errors import DuplicateProcessError
 from streams.kafka import make_client_id
 from streams.settings import Settings
 
-# A killed process stays a member of its group until its session times out. Then the broker needs up to 2 s to remove the member.
+# A killed process stays a member of its group until its session times out. After the time-out, the broker needs up to 2 s to remove the
+# member.
 _REMOVAL_S = 2.0
 _POLL_S = 0.5
 
@@ -43,7 +44,7 @@ class GroupMember:
 class GroupIdentity:
     """The names of a process in a consumer group.
 
-    `is_exclusive` means that all members of the group must belong to one installation, because their work cannot be shared.
+    `is_exclusive` is True if all members of the group must belong to one installation, because their work cannot be shared.
     """
 
     group: str
@@ -76,7 +77,9 @@ class GroupIdentity:
         )
 
     def must_yield_to(self, rival: GroupMember) -> bool:
-        """Returns True if this process must end, and False if `rival` must end. Both processes joined the group at the same time.
+        """Decides which of two processes must end if both joined the group at the same time.
+
+        Returns True if this process must end, and False if `rival` must end.
 
         - If the names of the processes differ, the process with the larger client id ends.
         - If the names are equal, only one of the two processes finds the other one in Kafka's list. The process that finds a rival ends.
@@ -108,9 +111,10 @@ def wait_until_free(
     report_problem: Callable[[str], None],
     should_stop: Callable[[], bool],
 ) -> None:
-    """Waits until no other process with the same name or work is in the consumer group, or until `should_stop` returns True.
+    """Waits until no rival of this process is in the consumer group, or until `should_stop` returns True.
 
-    A killed process leaves the group when its session times out. Raises DuplicateProcessError if the other process stays longer.
+    A rival is a process of another installation that must not run beside this process. If it was killed, it leaves the group when its
+    session times out. Raises DuplicateProcessError if the rival stays longer.
     """
     give_up_at_s = time.monotonic() + session_timeout_s + _REMOVAL_S
     reported = ""

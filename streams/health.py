@@ -1,4 +1,4 @@
-"""The health pages of a process: GET /metrics, /healthz, /readyz and, for a part of the process, /readyz/<part>.
+"""The health pages of a process: /metrics, /healthz, /readyz and, for one component of the process, /readyz/<part>.
 
 A separate thread serves the pages, so they answer even if the event loop of the process is blocked.
 """
@@ -33,18 +33,19 @@ log = logging.getLogger(__name__)
 
 _MAX_CONNECTIONS = 64
 _MAX_CONNECTIONS_PER_ADDRESS = 16
-# After the process has made the page /metrics in 1 s, for example, it makes no new page for 9 s. This saves computing time.
+# The process uses at most a tenth of its time for the page /metrics. If it needed 1 s for the page, it makes no new page in the next 9 s.
 _PAUSE_SHARE = 9
-# If the disk refuses the file with the address of the pages, the file is written again after this many seconds.
+# If the file with the address of the health pages cannot be written, the process tries again after this many seconds.
 _PUBLISH_AGAIN_S = 5.0
 # If a process waits for a person, the answer of its page /readyz has this header with the value "person". If the process waits for Kafka,
 # for the database or for free space on a disk, the value is "outside".
 WAITS_FOR_HEADER = "X-Castline-Waits-For"
-# The keys of the problems that end without a person, because the process tries again. Each failed attempt sets the problem again.
+# The keys of problems for which the process tries again by itself, such as a lost connection to Kafka. Each failed attempt sets the problem
+# again.
 _RETRIED_TOPICS = frozenset({"kafka", "producer", "database", "store"})
 # The keys of all problems that can end without a restart of the process, such as a full disk.
 _OUTSIDE_TOPICS = _RETRIED_TOPICS | {"disk", "port"}
-# The name of the header of /metrics that says how many seconds ago the page was made.
+# The header of the page /metrics that says how many seconds ago the page was made.
 PAGE_AGE_HEADER = "X-Castline-Page-Age"
 
 
@@ -138,7 +139,7 @@ class ProcessHealth:
     def record_wait(self) -> None:
         """Notes that the process waits for Kafka, the database or the object store, and has just tried again.
 
-        As long as the process tries again, it is not reported as stalled, because a restart would not help. If it stops trying, it is
+        While the process keeps trying, it is not reported as stalled, because a restart would not help. A process that stops trying is
         reported as stalled.
         """
         self._wait_count += 1
@@ -217,7 +218,7 @@ class ProcessHealth:
 class InstanceSlot:
     """Reserves the lowest free number for a process of a role on this machine, until the process ends.
 
-    A restarted worker gets the same number and therefore the same group instance id, so Kafka gives its partitions back at once.
+    A restarted worker gets the same number and the same group instance id. So Kafka gives the worker its partitions back at once.
     """
 
     def __init__(self, run_dir: Path, role: str) -> None:
@@ -257,7 +258,7 @@ def remove_stale_targets(run_dir: Path) -> None:
 
 
 class _MetricsPage:
-    """The page /metrics. Making the page takes at most a tenth of the time of this process, so that the process has time for its records.
+    """The page /metrics. The process uses at most a tenth of its time for making the page, and keeps the rest for its records.
 
     If requests come too often, they get the last page again. The header `X-Castline-Page-Age` says how old the page is.
     """
@@ -282,14 +283,15 @@ class _MetricsPage:
 
 
 class _LimitedServer(ThreadingHTTPServer):
-    """A server with a thread for each connection. The number of connections is limited, and each ends after `connection_time_s`.
+    """A server with a thread for each connection. Each connection ends after `connection_time_s` seconds.
 
-    If a limit is reached, a new connection takes the place of the oldest one.
+    The number of connections is limited, in total and for each client. If a limit is reached, a new connection takes the place of the
+    oldest one.
     """
 
     daemon_threads = True
-    # The number of new connections that can wait for this thread. With Python's default of 5, Linux would drop further connections, and
-    # their clients would try again only after a second.
+    # The number of new connections that can wait until the server accepts them. With Python's default of 5, Linux would drop further
+    # connections, and their clients would try again only after a second.
     request_queue_size = 128
 
     def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler], connection_time_s: float) -> None:
@@ -329,7 +331,7 @@ def _shut_down(request: socket.socket) -> None:
 
 
 class HealthServer:
-    """Serves the three health pages in a thread. Writes the pages' address to a file in `run_dir`, where Prometheus finds it.
+    """Serves the health pages in a thread. Writes their address to a file in `run_dir`, so that Prometheus finds the pages.
 
     Each connection ends at the latest `connection_time_s` seconds after it was opened.
     """
@@ -341,7 +343,7 @@ class HealthServer:
 
         class HealthPages(BaseHTTPRequestHandler):
             def handle(self) -> None:
-                # A client may close the connection before it has read the page. That is no fault of this process.
+                # A client may close the connection before it has read the page. This is not an error.
                 with suppress(ConnectionError):
                     super().handle()
 
@@ -393,7 +395,7 @@ class HealthServer:
         return self
 
     def _publish(self) -> None:
-        """Writes the file with the address of the pages. If the disk refuses the file, sets `_target_fault` to the reason."""
+        """Writes the file with the address of the health pages. If this fails, `_target_fault` gets a sentence with the reason."""
         target = json.dumps([{"targets": [self.address], "labels": {**self._labels, "pid": str(os.getpid())}}])
         try:
             publish_atomically(self._target_file, target)
@@ -403,8 +405,8 @@ class HealthServer:
                 f"The address of the health pages, {self.address}, cannot be written to {self._target_file}: {error.strerror}. "
                 "Free space on its disk."
             )
-            # A full disk has no room for a new file. If an earlier process has left its file, overwrite this file with the new
-            # address.
+            # A full disk has no room for a new file. But if the file of an earlier process is still there, it can be overwritten with the
+            # new address.
             with suppress(OSError), self._target_file.open("r+") as file:
                 file.write(target)
                 file.truncate()
