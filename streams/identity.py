@@ -1,4 +1,4 @@
-"""The identity of a picture: its part, capture time, content type and checksum. The headers of the Kafka record hold them."""
+"""The identity of a picture: its part, capture time, content type and checksum. It is in the headers of the picture's Kafka record."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ LINE_PATTERN = r"^[a-z0-9][a-z0-9-]{0,39}$"
 LineName = Annotated[str, StringConstraints(pattern=LINE_PATTERN)]
 
 UNKNOWN_CONTENT_TYPE = "application/octet-stream"
-# The header of a dead letter with the reason `expired`: the number of pictures that Kafka deleted before they were judged.
+# A header of dead letters with the reason `expired`. Its value is the number of pictures that Kafka deleted before they were judged.
 EXPIRED_HEADER = "expired-records"
 
 _LARGEST_NUMBER = 2**63 - 1
-# The largest length of each of these headers: captured_at, content-type, sha256, claim and traceparent.
+# The largest number of characters in each of the headers captured_at, content-type, sha256, claim and traceparent.
 _MAX_HEADER_CHARACTERS = 1024
 
 _PART_HEADERS = frozenset({"line", "run", "part"})
@@ -111,9 +111,9 @@ def _parse_number(name: str, text: str) -> int:
 
 @dataclass(frozen=True)
 class PictureIdentity:
-    """Facts about a picture from the key and the headers of its image record. If a header is missing, its value is None.
+    """Facts about a picture from the key and the headers of its image record. If a header is missing, the field is None.
 
-    `claim` is the address of a picture that is in the object store.
+    `claim` is the address of the picture if the picture is in the object store.
     """
 
     part: PartId
@@ -125,7 +125,7 @@ class PictureIdentity:
 
 
 def read_identity(key: bytes | None, headers: Headers, line: str) -> PictureIdentity:
-    """Returns the identity of a record on the image topic of `line`, from its headers or its key.
+    """Returns the identity of a picture, from the headers and the key of its record on the image topic of `line`.
 
     Raises IdentityError if the headers and the key name no part, a part of another line, or two different parts. Also raises IdentityError
     if a header of the picture, such as `captured_at`, is wrong.
@@ -134,7 +134,7 @@ def read_identity(key: bytes | None, headers: Headers, line: str) -> PictureIden
 
 
 def read_part_id(key: bytes | None, headers: Headers, line: str) -> PartId:
-    """Returns the part of a record on the image topic of `line`, from its headers or its key.
+    """Returns the part that a record on the image topic of `line` names in its headers or its key.
 
     Raises IdentityError if the headers and the key name no part, a part of another line, or two different parts.
     """
@@ -191,7 +191,7 @@ def _decode_header(name: str, value: bytes | str) -> str:
 
 
 def make_headers(identity: PictureIdentity, extra: Mapping[str, str] | None = None) -> list[tuple[str, bytes]]:
-    """Returns the headers of an image record in a fixed order. The headers in `extra` come last. Unknown values get no header."""
+    """Returns the headers of an image record in a fixed order. The headers in `extra` come last. A value that is None gets no header."""
     part = identity.part
     fields: dict[str, str | None] = {
         "line": part.line,
@@ -219,9 +219,9 @@ def make_header_map(headers: Iterable[tuple[str, bytes]] | Mapping[str, bytes] |
 
 
 def sniff_content_type(value: bytes) -> str:
-    """Returns the content type that the first bytes of a picture show, or `application/octet-stream`.
+    """Recognises the content type of a picture by its first bytes. Returns `application/octet-stream` for an unknown format.
 
-    The declared content type is not used, because it is often wrong.
+    The content type that a sender declares is often wrong, so it is not used.
     """
     for magic_number, content_type in _MAGIC_NUMBERS:
         if value.startswith(magic_number):

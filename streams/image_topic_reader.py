@@ -1,4 +1,4 @@
-"""Reads single records of image topics by their position, for the station's pages and for the localiser."""
+"""Reads single records of image topics by partition and offset, for the station's pages and for the localiser."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class ImageTopicReader:
         self._settings = settings
         self._client = f"{role}-pictures"
         self._consumer: Any = None
-        # The last known end offset of each partition. To read an earlier offset, the reader does not ask Kafka for the end again.
+        # The last known end offset of each partition. For a record before this offset, the reader need not ask Kafka for the end offset.
         self._ends: dict[TopicPartition, int] = {}
-        # The last known partitions of each topic. Kafka is asked again only if a read names an unknown partition.
+        # The last known partition numbers of each topic. The reader asks Kafka again only if it needs another partition number.
         self._partitions: dict[str, set[int]] = {}
 
     def read(self, topic: str, partition: int, offset: int) -> ConsumedRecord | None:
@@ -55,7 +55,7 @@ class ImageTopicReader:
             consumer.close()
 
     def _holds(self, place: TopicPartition, offset: int) -> bool:
-        """Returns whether the partition exists and has reached `offset`.
+        """Returns whether the partition exists and its end lies after `offset`.
 
         A forged verdict can name any partition and any offset. Without this check, the reader would wait some seconds for a record that
         does not exist.
@@ -73,8 +73,8 @@ class ImageTopicReader:
         if not is_reachable(self._settings.bootstrap):
             raise ConnectionError(f"no Kafka broker listens at {self._settings.bootstrap}")
         arguments = make_client_arguments(self._settings, self._client) | {"request_timeout_ms": 5000, "bootstrap_timeout_ms": 5000}
-        # Kafka always sends at least one whole batch of records. With the limit of one byte below, Kafka sends only the batch with the
-        # picture.
+        # Kafka always sends at least one whole batch of records. The limit `max_partition_fetch_bytes=1` keeps Kafka from sending more than
+        # the batch that contains the picture.
         return open_client(
             KafkaConsumer,
             **arguments,
@@ -82,7 +82,7 @@ class ImageTopicReader:
             enable_auto_commit=False,
             auto_offset_reset="none",
             max_partition_fetch_bytes=1,
-            # A poll can find only left-over records of an earlier read. The client then sleeps for this time, by default 100 ms.
+            # If the client holds only records that an earlier read has left over, it sleeps for this time. The default is 100 ms.
             retry_backoff_ms=_BACKOFF_MS,
             metrics_enabled=False,
         )
@@ -90,8 +90,8 @@ class ImageTopicReader:
 
 def _read_record(consumer: Any, partition: TopicPartition, offset: int) -> Any | None:
     """Returns the record at `offset`, or None if Kafka has no such record. Raises ConnectionError if Kafka sends nothing in time."""
-    # Only pause the partitions of earlier reads, but let the consumer keep them. If they were removed, the next read of such a partition
-    # would need a request for metadata and a wait of 100 ms.
+    # Pause the partitions of earlier reads, and do not remove them from the consumer. The next read of a removed partition would need
+    # a request for metadata and a wait of 100 ms.
     others = consumer.assignment() - {partition}
     if partition not in consumer.assignment():
         consumer.assign([*others, partition])

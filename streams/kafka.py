@@ -26,7 +26,7 @@ from streams.unreadable_batches import ReadableBatches
 _SECURITY_PROTOCOLS = {"plaintext": "PLAINTEXT", "tls": "SSL", "sasl-plaintext": "SASL_PLAINTEXT", "sasl-tls": "SASL_SSL"}
 _READ_TIMEOUT_S = 30
 # Limits for a reader without a consumer group: the bytes of one answer of a broker, and the records of one poll. The limits are small,
-# because a record may be a picture of some megabytes. Kafka also sends a single record that is larger than the limit.
+# because a record may be a picture of some megabytes. A single record that is larger than the limit is still sent.
 _ANSWER_BYTES = 8 * 2**20
 READER_POLL_RECORDS = 4
 _NETWORK_CARDS = Path("/sys/class/net")
@@ -75,8 +75,8 @@ def make_client_arguments(settings: Settings, role: str) -> dict[str, Any]:
         "client_id": make_client_id(settings, role),
         "security_protocol": _SECURITY_PROTOCOLS[login.security],
         "request_timeout_ms": int(kafka.request_timeout_s * 1000),
-        # The longest wait between two attempts to connect. By default it is 30 s, so a line could be silent for 30 s after a broker is
-        # back.
+        # The longest wait between two attempts to connect. With kafka-python's default of 30 s, a line could get no verdicts for 30 s
+        # after a broker has come back.
         "reconnect_backoff_max_ms": 1000,
     }
     if context := make_tls_context(kafka):
@@ -91,9 +91,9 @@ def make_client_arguments(settings: Settings, role: str) -> dict[str, Any]:
 
 
 class _ReaderPartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc]  # kafka-python ships no types
-    """The records of a broker's answer for one partition.
+    """The records that a broker's answer contains for one partition.
 
-    If the records of a batch cannot be decoded, one record takes their place. Its value is an `UnreadableBatch`.
+    If the records of a batch cannot be decoded, one record takes their place. The value of this record is an `UnreadableBatch`.
     """
 
     def __init__(self, fetch_offset: int, place: TopicPartition, batches: Any, **options: Any) -> None:
@@ -105,8 +105,8 @@ def open_client(kind: type[Client], *topics: str, **arguments: Any) -> Client:
 
     If a consumer cannot decode some records, it gets one record in their place. The value of this record is an `UnreadableBatch`.
 
-    Raises the errors of the constructor of `kind`, for example if no broker answers. In this case, also ends the
-    thread of kafka-python that would still try to connect.
+    Raises the errors of the constructor of `kind`, for example if no broker answers. Before the error is raised, the thread of kafka-python
+    that would try to connect again is ended.
     """
     networks: list[KafkaNetClient] = []
 
@@ -150,9 +150,10 @@ def is_reachable(bootstrap: str) -> bool:
 def wait_for_kafka(
     settings: Settings, role: str, report_problem: Callable[[str], None], should_stop: Callable[[], bool]
 ) -> KafkaAdminClient | None:
-    """Waits until a broker answers and all brokers can be found, and returns an admin client. Returns None if `should_stop` becomes True.
+    """Waits until a broker answers and the hosts of all brokers are known, and then returns an admin client.
 
-    After each failure, `report_problem` is called with a sentence. The waits grow from 0.5 s to 2 s.
+    Returns None if `should_stop` returns True. After each failed attempt, `report_problem` is called with a sentence about the problem.
+    The waits between the attempts grow from 0.5 s to 2 s.
     """
     backoff = Backoff(first_s=0.5, longest_s=2.0)
     while not should_stop():
@@ -188,9 +189,10 @@ def find_partitions(consumer: PartitionFinder, topics: Iterable[str]) -> list[To
 
 
 def find_unknown_host(admin: KafkaAdminClient) -> str:
-    """Returns a sentence about a broker whose advertised host this machine does not know, or "" if it knows all hosts.
+    """Returns a sentence about a broker whose host name this machine cannot find, or "" if this machine finds the hosts of all brokers.
 
-    A client finds the first broker by `kafka.bootstrap`. For all further connections it uses the host names that the brokers advertise.
+    A client opens its first connection to an address in `kafka.bootstrap`. For all later connections, the client uses the host names that
+    the brokers advertise.
     """
     for broker in admin._manager.cluster.brokers():
         try:
@@ -212,8 +214,10 @@ def read_to_end(
 ) -> Iterator[Any]:
     """Yields the records that `topics` hold at the time of the call, in order within each partition.
 
-    Leaves out records that are older than `since`. `first_offsets` gives the first offset to read in some partitions. Raises CastlineError
-    if a topic is missing, or if Kafka sends no record for 30 s.
+    - `since`: records that are older than this time are left out.
+    - `first_offsets`: for some partitions, the offset at which the reading begins.
+
+    Raises CastlineError if a topic is missing, or if Kafka sends no record for 30 s.
     """
     consumer = make_reader(settings, role)
     try:
@@ -249,9 +253,10 @@ def _find_partitions_to_read(consumer: KafkaConsumer, topics: Sequence[str], boo
 
 @cache
 def installation_fingerprint(run_dir: Path) -> str:
-    """Returns eight hexadecimal digits that identify this machine together with the folder `run_dir`. A restart does not change them.
+    """Returns eight hexadecimal digits that identify one installation: this machine and the folder `run_dir`.
 
-    The digits depend on the addresses of the network cards, because the disk of a machine is sometimes copied to another machine.
+    A restart does not change the digits. The disk of a machine is sometimes copied to another machine, so the digits depend on the hardware
+    addresses of the network cards.
     """
     content = "\n".join([*_hardware_addresses(), str(run_dir.resolve())])
     return hashlib.sha256(content.encode()).hexdigest()[:8]

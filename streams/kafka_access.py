@@ -29,12 +29,13 @@ from streams.settings import KafkaRole, Settings
 from streams.topics import TopicNames
 
 Resource = Literal["topic", "group", "cluster"]
-# In Kafka's ACLs, this sign means all users, or all addresses.
+# In Kafka's ACLs, the sign * stands for all users, or for all addresses.
 EVERYONE = EVERYWHERE = "*"
-# In Kafka's ACLs, the resource with this name is the whole cluster.
+# The name that Kafka's ACLs use for the whole cluster.
 _CLUSTER = "kafka-cluster"
 _CLUSTER_OPERATIONS = ("ALTER", "ALTER_CONFIGS", "CREATE", "DESCRIBE", "DESCRIBE_CONFIGS")
-# The smallest number of SCRAM iterations that Kafka accepts. The passwords are 32 random bytes, so more iterations would add no safety.
+# The smallest number of SCRAM iterations that Kafka accepts. More iterations are not needed, because a password of 32 random bytes cannot
+# be guessed.
 _ITERATIONS = 4096
 
 
@@ -61,7 +62,11 @@ class AccessRule:
 
 @dataclass(frozen=True)
 class AccessDifference:
-    """The differences between the declared permissions and those of a cluster: missing permissions and superfluous permissions."""
+    """The difference between the declared permissions and the permissions of a cluster.
+
+    - `missing`: declared permissions that the cluster does not have.
+    - `superfluous`: permissions of the cluster that are not declared.
+    """
 
     missing: tuple[AccessRule, ...]
     superfluous: tuple[AccessRule, ...]
@@ -137,7 +142,7 @@ def read_access(admin: KafkaAdminClient, settings: Settings) -> set[AccessRule]:
 
 
 def compare_access(admin: KafkaAdminClient, settings: Settings) -> AccessDifference:
-    """Compares the ACLs of the cluster with the declaration. Raises KafkaError like `read_access`."""
+    """Compares the permissions of the cluster with the declared permissions. Raises KafkaError like `read_access`."""
     declared, found = set(declare_access(settings)), read_access(admin, settings)
     return AccessDifference(tuple(sorted(declared - found)), tuple(sorted(found - declared)))
 
@@ -167,7 +172,7 @@ def remove_access(admin: KafkaAdminClient, rules: Sequence[AccessRule]) -> None:
 
 
 def set_passwords(admin: KafkaAdminClient, settings: Settings, passwords: Iterable[tuple[KafkaRole, str]]) -> None:
-    """Gives the Kafka users of the roles their passwords, and makes users that do not exist. Raises BrokerError if Kafka refuses this."""
+    """Sets the passwords of the roles' Kafka users, and creates missing users. Raises BrokerError if Kafka refuses a password."""
     changes = [
         UserScramCredentialUpsertion(name_user(settings, role), ScramMechanism.SCRAM_SHA_512, password, iterations=_ITERATIONS)
         for role, password in passwords

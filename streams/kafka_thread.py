@@ -22,8 +22,8 @@ class KafkaThread:
     `follow` reads from Kafka, and must return soon after `is_stopping` has become True.
 
     If `follow` raises KafkaError or OSError, the thread logs the sentence `failure` with the reason, and calls `follow` again after a
-    second. The same reason is logged only once until `report_success` is called. After any other error, the thread does what every
-    `SupervisedThread` does.
+    second. The same reason is logged only once until `report_success` is called. After any other error, the thread logs the traceback and
+    calls `follow` again after a pause of 0.5 to 30 s.
     """
 
     def __init__(self, name: str, follow: Callable[[], None], failure: str, system: OperatingSystem = SYSTEM) -> None:

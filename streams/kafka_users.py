@@ -14,8 +14,8 @@ from streams.secrets import remember_secret
 from streams.settings import BrokerSettings, KafkaRole, Settings
 
 ROLES: tuple[KafkaRole, ...] = get_args(KafkaRole)
-# The embedded broker writes this file into its data folder when it makes the Kafka users. If the file exists, the value `auto` of the
-# setting broker.access means `roles`. So the broker asks for passwords even after somebody has deleted the password files.
+# The embedded broker writes a file with this name into its data folder when it makes the Kafka users. While the file exists, a broker with
+# the setting broker.access = auto asks for passwords. It asks even after somebody has deleted the password files.
 ACCESS_MARKER = "access"
 PASSWORD_FOLDER = "passwords"
 _EMBEDDED_ADVICE = (
@@ -51,8 +51,8 @@ def _is_visible(file: Path) -> bool:
     try:
         return file.exists()
     except PermissionError:
-        # If the broker has Kafka users, other accounts of this machine cannot look into its data folder. For them, treat `file` as
-        # missing.
+        # Other accounts of this machine may not read the data folder of a broker that has Kafka users. If this process runs as such an
+        # account, treat `file` as missing.
         return False
 
 

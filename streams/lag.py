@@ -1,4 +1,4 @@
-"""Measures the lag of a worker, which is the number of records that wait for it: end offsets minus committed offsets.
+"""Measures the lag of a worker. The lag is the number of records that wait for the worker: end offsets minus committed offsets.
 
 If a worker hangs, its lag grows, even if its own counters look normal. The monitor watches each partition separately. Otherwise, progress
 in other partitions would hide a partition that nobody reads.
@@ -25,8 +25,8 @@ from streams.supervision import SupervisedThread
 
 Partition = tuple[str, int]
 
-# A single partition is stalled if its records wait without progress for this many times the setting service.stall_s. A worker with many
-# waiting records reads its partitions one after the other, so a partition must be allowed to wait longer than the worker.
+# A worker is stalled if records wait without progress for the time in the setting service.stall_s. For a single partition, the limit is
+# this many times as long, because a worker with many waiting records reads its partitions one after the other.
 _PARTITION_STALLS = 2
 # If a partition has no owner in this many measurements in a row, the worker asks Kafka to distribute the partitions again.
 _MAX_OWNERLESS = 5
@@ -48,8 +48,8 @@ def lag_by_partition(
 class LagMonitor:
     """Measures a worker's lag, the number of records that wait for it, every `interval_s` seconds in a thread.
 
-    If Kafka has given the worker no partitions, the reported lag is 0, and the health check watches all partitions of the topics in
-    `lines_by_topic`.
+    `lines_by_topic` gives the line of each topic. If Kafka has assigned no partition to the worker, the reported lag is 0. The health check
+    then watches all partitions of these topics.
 
     The thread calls these functions:
 
@@ -109,8 +109,8 @@ class LagMonitor:
                 with closing(admin):
                     self._measure_with(admin)
             except (KafkaError, OSError, ValueError) as error:
-                # While Kafka does not answer, the worker makes no progress, but must not be reported as stalled. A restart would not help.
-                # It would only delay the work when Kafka answers again.
+                # While Kafka does not answer, the worker makes no progress. It must not be reported as stalled, because a restart would
+                # only delay the work after Kafka has answered again.
                 for watchdog in (self._health.watchdog, *self._watchdogs.values()):
                     watchdog.set_pending(0)
                 self._health.set_not_ready(f"Kafka at {self._settings.bootstrap} does not answer: {error!r}", "kafka")
@@ -153,9 +153,9 @@ class LagMonitor:
         self._health.watchdog.set_pending(sum(lag.values()))
 
     def _check_members(self, members: Sequence[GroupMember]) -> None:
-        """Reports a conflict if a process of another installation has the name or the work of this process.
+        """Reports a conflict if a process of another installation must not run beside this process.
 
-        The check at the start of a process is not enough, because it misses a process that starts at the same time.
+        This is also checked when a process starts, but the check at the start misses a process that starts at the same time.
         """
         rival = self._identity.find_rival(members)
         if rival is not None and self._identity.must_yield_to(rival):
@@ -174,11 +174,11 @@ class LagMonitor:
         return not missing
 
     def _watch_partitions(self, lag: Mapping[Partition, int], committed: Mapping[Partition, int]) -> None:
-        """Tells the watchdog of each partition how many records wait, and whether the worker has committed an offset since the last call.
+        """Tells the watchdog of each partition how many records wait and whether the worker has made progress since the last call.
 
-        While the worker waits for Kafka, the database or the object store and tries again, no partition is reported as stalled.
-
-        Deletes the watchdogs of partitions that the worker no longer reads.
+        A newly committed offset is progress. An attempt to reach Kafka, the database or the object store again also counts as progress, so
+        that a worker that waits for one of them is not reported as stalled. The watchdogs of partitions that the worker no longer reads are
+        deleted.
         """
         watchdogs = {
             partition: self._watchdogs.get(partition) or ProgressWatchdog(_PARTITION_STALLS * self._settings.service.stall_s, self._clock)

@@ -12,23 +12,23 @@ from pythonjsonlogger.json import JsonFormatter
 from streams.secrets import mask_secrets
 from streams.settings import ServiceSettings
 
-# These libraries log a message for each failed attempt or each malformed request.
+# These libraries log a message for each failed attempt to connect and for each malformed request.
 _CLIENT_LIBRARIES = ("kafka", "aiokafka", "aiohttp")
 _REPEATING_LIBRARIES = (*_CLIENT_LIBRARIES, "django", "uvicorn")
 _REPEAT_INTERVAL_S = 10.0
 _MAX_KINDS = 1000
-# The largest length of a message of these libraries, and of a line of a traceback. The rest is cut off, because a stranger may have sent
-# the text.
+# The largest number of characters in a log message of a Kafka client or web server, and in a line of a traceback. The rest is cut off,
+# because a stranger may have sent the text.
 _MAX_CHARACTERS = 1024
 
 
 class RepeatFilter(logging.Filter):
-    """Logs the same message of a library only once in `interval_s` seconds. The next such message says how many were left out.
+    """Logs the same message of a library at most once in `interval_s` seconds. The message then says how often it was left out before.
 
     Two messages are the same if they have the same template, the same kind of error and the same HTTP status.
 
-    Without the filter, the Kafka clients log hundreds of messages a second while Kafka does not answer. The web servers of the gateway and
-    the station log each wrong request.
+    Without the filter, the Kafka clients would log hundreds of messages a second while Kafka does not answer. The web servers of
+    the gateway and the station would log each wrong request.
     """
 
     def __init__(self, interval_s: float = _REPEAT_INTERVAL_S, clock: Callable[[], float] = time.monotonic) -> None:
@@ -111,8 +111,9 @@ def configure_logs(service: ServiceSettings, role: str) -> None:
     # At level info, these libraries would log every connection and every fetch from Kafka.
     for name in (*_CLIENT_LIBRARIES, "faust", "mode", "asyncio", "urllib3", "fsspec"):
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
-    # kafka-python warns at each connection without TLS. The warning is hidden, because SCRAM sends no password over the connection, and
-    # because the embedded broker listens on loopback only.
+    # kafka-python warns about each connection that uses SCRAM without TLS. The warning is hidden, because SCRAM never sends the password
+    # itself.
     logging.getLogger("kafka.net.sasl.scram").setLevel(logging.ERROR)
-    # TensorFlow compiles its code for each batch size, and warns from the sixth size on. Castline needs many batch sizes.
+    # TensorFlow compiles its code again for each batch size, and warns if there are more than five sizes. Castline needs many batch sizes,
+    # so the warning is hidden.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)

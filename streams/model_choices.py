@@ -48,7 +48,7 @@ class ModelChoices:
         return EffectiveModel(choice.version, choice.shadow, choice) if choice else EffectiveModel(self.default, None, None)
 
     def list_candidates(self, line: str) -> list[str]:
-        """Returns the versions that a starting worker tries to load for `line` one after the other, the chosen version first."""
+        """Returns the versions that a starting worker tries to load for `line`, in this order. The chosen version comes first."""
         effective = self.find(line)
         previous = effective.choice.previous if effective.choice else ()
         return list(dict.fromkeys([effective.version, *previous, self.find(ALL_LINES).version, self.default]))
@@ -67,7 +67,7 @@ class ModelChoices:
         return ModelChoices(self.default, {**self.by_key, choice.line: choice})
 
     def make_choice(self, line: str, version: str, by: str, at: datetime, forced: bool = False) -> ModelChoice:
-        """Returns the record that makes `version` judge `line`. If the line has this version already, the list of earlier versions stays.
+        """Returns the record that makes `version` judge `line`. The record also lists the versions that judged the line before.
 
         `forced` permits a version whose classes differ from the classes of the previous version.
         """
@@ -101,7 +101,7 @@ class ModelChoices:
             raise ModelError(f"There is no version to roll back to for {line}, because no other version was chosen for it before.")
         version, *previous = own.previous
         shadow = own.shadow if own.shadow != version else None
-        # The line has already used this version. So `forced` permits the version even if its classes of parts differ from those of the
+        # The line has used this version before. So the version is permitted even if its classes of parts differ from the classes of the
         # current version.
         return ModelChoice(line=line, version=version, shadow=shadow, chosen_by=by, chosen_at=at, previous=tuple(previous), forced=True)
 

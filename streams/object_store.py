@@ -44,7 +44,7 @@ def is_heat_map_address(address: str) -> bool:
 class ObjectStore:
     """Stores pictures and heat maps below `url` and reads stored pictures. Thread-safe. The store is opened at its first use.
 
-    A store that does not answer makes each method raise OSError within some seconds.
+    If the store does not answer, each method raises OSError within some seconds.
     """
 
     def __init__(self, url: str | SecretAddress, max_bytes: int = _LARGEST_BYTES) -> None:
@@ -60,7 +60,7 @@ class ObjectStore:
         claim = f"{folder}/{sha256[:2]}/{sha256}"
         with open_files(self._url) as (files, root):
             path = f"{root}/{claim}"
-            # An object with this name and size is complete, because an object gets its name only after its bytes are written.
+            # If an object with this name and size exists, it is complete. An object gets its name only after all its bytes are written.
             if files.exists(path) and files.size(path) == len(value):
                 return claim
             if isinstance(files, LocalFileSystem):

@@ -1,7 +1,7 @@
 """The services of the operating system that the roles use: threads, events, conditions, pauses and the wall clock.
 
-A class that needs one of these services has the argument `system`. The tests in `tests/simulation` pass an object with virtual time, with
-which the same seed always gives the same order of events.
+A class that needs one of these services has the argument `system`. The tests in `tests/simulation` pass an object with virtual time as this
+argument, so that the same seed always gives the same order of events.
 """
 
 from __future__ import annotations

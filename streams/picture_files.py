@@ -1,4 +1,4 @@
-"""Finds the pictures in a folder, and skips the files that NAS devices, operating systems and archive programs add to the folder."""
+"""Says which files in a folder are pictures, and which ones were added by a NAS device, an operating system or an archive program."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OTHER_PICTURE_SUFFIXES = (
     ".pgm",
     ".ppm",
 )
-# Folders for internal data of NAS devices and computers, in lower case: Synology, macOS, QNAP, Windows, ext4.
+# The names of folders in which NAS devices and operating systems keep internal data, in lower case.
 _FOREIGN_FOLDERS = frozenset({"@eadir", "__macosx", "#recycle", "@recycle", "$recycle.bin", "system volume information", "lost+found"})
 
 
