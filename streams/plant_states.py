@@ -19,18 +19,18 @@ _MAX_MISSED = 1000
 
 
 class PlantState(StrEnum):
-    """The state of a line. If several states apply, the line has the first one in this order.
+    """The state of a line. If several states apply at the same time, the line has the first of them in the order of this list.
 
     The label `state` of the metric `castline_line_state` has the same values.
     """
 
-    # Kafka or the board does not answer. Or verdicts arrive, but the board reports no castings.
+    # Kafka or the board does not answer, or the board reports no castings although verdicts arrive.
     DISCONNECTED = "disconnected"
     # A fault of the board holds the gate in its safe state.
     GATE_HELD = "gate-held"
     # A person has planned a stop of the line for the present time.
     PLANNED_STOP = "planned-stop"
-    # Pictures come, but no verdict. The gate treats each casting as a part without verdict.
+    # Pictures come, but no verdict. The board applies the line's safe action (divert, pass or stop) to each casting.
     RUNNING_BLIND = "running-blind"
     # Photo-eye 1 counts castings, but no picture comes.
     CAMERA_SILENT = "camera-silent"
@@ -47,7 +47,7 @@ class PlantState(StrEnum):
 
 @dataclass(frozen=True)
 class StateAlarm:
-    """Texts about a state of a line that needs a person. The wall, `castline top` and the alerts of Grafana show them.
+    """The texts of the alarm for a state in which a person must act. The wall, `castline top` and the alerts of Grafana show these texts.
 
     - `alert`: the name of the alert.
     - `severity`: `critical` if somebody must act at once, otherwise `warning`.
@@ -63,7 +63,7 @@ class StateAlarm:
     first_step: str
 
 
-# The alarms of all states that need a person.
+# The alarms of all states in which a person must act.
 STATE_ALARMS: Mapping[PlantState, StateAlarm] = {
     PlantState.DISCONNECTED: StateAlarm(
         "LineDisconnected",
@@ -105,7 +105,7 @@ STATE_ALARMS: Mapping[PlantState, StateAlarm] = {
 
 @dataclass(frozen=True)
 class LineCounts:
-    """Numbers that only grow while the line runs.
+    """How many castings, pictures, verdicts and reports a line has had so far.
 
     - `castings`: castings that photo-eye 1 counted.
     - `pictures`: pictures of the line.
@@ -136,10 +136,10 @@ class LineCondition:
 
 
 class LineActivity:
-    """Remembers when castings, pictures, verdicts and reports of a line came.
+    """Remembers when the newest casting, picture and verdict of a line came, and whether reports of the board are missing.
 
-    `travel_s` is the time that a casting takes from photo-eye 1 to the gate. It is None for a line without a gate. On such a line, each
-    picture counts as a casting.
+    `travel_s` is the time that a casting takes from photo-eye 1 to the gate, or None if the line has no gate. On a line without a gate,
+    each picture counts as a casting.
     """
 
     def __init__(self, travel_s: float | None) -> None:
@@ -148,7 +148,7 @@ class LineActivity:
         self.forget_times()
 
     def forget_times(self) -> None:
-        """Forgets when castings, pictures, verdicts and reports came, because the clock was set. The counts stay."""
+        """Forgets when castings, pictures, verdicts and reports came. Keeps the counts. Call this method after the clock was set."""
         self.newest_casting: float | None = None
         self.newest_picture: float | None = None
         self.newest_verdict: float | None = None
@@ -161,10 +161,10 @@ class LineActivity:
         self._missed: deque[float] = deque(maxlen=_MAX_MISSED)
 
     def add_counts(self, counts: LineCounts, now: float) -> None:
-        """Adds the counts at the time `now`. A count that has grown since the last call means that an event happened.
+        """Compares `counts` with the counts of the last call. A higher count means that something has come at the time `now`.
 
-        The first call only stores the counts, so that the next call can compare its counts with them. A count can fall if a process was
-        restarted. This is no event.
+        For example, a higher count of pictures means that a picture has come. A lower count is ignored, because it only means that a
+        process was restarted. The first call only stores the counts.
         """
         before, self._counts = self._counts, counts
         if before is None:
@@ -181,13 +181,13 @@ class LineActivity:
             self.add_missed(now)
 
     def add_casting(self, at: float) -> None:
-        """Adds a casting that photo-eye 1 counted."""
+        """Adds a casting that photo-eye 1 counted at the time `at`."""
         self.newest_casting = max(at, self.newest_casting or at)
         if self.without_picture_since is None and (self.newest_picture is None or at > self.newest_picture):
             self.without_picture_since = at
 
     def add_picture(self, at: float) -> None:
-        """Adds a picture that the line's camera took."""
+        """Adds a picture that the line's camera took at the time `at`."""
         self.newest_picture = max(at, self.newest_picture or at)
         self.without_picture_since = None
         if self.travel_s is None:
@@ -196,19 +196,22 @@ class LineActivity:
             self.without_verdict_since = at
 
     def add_verdict(self, at: float) -> None:
-        """Adds a verdict about a casting of the line."""
+        """Adds a verdict about a casting of the line. The verdict came at the time `at`."""
         self.newest_verdict = max(at, self.newest_verdict or at)
         self.without_verdict_since = None
         if self.without_report_since is None:
             self.without_report_since = at
 
     def add_report(self, at: float) -> None:
-        """Notes that the board reported a casting at the gate at the time `at`. Verdicts before this time need no other report."""
+        """Notes that the board reported a casting at the gate at the time `at`.
+
+        The board should report castings after verdicts have come. After this report, it need not report again for earlier verdicts.
+        """
         if self.without_report_since is not None and self.without_report_since <= at:
             self.without_report_since = None
 
     def add_missed(self, at: float) -> None:
-        """Adds a casting that got its verdict too late or not at all."""
+        """Adds a casting that got its verdict too late or not at all. This was noticed at the time `at`."""
         self._missed.append(at)
 
     def count_missed(self, since: float) -> int:
@@ -234,7 +237,7 @@ def compute_state(activity: LineActivity, condition: LineCondition, limits: Plan
 
 
 def _is_board_silent(activity: LineActivity, limits: PlantStateSettings, now: float) -> bool:
-    """Returns whether verdicts have come for some time, but no report of the board. A line without a gate has no board."""
+    """Returns whether verdicts have come for some time, but no report of the board. Returns False for a line without a gate."""
     if activity.travel_s is None or not _is_recent(activity.newest_verdict, limits.no_castings_s, now):
         return False
     return _has_lasted(activity.without_report_since, limits.board_silent_s + activity.travel_s, now)

@@ -1,7 +1,7 @@
 """Watches all lines of the plant through Kafka's topics, so that a process knows the state of each line at any time.
 
-Reads the records of sortings, line settings and commands. Does not read the records of pictures and verdicts: the end offsets of their
-partitions tell how many there are.
+Reads the records of sortings, line settings and commands. The records of pictures and verdicts are not read. They are only counted, with
+the end offsets of their partitions.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ _POLL_RECORDS = 500
 _SORTINGS_BACK = 100
 # For each line, a PlantWatch remembers the ids of this many castings, to recognise a second sorting record of the same casting.
 _REMEMBERED_PART_IDS = 1000
-# If the clock is set by at least this many seconds, the times of castings and pictures are forgotten, because they come from the old clock.
+# If the clock is set by at least this many seconds, the stored times of castings and pictures are deleted, because they are now wrong.
 _LEAST_STEP_S = 1.0
-# After the clock was set, records with times of the old clock can still arrive for about three seconds. So the stored times are deleted
-# this many times, once a second.
+# For about three seconds after the clock was set, records with wrong times can still arrive. So the stored times are deleted this many
+# times, once a second.
 _CALLS_UNTIL_SETTLED = 3
 _ENDING_ACTIONS = ("acknowledge", "clear")
 
@@ -57,19 +57,19 @@ class WatchedLine:
 
     @property
     def is_gate_held(self) -> bool:
-        """True if the newest sorting says that a fault holds the gate, and no person has ended the fault since."""
+        """True if the newest sorting says that a fault holds the gate, and no person has acknowledged or cleared the fault since then."""
         return self._fault_at is not None and self._fault_at > self._fault_ended_at
 
     def forget_times(self) -> None:
-        """Forgets all times, because the clock was set. A gate that is held stays held until a person ends the fault."""
+        """Forgets all times. Call this method after the clock was set. A gate that is held stays held until a person ends the fault."""
         self._fault_at, self._fault_ended_at = (0.0 if self.is_gate_held else None), -1.0
         self.activity.forget_times()
 
     def add_sorting(self, sorting: Sorting) -> None:
-        """Adds a sorting that the board has reported. Ignores sortings that the board has not reported.
+        """Adds a sorting record of the line. Ignores the record if the board has not reported the sorting.
 
-        Also ignores a second sorting of the same casting. A casting has two sortings if its verdict came late, and sortings are read again
-        after a lost connection.
+        Also ignores a second sorting record of the same casting. A casting has two records if its verdict came late. Records are also read
+        a second time after a lost connection.
         """
         if not sorting.is_reported_by_board or not self._sorted.add(sorting.part_id):
             return
@@ -81,16 +81,22 @@ class WatchedLine:
         self._fault_at = at if sorting.reason == "fault" else None
 
     def add_command(self, command: Command) -> None:
-        """Reads a record of a command. If it says that the line's faults were acknowledged or cleared, no fault holds the gate any more."""
+        """Adds a command that people sent to the line, or its answer.
+
+        If the answer says that the faults of the line were acknowledged or cleared, no fault holds the gate any more.
+        """
         if command.answer and command.answer.outcome == "done" and command.action in _ENDING_ACTIONS:
             self._fault_ended_at = max(self._fault_ended_at, command.answer.answered_at.timestamp())
 
 
 class PlantWatch:
-    """A thread that watches the lines of the plant without a consumer group, so that each process gets all records. Thread-safe.
+    """A thread that watches the lines of the plant. Thread-safe.
 
-    The line of the uploads is not watched, because it has no castings. `report` is called in the thread about once a second, with the state
-    of each line and the end of its planned stop. `clock_steps` notices when the clock of this machine is set.
+    The thread belongs to no consumer group, so that each process with such a thread gets all records. The line of the uploads is not
+    watched, because it has no castings.
+
+    - `report`: called about once a second in the thread, for each line with its state and the end of its planned stop.
+    - `clock_steps`: notices when the clock of this machine is set.
     """
 
     def __init__(
@@ -188,7 +194,7 @@ class PlantWatch:
 
     def _follow(self) -> None:
         """Watches the lines until `stop` is called. Raises KafkaError or OSError if Kafka fails. The thread then calls `_follow` again."""
-        # First check whether a broker is reachable. If not, making a client would take 5 s, and `stop` would have to wait for this.
+        # First check whether a broker is reachable. Without a broker, making a client would take 5 s, and `stop` would wait for it.
         if not is_reachable(self._settings.bootstrap):
             raise ConnectionError(f"no Kafka broker listens at {self._settings.bootstrap}")
         consumer = make_reader(
@@ -220,7 +226,7 @@ class PlantWatch:
             consumer.close()
 
     def _seek(self, consumer: Any) -> None:
-        """Makes `consumer` read settings and commands from their beginning, and sortings only from near their end."""
+        """Makes `consumer` read all records of line settings and commands, but only the newest records of sortings."""
         shared = find_partitions(consumer, [self._topics.lines, self._topics.commands])
         with_gate = [name for name, line in self._lines.items() if line.activity.travel_s is not None]
         sortings = find_partitions(consumer, [self._topics.sorted(name) for name in with_gate])
@@ -244,5 +250,5 @@ def export_state(name: str, state: PlantState, planned_stop: datetime | None) ->
 
 
 def _add_offsets(partitions: Mapping[str, list[TopicPartition]], ends: Mapping[TopicPartition, int]) -> dict[str, int]:
-    """Returns how many records each line has sent to its `partitions` so far: the sum of the end offsets."""
+    """Returns how many records the `partitions` of each line have received so far. This is the sum of their end offsets."""
     return {name: sum(ends[partition] for partition in own) for name, own in partitions.items()}

@@ -1,7 +1,7 @@
 """Protects the files of the plant from other users of this machine: makes new files private, and checks existing files.
 
-A private file is exposed if other users have any permission for the file, and access to each folder above it. A file that the plant trusts,
-such as its settings, is replaceable if other users can write to the file or to a folder above it.
+A private file is called exposed if other users have some permission for the file, and can reach it through the folders above it. A file
+that the plant trusts, such as its settings, is called replaceable if other users can write to the file or to a folder above it.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ def make_new_files_private() -> None:
 
 
 def list_private_paths(settings: Settings) -> Iterator[Path]:
-    """Yields the folders and files of the settings that no other user of this machine may read. Some of them may not exist yet.
+    """Yields the private files and folders that the settings name. Some of them may not exist yet.
 
-    The content of a private folder is private, too.
+    No other user of this machine may read a private file, or any file in a private folder.
     """
     yield settings.broker.data_dir
     yield settings.gateway.spool_dir
@@ -65,15 +65,15 @@ def _list_secret_files(settings: Settings) -> Iterator[Path]:
 
 
 def find_exposed_paths(settings: Settings) -> list[Path]:
-    """Returns the paths of `list_private_paths` that other users of this machine can reach and read or write."""
+    """Returns the private files and folders for which other users of this machine have some permission."""
     return [path for path in list_private_paths(settings) if is_exposed(path)]
 
 
 def is_exposed(path: Path) -> bool:
-    """Returns whether other users of this machine can reach `path` and have any permission for it. An absent path is not exposed.
+    """Returns whether other users of this machine can reach `path` and have some permission for it. A missing file is not exposed.
 
-    If this user owns the file, the group of the file must have no permissions. If another user owns the file, the group may have
-    permissions. For example, root owns a password file, and the group of a service may read it.
+    If the user of this process owns the file, its group counts as other users. If another user owns the file, its group may have
+    permissions: for example, root can own a password file that the group of a service may read.
     """
     resolved = path.resolve()
     try:
@@ -101,10 +101,10 @@ def _list_entries(folder: Path) -> list[Path]:
 
 
 def find_replaceable_paths(settings: Settings, settings_file: Path | None) -> list[Path]:
-    """Returns the files and folders through which other users of this machine can replace a path of `list_trusted_paths`.
+    """Returns the files and folders through which other users of this machine can replace a file that the plant trusts.
 
-    Users can replace a file if they can write to the file, or can rename entries of a folder above it. In a folder with the sticky bit,
-    such as /tmp, they cannot rename the entries of other users.
+    Users can replace a file if they can write to the file, or if they can rename entries of a folder above it. In a folder with the sticky
+    bit, such as /tmp, users can rename only their own entries.
     """
     found: dict[Path, None] = {}
     for trusted in list_trusted_paths(settings, settings_file):
@@ -129,14 +129,15 @@ def _is_writable(path: Path, may_be_sticky: bool) -> bool:
 
 
 def format_protecting_command(path: Path) -> str:
-    """Returns a shell command that takes the permission to write to `path` from other users."""
+    """Returns a shell command after which other users cannot write to `path`."""
     return f"chmod o-w {shlex.quote(str(path))}"
 
 
 def format_closing_command(path: Path) -> str:
-    """Returns a shell command that takes all permissions for `path` and its content from other users. This user keeps the permissions.
+    """Returns a shell command after which other users have no permissions for `path` and its content.
 
-    If another user owns `path`, for example root, the owner must call the command. The command then gives `path` to the group of this user.
+    The user of this process keeps the permissions. If another user owns `path`, for example root, this owner must run the command. The
+    command then gives `path` to the group of this process.
     """
     quoted = shlex.quote(str(path))
     if path.stat().st_uid == os.geteuid():
@@ -147,7 +148,7 @@ def format_closing_command(path: Path) -> str:
 def refuse_exposed_files(settings: Settings, settings_file: Path | None = None) -> None:
     """Raises SettingsError if other users can read or write files of the plant, or replace files that the plant trusts.
 
-    `settings_file` is the file of the settings. The message contains the command that corrects the permissions.
+    `settings_file` is the file of the settings. The error message contains the command that corrects the permissions.
     """
     exposed = find_exposed_paths(settings)
     if exposed:

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 # later attempt can succeed.
 _DISK_FAULTS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS})
 _SQLITE_DISK_FAULTS = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN})
-# SQLite also gives one of these codes if the process has no permission for the file.
+# SQLite also gives one of these error codes if the process may not write to the file.
 _SQLITE_REFUSALS = frozenset({sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN})
 _SQLITE_DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 # A damaged file is kept beside the queue. But if this many lie there, a file that this process has made and that is damaged, too, is
@@ -63,7 +63,7 @@ def _primary_code(error: sqlite3.Error) -> int:
 
 
 def name_remedy(folder: Path) -> str:
-    """Returns the sentence that tells a person what to do if the disk with `folder` is full or read-only."""
+    """Returns a sentence that tells a person what to do if the disk that holds `folder` is full or read-only."""
     return "Mount its disk so that it can be written." if _is_read_only(folder) else "Free space on its disk."
 
 
@@ -75,10 +75,10 @@ def _is_read_only(place: Path) -> bool:
 
 
 def refuse_missing_right(error: sqlite3.Error, path: Path, setting: str) -> None:
-    """Raises SettingsError if `error` means that this process lacks a permission. The message names `setting`, a path and its owner.
+    """Raises SettingsError if `error` means that this process lacks a permission for a queue.
 
-    `path` is the SQLite file of a queue. Its folder and the files of the write-ahead log (`-wal` and `-shm`) are checked, too, because
-    SQLite must write to all of them.
+    `path` is the SQLite file of the queue. Its folder and the files of its write-ahead log (`-wal` and `-shm`) are also checked, because
+    SQLite must write to all of them. The error message names `setting`, the closed file or folder, and its owner.
     """
     if _primary_code(error) in _SQLITE_REFUSALS:
         _refuse_closed_place(setting, path.parent, path, Path(f"{path}-wal"), Path(f"{path}-shm"))
@@ -86,7 +86,7 @@ def refuse_missing_right(error: sqlite3.Error, path: Path, setting: str) -> None
 
 def _refuse_closed_place(setting: str, folder: Path, *files: Path) -> None:
     """Raises SettingsError if this process may not write to `folder` or to one of `files`. Does not check paths that do not exist."""
-    # If the file system is read-only, nobody can write to it, and other permissions would not help.
+    # Nobody can write to a read-only file system, so other permissions would not help.
     if _is_read_only(folder):
         return
     for place, right in ((folder, os.R_OK | os.W_OK | os.X_OK), *((file, os.R_OK | os.W_OK) for file in files)):
@@ -186,7 +186,7 @@ def delete_queue(path: Path) -> None:
 
 
 def list_set_aside(path: Path) -> list[str]:
-    """Returns the names of the damaged files that once had the name `path`."""
+    """Returns the new names of the damaged files that `set_aside` has renamed. The earlier name of these files was `path`."""
     return sorted(file.name for file in path.parent.glob(f"{path.stem}.damaged-*") if not file.name.endswith(("-wal", "-shm")))
 
 
@@ -214,7 +214,7 @@ def lock_queue(folder: Path, line: str, setting: str, owner: str) -> IO[str]:
 
 
 def connect_queue(path: Path, schema: str, layout_version: int, page_bytes: int = 4096) -> sqlite3.Connection:
-    """Opens or creates the SQLite file `path` with the tables of `schema`. Each commit waits for the disk.
+    """Opens or creates the SQLite file `path` with the tables of `schema`. A commit returns only when the data is on the disk.
 
     Raises sqlite3.DatabaseError if the file is damaged, or if a release with another `layout_version` wrote it.
     """
@@ -230,12 +230,12 @@ def connect_queue(path: Path, schema: str, layout_version: int, page_bytes: int 
                 f"the file has layout version {version}, but this release of Castline reads only layout version {layout_version}"
             )
         connection.executescript(schema)
-        # Without the permission to write, SQLite opens an existing file and refuses only changes. So try a change here, and roll it
-        # back.
+        # If this process may not write to an existing file, SQLite opens the file and refuses only the first change. So make a change
+        # here, and roll it back.
         connection.execute("BEGIN IMMEDIATE")
         connection.execute(f"PRAGMA user_version = {version}")
         connection.execute("ROLLBACK")
-        # Write the version only if it differs. So an existing file can be opened even on a full disk.
+        # Write the layout version only if the file does not have it yet. So an existing file can be opened even on a full disk.
         if version != layout_version:
             connection.execute(f"PRAGMA user_version = {layout_version}")
     except BaseException:

@@ -1,7 +1,7 @@
-"""Makes a Faust consumer start at a recent time instead of its committed offsets.
+"""Makes a Faust consumer start at the first recent record of each partition, and not at its committed offsets.
 
-Old records are worthless to the sorter. If its committed offsets were lost, it would first read all old records that Kafka keeps. Live
-parts would pass the gate in the meantime.
+Old records are of no use to the sorter. But if its committed offsets were lost, the sorter would first read all old records that Kafka
+keeps. In the meantime, new parts would pass the gate without a verdict.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from streams.identity import format_time
 
 log = logging.getLogger(__name__)
 
-# At most this many records of a partition are treated as recent. If the clock was set back, even old records seem to be recent.
+# At most this many records of a partition are treated as recent. The limit is needed because even old records seem to be recent after the
+# clock was set back.
 MAX_RECENT = 2048
 
 
 def find_first_offset(recent: int | None, log_end: int) -> int:
-    """Returns the offset at which a consumer starts, which is at most MAX_RECENT before `log_end`.
+    """Returns the offset at which a consumer starts: the first recent record, but at most MAX_RECENT records before `log_end`.
 
     - `recent`: the offset of the first recent record, or None if there is no recent record.
     - `log_end`: the offset after the newest record.
@@ -44,7 +45,8 @@ class RecentStart:
     def apply_to(self, app: AppT[object]) -> None:
         """Makes `app` start each partition at the recent records instead of the committed offset.
 
-        If a partition is assigned again later, the consumer continues at the committed offset. It never goes back to skipped records.
+        If a partition is assigned to the consumer again later, the consumer continues at the committed offset. The consumer never goes back
+        to skipped records.
         """
         set_transport(app, _RecentTransport).start = self
 
@@ -81,8 +83,8 @@ class _RecentConsumer(CheckedConsumer):
         first = self._first_offsets.get(partition)
         if first is not None:
             return replace(usual, offset=max(usual.offset, first), expired=0)
-        # If there is no recent record, the consumer starts at `log_end`. This was the end of the partition before the search, so no record
-        # that arrives during the search is skipped.
+        # If the partition has no recent record, the consumer starts at `log_end`. The caller has read `log_end` before this search. So no
+        # record that arrives during the search is skipped.
         found = await self._find_recent_record(partition)
         first = self._first_offsets[partition] = find_first_offset(found, log_end)
         last = "none" if committed is None else committed

@@ -1,8 +1,8 @@
-"""Limits the bytes of the records in a Faust worker, because a record can hold a picture of some megabytes.
+"""Limits how many bytes of records a Faust worker holds in memory, because a record can contain a picture of some megabytes.
 
-The setting `kafka.buffer_bytes` is divided among these places:
+The limit in the setting `kafka.buffer_bytes` is divided among these places:
 
-| place | share | class |
+| place | share of the limit | class |
 | --- | --- | --- |
 | records in the Kafka client's buffer | 1/8 for each broker | `BoundedConsumerThread` |
 | records of one poll | 1/8 | `BoundedConsumerThread` |
@@ -26,10 +26,10 @@ from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread
 from streams.errors import drop_traceback
 from streams.unreadable_batches import ReadableBatches
 
-# Faust stops fetching when its queue is full. Faust fetches again when the queue is filled to at most this fraction.
+# Faust stops fetching records when its queue is full. Faust fetches again when at most this fraction of the queue is filled.
 _RESUME_SHARE = 0.4
-# After this time, aiokafka asks a broker for more records, even if records of the last answer are still in the client's buffer. One day
-# is so long that this never happens.
+# After this many seconds, aiokafka asks a broker for more records although its buffer still holds records of the last answer. With one day,
+# this never happens in practice.
 _NEVER_S = 86_400.0
 
 
@@ -47,7 +47,9 @@ class RecordMemory:
         self.used_bytes = 0
 
     async def reserve(self, size: int) -> Callable[[], None]:
-        """Waits until `size` bytes are free, and reserves them. A record that is larger than the limit waits until it is the only one.
+        """Waits until `size` bytes are free, and reserves them for a record.
+
+        A record that is larger than the limit waits until no bytes are reserved for other records.
 
         Returns a function that frees the bytes. Only its first call has an effect.
         """
@@ -122,27 +124,27 @@ class BoundedApp(faust.App):  # type: ignore[misc]  # Faust ships no types
 
 
 class _WorkerPartitionRecords(aiokafka_fetcher.PartitionRecords):  # type: ignore[misc]  # aiokafka ships no types
-    """The records of a broker's answer for one partition.
+    """The records that a broker's answer contains for one partition.
 
-    If the records of a batch cannot be decoded, one record takes their place. Its value is an `UnreadableBatch`.
+    If the records of a batch cannot be decoded, one record takes their place. The value of this record is an `UnreadableBatch`.
     """
 
     def __init__(self, place: Any, batches: Any, aborted_transactions: Any, fetch_offset: int, *arguments: Any) -> None:
         super().__init__(place, ReadableBatches(batches, place, fetch_offset), aborted_transactions, fetch_offset, *arguments)
 
 
-# aiokafka has no setting for this class.
+# aiokafka has no setting for its class PartitionRecords, so the class is replaced in the module of aiokafka.
 aiokafka_fetcher.PartitionRecords = _WorkerPartitionRecords
 
 
 class BoundedConsumerThread(AIOKafkaConsumerThread):  # type: ignore[misc]  # Faust ships no types
-    """The thread of Faust's Kafka client. A broker's answer and the records of one poll are limited in bytes."""
+    """The thread of Faust's Kafka client. It limits the bytes of a broker's answer and of the records that one poll returns."""
 
     _postponed_error: Exception | None = None
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        # The offset of the last record that was taken from each partition.
+        # For each partition, the offset of the last record that was taken from the client's buffer.
         self.last_taken: dict[Any, int] = {}
 
     def _create_worker_consumer(self, transport: Any) -> Any:
@@ -153,8 +155,8 @@ class BoundedConsumerThread(AIOKafkaConsumerThread):  # type: ignore[misc]  # Fa
 
     async def on_start(self) -> None:
         await super().on_start()
-        # While its buffer still holds records, aiokafka must not ask for more. Otherwise, the buffer would fill with records of all
-        # partitions.
+        # While the buffer of aiokafka still holds records, aiokafka must not ask the brokers for more. Otherwise, the buffer would fill
+        # with records of all partitions.
         self._consumer._fetcher._prefetch_backoff = _NEVER_S
 
     async def find_positions(self) -> dict[Any, tuple[int, int | None]]:
