@@ -45,22 +45,22 @@ _MAX_HEADER_NAME_CHARACTERS = 128
 DEAD_LETTER_PREFIX = "dead-"
 # The header with the reason of a dead letter. Every dead letter has this header.
 DEAD_REASON = "dead-reason"
-# `castline dead-letters redrive` sends the record of a dead letter again, and writes a note about this to the topic of dead letters. All
-# notes have this header, and dead letters do not have it.
+# The header of the notes on the topic of dead letters. `castline dead-letters redrive` writes a note when it sends the record of a dead
+# letter again. Dead letters do not have this header.
 REDRIVE_MARK = "redrive-of"
-# Castline adds headers that begin with one of these words to dead letters. Such headers of the original record are left out, because a
-# sender could have forged them.
+# Castline itself adds headers that begin with one of these words to each dead letter. If the original record has such headers, they are
+# left out, because a sender could have forged them.
 _OWN_PREFIXES = (DEAD_LETTER_PREFIX, "redrive-", EXPIRED_HEADER)
 # A dead letter that is too large for Kafka keeps only this many bytes of its value.
 CUT_VALUE_BYTES = 2**16
 # Upper limit, in bytes, for everything in a dead letter except its value: key, headers, and the fields that Kafka adds to each record.
 _DEAD_LETTER_OVERHEAD_BYTES = 2**16
-# If Kafka answers with one of these errors, it refuses the record at each attempt. The usual reason is the size of the record.
-# InvalidTimestampError is not in this list, because each attempt has a new time and can succeed.
+# After one of these errors, a further attempt is useless, because Kafka would refuse the record again. The usual reason is the size of the
+# record. InvalidTimestampError is not in this list, because each attempt has a new time and can succeed.
 _FINAL_ERRORS = (MessageSizeTooLargeError, RecordListTooLargeError, PolicyViolationError)
-# The reason of a dead letter if a role sent a record and Kafka refused it.
+# The reason of a dead letter whose record was sent by a role and refused by Kafka.
 REFUSED_BY_KAFKA = "refused-by-kafka"
-# The reason of a dead letter if a role failed on a valid record.
+# The reason of a dead letter whose record is valid, but caused an error in the role that processed it.
 HANDLING_FAILED = "handling-failed"
 # The reason of a dead letter that contains no record, but says that Kafka deleted records before they were judged.
 EXPIRED = "expired"
@@ -91,7 +91,7 @@ class ConsumedRecord:
 def make_json_record(topic: str, key: bytes, record: Record, source: str, event_id: uuid.UUID | None = None) -> ProducerRecord:
     """Returns `record` as JSON, with the headers that CloudEvents prescribes for Kafka (binary mode).
 
-    `source` is the role that writes the record. Without `event_id`, a random id is used.
+    `source` is the role that writes the record. `event_id` is the id for the header `ce_id`. If it is None, a random id is used.
     """
     headers = {
         "content-type": "application/json",
@@ -105,7 +105,7 @@ def make_json_record(topic: str, key: bytes, record: Record, source: str, event_
 
 
 def make_dead_letter(topic: str, record: ConsumedRecord, role: str, reason: str, detail: str) -> ProducerRecord:
-    """Returns the dead letter of a record: the same value, with added headers `dead-…` that give the origin and the reason.
+    """Returns the dead letter of a record. It has the value of the record, and additional headers `dead-…` with its origin and the reason.
 
     `reason` is a word from a fixed set, `detail` a sentence, and `role` the role of the worker.
 
@@ -128,7 +128,7 @@ def make_dead_letter(topic: str, record: ConsumedRecord, role: str, reason: str,
     }
     # A long key of a dead letter is shortened, because it only helps a person to find the record.
     key = record.key[:_MAX_HEADER_BYTES] if record.key is not None else None
-    # Kafka's client refuses a record without key and value. So a dead letter without a key gets at least an empty value.
+    # Kafka's client refuses a record that has neither a key nor a value. So a dead letter without a key gets at least an empty value.
     value = b"" if record.key is None and record.value is None else record.value
     if isinstance(value, UnreadableBatch):
         added["dead-first-offset"] = str(value.first)
@@ -144,9 +144,10 @@ def is_redrive_mark(headers: Mapping[str, object]) -> bool:
 
 
 def cut_dead_letter(letter: ProducerRecord, largest_bytes: int) -> ProducerRecord:
-    """Returns `letter`, or a copy with only the first CUT_VALUE_BYTES of its value if the value has more than `largest_bytes`.
+    """Shortens the value of a dead letter if the value has more than `largest_bytes` bytes. Otherwise returns `letter` unchanged.
 
-    The added headers `dead-bytes` and `dead-sha256` of the copy give the size and the checksum of the whole value.
+    The shortened copy has the first CUT_VALUE_BYTES bytes of the value. Its headers `dead-bytes` and `dead-sha256` give the size and the
+    checksum of the whole value.
     """
     value = letter.value or b""
     if len(value) <= largest_bytes:
@@ -160,7 +161,7 @@ def _encode_headers(headers: dict[str, str]) -> list[tuple[str, bytes]]:
 
 
 class RecordProducer:
-    """Sends the records of a role with the producer of a Faust app, and repeats this until the brokers have confirmed all records.
+    """Sends the records of a role to Kafka, and tries again until the brokers have confirmed all of them. Uses the producer of a Faust app.
 
     `report_problem` is called with a sentence while Kafka accepts no records, and with "" when Kafka accepts records again.
     """
@@ -174,10 +175,10 @@ class RecordProducer:
         self._largest_bytes = settings.topics.max_message_bytes - _DEAD_LETTER_OVERHEAD_BYTES
 
     async def deliver(self, records: Sequence[ProducerRecord]) -> list[ProducerRecord]:
-        """Sends `records` in the given order until the brokers have confirmed all of them. Returns the records that became dead letters.
+        """Sends `records` in their order, and tries again until the brokers have confirmed all of them.
 
         A confirmed record is never sent again. If Kafka does not answer, a record can arrive twice, but no record is lost. If Kafka refuses
-        a record for its size or its content, the record becomes a dead letter. The value of a dead letter that is too large is shortened.
+        a record because of its size or its content, the record becomes a dead letter. Returns the records that became dead letters.
         """
         replaced: list[ProducerRecord] = []
         unconfirmed = [self._bound(record) for record in records]
@@ -202,8 +203,8 @@ class RecordProducer:
     def _replace_refused(self, refused: Sequence[tuple[ProducerRecord, BaseException]]) -> list[ProducerRecord]:
         """Returns dead letters for the records that Kafka refused.
 
-        If a refused record is a dead letter, the result holds a copy with a shorter value. If its value is short already, the dead letter
-        is lost.
+        If Kafka refused a dead letter, a copy with a shorter value replaces the dead letter. A dead letter whose value is short already is
+        lost.
         """
         letters = []
         for record, error in refused:
@@ -219,7 +220,8 @@ class RecordProducer:
 
     def _make_letter_of_refused(self, record: ProducerRecord, error: BaseException) -> ProducerRecord:
         metrics.dead_letters.labels(record.topic.rpartition(".")[2], REFUSED_BY_KAFKA).inc()
-        # Sign the record in the dead letter. A person can send it to its topic again, and the readers refuse unsigned records.
+        # Sign the record that the dead letter holds. A person can later send this record to its topic again, where the readers refuse
+        # unsigned records.
         headers = sign_headers(self._settings, record.topic, record.key, record.value, record.headers)
         # The partition and the offset are -1, because Kafka did not accept the record.
         source = ConsumedRecord(record.topic, -1, -1, record.key, record.value, dict(headers))
@@ -228,7 +230,7 @@ class RecordProducer:
     async def _send_once(self, records: Sequence[ProducerRecord]) -> _Attempt:
         """Sends the records once, in their order.
 
-        If a record fails with an error that may disappear later, does not send the records after this record.
+        If a record cannot be sent because of an error that may disappear later, the records after it are not sent.
         """
         attempt = _Attempt()
         sent: list[tuple[ProducerRecord, Awaitable[object]]] = []
@@ -241,7 +243,8 @@ class RecordProducer:
                 headers = sign_headers(self._settings, record.topic, record.key, record.value, record.headers)
                 sent.append((record, await producer.send(record.topic, record.key, record.value, None, None, headers)))
             except (KafkaError, FaustError, OSError) as error:
-                # If Kafka's client raises an error, Faust raises another error, whose __cause__ is the error of the client.
+                # If Kafka's client raises an error, Faust raises another error, and its attribute __cause__ is
+                # the error of the client.
                 if isinstance(cause := error.__cause__ or error, _FINAL_ERRORS):
                     attempt.refused.append((record, cause))
                     continue
@@ -265,7 +268,7 @@ class RecordProducer:
 class _Attempt:
     """The result of sending some records once.
 
-    - `error`: why some records are not confirmed, or None.
+    - `error`: the error because of which some records must be sent again, or None.
     - `unconfirmed`: the records that must be sent again, in their order.
     - `refused`: the records that Kafka will never accept, each with its error.
     """

@@ -2,8 +2,8 @@
 
     verdict = read_record(Verdict, record.value, broker_time)     raises RecordError
 
-Without the bounds, such a record could make a role fail again after each restart. The published schemas do not contain the bounds, because
-a record that an older release wrote must stay valid.
+Without these bounds, a single wrong record could make a role fail again after each restart. The published schemas do not contain the
+bounds, because a record that an older release wrote must stay valid.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from streams.unreadable_batches import check_readable
 
 log = logging.getLogger(__name__)
 
-# An earlier time in a record is wrong, because Castline did not exist then. A clock without a battery starts in 1970 or in 2000.
+# A time before this one is wrong, because Castline did not exist then. For example, a clock without a battery starts in 1970 or in 2000.
 EARLIEST = datetime(2020, 1, 1, tzinfo=UTC)
-# A time in a record is accepted if it is at most this far ahead of the reader's clock. The limit is more than a day, because a clock with a
-# wrong time zone can be ahead by a day.
+# A time in a record may be at most this far ahead of the reader's clock, or of the time that Kafka gave the record. The limit is more than
+# a day, because a clock with a wrong time zone can be ahead by a day.
 MAX_AHEAD = timedelta(days=2)
 # A field whose name ends with `until` is the end of a plan, such as a planned stop of the line, so it can be a year ahead.
 MAX_UNTIL_AHEAD = timedelta(days=366)
-# If the broker's time of a record is further ahead of the reader's clock than this, the reader ignores the broker's time.
+# If the time that Kafka gave a record is further ahead of the reader's clock than this, the reader uses its own time instead.
 _MAX_BROKER_AHEAD = timedelta(days=366)
 
-# The reasons for which `check_references` refuses a record: it belongs to another line, or it refers to a wrong picture or heat map.
+# The reasons for which `check_references` refuses a record: the record belongs to another line, or names a wrong picture or heat map.
 OTHER_LINE = "other-line"
 REFERENCE = "reference"
 
@@ -66,11 +66,11 @@ R = TypeVar("R", bound=Record)
 
 
 def read_record(kind: type[R], value: bytes | None, broker_time: datetime | None = None) -> R:
-    """Returns the record of type `kind` that `value` holds as JSON, after checking the bounds of each field.
+    """Returns the record of type `kind` that `value` holds as JSON.
 
-    `broker_time` is the time of the Kafka record, from `read_broker_time`. None stands for the present time.
+    `broker_time` is the time that Kafka gave the record, from `read_broker_time`. None stands for the present time.
 
-    Raises RecordError if `value` is not such a record, or if a field is out of bounds.
+    Raises RecordError if `value` is not such a record, or if the value of a field is out of bounds.
     """
     check_readable(value)
     if not value:
@@ -92,8 +92,8 @@ def read_record(kind: type[R], value: bytes | None, broker_time: datetime | None
 def read_broker_time(timestamp_s: float | None, now: datetime | None = None) -> datetime:
     """Returns the time of a Kafka record in UTC, or `now` if the record has no plausible time. `timestamp_s` are seconds since 1970.
 
-    A plausible time is not before 2020 and at most a year after `now`. The limit is so long because the clock of the reader can be wrong.
-    The default of `now` is the present time.
+    A plausible time is not before 2020 and at most a year after `now`. The default of `now` is the present time. The limit is a year, and
+    not shorter, because the clock of the reader can be wrong.
     """
     now = now or datetime.now(UTC)
     try:
@@ -106,7 +106,7 @@ def read_broker_time(timestamp_s: float | None, now: datetime | None = None) -> 
 def skip_record(role: str, record: Any, error: Exception) -> None:
     """Logs and counts a Kafka record that `role` skips because of `error`. Another role writes the dead letter of this record.
 
-    If `error` is not a RecordError, it is a fault of Castline, and its traceback is logged, too.
+    Any other error than a RecordError is a fault of Castline, so its traceback is logged, too.
     """
     # The second word of a topic name is the kind of topic, such as `verdicts` in castings.verdicts.line-1.
     kind = record.topic.split(".")[1]
@@ -145,7 +145,10 @@ class _Bounds:
         self._newest_clock = _newer_clock(broker_time)
 
     def check(self, place: str, name: str, value: object) -> None:
-        """Checks a value and everything that it contains. `place` is the path to the value, and `name` is the name of its field."""
+        """Checks a value and everything that it contains.
+
+        `place` is the path to the value in the record, such as `image.sha256`. `name` is the name of the field, such as `sha256`.
+        """
         if isinstance(value, BaseModel):
             for field in type(value).model_fields:
                 self.check(f"{place}.{field}".removeprefix("."), field, getattr(value, field))
@@ -204,7 +207,7 @@ def _time_problem(place: str, time: datetime, latest: datetime) -> str:
 
 
 def check_references(record: PartRecord, line: str, names: TopicNames) -> None:
-    """Raises RecordError if `record`, which is on a topic of `line`, belongs to another line or refers to a wrong picture or heat map.
+    """Raises RecordError if a record on a topic of `line` belongs to another line, or names a wrong picture or heat map.
 
     Another program can forge a record. Without this check, a forged verdict could show a picture of another line. A forged finding could
     name any picture as its heat map, and the archivist could then delete this picture.

@@ -55,7 +55,7 @@ class Record(BaseModel):
     def copy_with(self, **changes: object) -> Self:
         """Returns a copy with other values of some fields. Raises pydantic.ValidationError if no reader would accept the copy.
 
-        Use this method for values that a person entered. The method `model_copy` of pydantic checks no value.
+        Use this method for values that a person entered. The method `model_copy` of pydantic does not check the values.
         """
         return type(self).model_validate({**dict(self), **changes})
 
@@ -94,9 +94,10 @@ class PartRecord(Record):
         return PartId(self.line, self.run, self.part)
 
 
-# The reason of a `review` verdict if no network calls the part defective, but the anomaly score of the part is above the cut-off.
+# The reason of a verdict with the label `review` if no network calls the part defective, but the anomaly score of the part is above the
+# cut-off.
 ANOMALY = "anomaly"
-# The name under which a verdict gives the score of the search for small defects.
+# A verdict contains a score of the detail template, which looks for small defects. In the verdict, the score has this name.
 DETAIL_TEMPLATE = "detail-template"
 # The names of the scorers, which learn from good parts alone. In the votes of a verdict, a value with one of these names is a score, and
 # not the vote of a network.
