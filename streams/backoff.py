@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Backoff:
-    """Computes the wait after a failure: `first_s` seconds at first, then twice as long each time, up to `longest_s`. The caller sleeps.
+    """Computes the wait after a failure: `first_s` seconds at first, then twice as long each time, up to `longest_s` seconds.
+
+    The methods do not wait themselves. The caller must wait.
 
     >>> backoff = Backoff(first_s=0.5, longest_s=5.0)
     >>> [backoff.failed() for _ in range(5)]

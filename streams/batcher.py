@@ -1,7 +1,7 @@
 """The micro-batcher: gathers records for the next batch while the current batch is being processed.
 
-Faust's `Stream.take` is not used. It does not gather records while a batch is being processed, and it acknowledges a batch even if the
-processing failed.
+Faust's `Stream.take` is not used, for two reasons: it does not gather records while a batch is being processed, and it acknowledges a batch
+even if the processing failed.
 """
 
 from __future__ import annotations

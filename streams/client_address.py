@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 
 def find_client_address(peer: str, forwarded_for: str, proxies: int, trusted: Sequence[str]) -> str:
-    """Returns the address of the client that sent a request, also if proxies have passed the request on.
+    """Returns the address of the client that sent a request, even if proxies have passed the request on.
 
     - `peer`: the address from which the request came: the client itself, or the last proxy.
     - `forwarded_for`: the header X-Forwarded-For of the request. Each proxy appends the address from which it got the request.

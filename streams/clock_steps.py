@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-# A step is a sudden change of the clock by at least this many seconds. Smaller changes are ignored, because NTP makes small corrections
-# all the time, of at most 0.5 ms a second.
+# A step is a sudden change of the clock by at least this many seconds. Smaller changes are ignored, because NTP corrects the clock all
+# the time, by at most 0.5 ms a second.
 LEAST_STEP_S = 0.02
 # The wall clock and the steady clock are read one after the other. If the two readings take longer than this many seconds, the process was
 # interrupted between them. Both clocks are then read again.

@@ -30,7 +30,7 @@ def make_command_record(settings: Settings, command: Command, source: str) -> Pr
 def decode_command(settings: Settings, key: bytes | None, value: bytes | None, headers: Mapping[str, bytes]) -> Command:
     """Returns the command or the answer that a Kafka record holds.
 
-    Raises RecordError if the record is malformed, if its Kafka key names another line, or if it lacks a valid signature that it needs.
+    Raises RecordError if the record is malformed, if its Kafka key names another line, or if it has no valid signature and needs one.
     """
     check_readable(value)
     keys, signature = _list_keys(settings), headers.get(SIGNATURE_HEADER, b"")

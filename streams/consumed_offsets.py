@@ -58,7 +58,8 @@ def choose_start(committed: int | None, log_start: int, log_end: int) -> StartOf
 class CheckedConsumer(Consumer):  # type: ignore[misc]  # Faust ships no types
     """A Faust consumer that compares the committed offsets with the records that Kafka still holds."""
 
-    # Faust logs each start and stop of a consumer with this logger. Castline shows only warnings of Faust's loggers.
+    # Faust logs each start and stop of a consumer with this logger. The name of the logger begins with `faust`, so Castline hides these
+    # messages and shows only warnings.
     logger = logging.getLogger("faust.consumer")
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -88,8 +89,8 @@ class CheckedConsumer(Consumer):  # type: ignore[misc]  # Faust ships no types
     ) -> AsyncIterator[tuple[TP, Any]]:
         """Yields the next records. Tells Faust if the offsets directly after the offset 0 hold no record for the consumer.
 
-        For example, an offset can hold a control record, which Kafka keeps for itself. Faust must not wait for the acknowledgement of such
-        an offset. Faust itself recognises such offsets everywhere, except directly after the offset 0.
+        For example, an offset can hold a control record, which no consumer gets. Faust must not wait for the acknowledgement of such an
+        offset. Faust itself recognises such offsets everywhere, except directly after the offset 0.
         """
         async for partition, record in super().getmany(timeout):
             if self._read_offset[partition] == 0 and record.offset > 1:
@@ -157,7 +158,7 @@ class CheckedConsumer(Consumer):  # type: ignore[misc]  # Faust ships no types
                     start.offset,
                 )
             # Faust drops fetched records during a rebalance. The seek makes Kafka's client fetch these records again. The seek is needed
-            # even if `committed` equals `start.offset`, because the position of the client can be another one.
+            # even if `committed` equals `start.offset`, because the client's own position can differ from this offset.
             await self.seek(partition, start.offset)
             if start.offset != committed:
                 # The records before `start.offset` are never read, so nobody acknowledges them. Faust would wait for these acknowledgements
@@ -182,9 +183,9 @@ class CheckedConsumer(Consumer):  # type: ignore[misc]  # Faust ships no types
         return choose_start(committed, log_start, log_end)
 
     async def check_offset(self, partition: TP, offset: int) -> None:
-        """Reports the records before `offset` that Kafka deleted before the consumer read them.
+        """Reports the records that Kafka has deleted between the previously read record and the record at `offset`, if there are any.
 
-        The caller has just read the record at `offset`. Nothing is reported if no record was deleted.
+        Call this method after each record that was read. `offset` is the offset of this record.
         """
         expected, self._next_offsets[partition] = self._next_offsets.get(partition), offset + 1
         if expected is None or offset <= expected:

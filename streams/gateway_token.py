@@ -1,4 +1,4 @@
-"""Makes the secret token with which a sorter reports parts to the gateway, if the setting gateway.token is empty."""
+"""Makes the secret token that a sorter sends to the gateway with each report about a part, if the setting gateway.token is empty."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def gateway_token_file(settings: Settings) -> Path:
 
 
 def make_gateway_token(settings: Settings) -> SecretStr:
-    """Returns the secret token with which sorters report parts to the gateway.
+    """Returns the secret token that a sorter sends to the gateway with each report about a part.
 
     This is the setting gateway.token. If the setting is empty, the token comes from a file, which is created if it is missing.
     The gateway and the sorters call this function at their start. Raises SettingsError if the file cannot be created or read.
@@ -36,7 +36,7 @@ def make_gateway_token(settings: Settings) -> SecretStr:
 
 
 def read_gateway_token(settings: Settings) -> SecretStr:
-    """Returns the secret token with which sorters report parts to the gateway, or an empty token if none exists yet.
+    """Returns the secret token that a sorter sends to the gateway with each report about a part, or an empty token if none exists yet.
 
     The first gateway or sorter that starts on this machine creates the token. Raises SettingsError if its file cannot be read.
     """

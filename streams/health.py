@@ -50,7 +50,7 @@ PAGE_AGE_HEADER = "X-Castline-Page-Age"
 
 
 class ProgressWatchdog:
-    """Finds out whether a process is stalled. A process is stalled if records wait, but it finished none of them for `stall_s` seconds.
+    """Finds out whether a process is stalled: records wait, but the process has finished none of them for `stall_s` seconds.
 
     Thread-safe. `clock` returns monotonic seconds.
     """

@@ -28,7 +28,7 @@ Partition = tuple[str, int]
 # A worker is stalled if records wait without progress for the time in the setting service.stall_s. For a single partition, the limit is
 # this many times as long, because a worker with many waiting records reads its partitions one after the other.
 _PARTITION_STALLS = 2
-# If a partition has no owner in this many measurements in a row, the worker asks Kafka to distribute the partitions again.
+# If no worker reads a partition in this many measurements in a row, this worker asks Kafka to distribute the partitions again.
 _MAX_OWNERLESS = 5
 
 

@@ -1,4 +1,7 @@
-"""Sets up the log output: one JSON object a line, or plain text for a terminal. A log call about a part passes `extra={"part": ...}`."""
+"""Sets up the log output: JSON with one object in each line, or plain text for a terminal.
+
+A log call about a part passes `extra={"part": ...}`.
+"""
 
 from __future__ import annotations
 

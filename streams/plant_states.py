@@ -205,7 +205,7 @@ class LineActivity:
     def add_report(self, at: float) -> None:
         """Notes that the board reported a casting at the gate at the time `at`.
 
-        The board should report castings after verdicts have come. After this report, it need not report again for earlier verdicts.
+        For verdicts that came before this time, no further report of the board is expected.
         """
         if self.without_report_since is not None and self.without_report_since <= at:
             self.without_report_since = None

@@ -72,8 +72,8 @@ def find_exposed_paths(settings: Settings) -> list[Path]:
 def is_exposed(path: Path) -> bool:
     """Returns whether other users of this machine can reach `path` and have some permission for it. A missing file is not exposed.
 
-    If the user of this process owns the file, its group counts as other users. If another user owns the file, its group may have
-    permissions: for example, root can own a password file that the group of a service may read.
+    If the user of this process owns the file, the group of the file must have no permissions. If another user owns the file, the group may
+    have permissions: for example, root can own a password file that the group of a service may read.
     """
     resolved = path.resolve()
     try:

@@ -34,12 +34,12 @@ _NEVER_S = 86_400.0
 
 
 def measure_record(key: bytes | None, value: bytes | None) -> int:
-    """Returns the bytes of a record's key and value."""
+    """Returns the size of a record in bytes: its key and its value."""
     return len(key or b"") + len(value or b"")
 
 
 class RecordMemory:
-    """Counts the bytes of accepted records. All methods are called in the event loop."""
+    """Limits the bytes of the records that a worker has accepted and not acknowledged yet. All methods are called in the event loop."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes

@@ -105,7 +105,7 @@ def make_json_record(topic: str, key: bytes, record: Record, source: str, event_
 
 
 def make_dead_letter(topic: str, record: ConsumedRecord, role: str, reason: str, detail: str) -> ProducerRecord:
-    """Returns the dead letter of a record. It has the value of the record, and additional headers `dead-…` with its origin and the reason.
+    """Returns the dead letter of a record: the same value, with additional headers `dead-…` for the origin of the record and the reason.
 
     `reason` is a word from a fixed set, `detail` a sentence, and `role` the role of the worker.
 

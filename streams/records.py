@@ -22,7 +22,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 
 Label = Literal["ok", "defect", "review"]
-# All verdict ids are computed in this namespace. It must never change, because a repeated verdict must have the same id everywhere.
+# The UUID namespace of all verdict ids. It must never change, because a repeated verdict must have the same id everywhere.
 _VERDICT_NAMESPACE = uuid.UUID("6f1d7a0e-3f0b-5a52-9a0f-0d5f7a3c9b11")
 # Longest text and longest list in a record. Without these limits, one record could make a page of the station many megabytes large.
 _MAX_TEXT = 4096
@@ -97,7 +97,7 @@ class PartRecord(Record):
 # The reason of a verdict with the label `review` if no network calls the part defective, but the anomaly score of the part is above the
 # cut-off.
 ANOMALY = "anomaly"
-# A verdict contains a score of the detail template, which looks for small defects. In the verdict, the score has this name.
+# A verdict can contain a score of the detail template, which looks for small defects. In the verdict, the score has this name.
 DETAIL_TEMPLATE = "detail-template"
 # The names of the scorers, which learn from good parts alone. In the votes of a verdict, a value with one of these names is a score, and
 # not the vote of a network.
