@@ -1,6 +1,6 @@
 """Decides whether the clock of this machine is probably right.
 
-If the clock were far ahead, new pictures and new records would be deleted for being too old.
+If the clock were far ahead, new pictures and new records would seem to be too old, and would be deleted.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LONGEST_PAUSE_S = 31 * 86400.0
 
 
 class ClockTrust:
-    """Decides whether the clock can be trusted. Without trust, nothing may be deleted for being too old. Not thread-safe.
+    """Decides whether the clock can be trusted. Until it is trusted, nothing may be deleted because of its age. Not thread-safe.
 
     - `wall_clock`: the clock to check. A person or a program can set this clock.
     - `steady_clock`: a clock that nobody sets.

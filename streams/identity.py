@@ -111,7 +111,7 @@ def _parse_number(name: str, text: str) -> int:
 
 @dataclass(frozen=True)
 class PictureIdentity:
-    """Facts about a picture from the key and the headers of its image record. If a header is missing, the field is None.
+    """Facts about a picture from the key and the headers of its image record. If a header is missing, its field is None.
 
     `claim` is the address of the picture if the picture is in the object store.
     """

@@ -46,7 +46,7 @@ def lag_by_partition(
 
 
 class LagMonitor:
-    """Measures a worker's lag, the number of records that wait for it, every `interval_s` seconds in a thread.
+    """Measures a worker's lag, the number of records that wait for the worker, every `interval_s` seconds in a thread.
 
     `lines_by_topic` gives the line of each topic. If Kafka has assigned no partition to the worker, the reported lag is 0. The health check
     then watches all partitions of these topics.
@@ -55,7 +55,7 @@ class LagMonitor:
 
     - `report_conflict`: with a sentence if another installation runs a process with the same name or task.
     - `on_topic_replaced`: with the name of a topic that was deleted and created again.
-    - `on_ownerless_partition`: when a partition has had no owner for some seconds, although the group is stable.
+    - `on_ownerless_partition`: when no worker has read a partition for some seconds, and Kafka is not distributing the partitions now.
     """
 
     def __init__(
@@ -200,7 +200,7 @@ class LagMonitor:
         return ""
 
     def _check_owners(self, group: Mapping[str, Any], partitions: Set[Partition]) -> None:
-        """Calls `on_ownerless_partition` if one of the `partitions` has no worker in several measurements in a row.
+        """Calls `on_ownerless_partition` if no worker reads one of the `partitions` in several measurements in a row.
 
         A restarted worker gets back only its former partitions. A new partition has no worker until Kafka distributes the partitions again.
         """

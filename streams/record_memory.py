@@ -39,7 +39,7 @@ def measure_record(key: bytes | None, value: bytes | None) -> int:
 
 
 class RecordMemory:
-    """Limits the bytes of the records that a worker has accepted and not acknowledged yet. All methods are called in the event loop."""
+    """Limits the bytes of the records that a worker has accepted and not acknowledged yet. Call its methods in the event loop."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
