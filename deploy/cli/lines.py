@@ -196,7 +196,10 @@ def set_line(
 
 
 def _collect_changes(given: Mapping[str, Any], clear: tuple[str, ...]) -> dict[str, Any]:
-    """Returns the new values by field. Raises click.UsageError if the options are wrong, for example if no option changes anything."""
+    """Returns the settings that the options change, with their new values.
+
+    Raises click.UsageError if the options are wrong, for example if no option changes anything.
+    """
     fields = {"inspect": "inspect_regions", "ignore": "ignore_regions"}
     changes = {fields.get(name, name): value for name, value in given.items() if value not in (None, ())}
     for name in ("inspect_regions", "ignore_regions"):
@@ -276,7 +279,7 @@ def _format_line(row: Mapping[str, Any]) -> list[str]:
 @AS_JSON
 @click.pass_obj
 def estimate(file: Path | None, line: str, newest: int, parts_per_hour: float, as_json: bool) -> None:
-    """Estimate the share of defective parts on LINE, and show how many rejects and misses to expect with it.
+    """Estimate the share of defective parts on LINE, and show how many rejects and misses to expect with this share.
 
     The estimate is computed from the defect probabilities of the parts. If people have reviewed at least 20 parts,
     the reviews correct the estimate.

@@ -39,8 +39,8 @@ def command(file: Path | None, port: int) -> int:
 
     Lines in inspector.explain_lines get heat maps of all parts.
 
-    The process runs with low priority. If the setting inspector.localiser_niceness is 19, each heat map also waits while other programs
-    keep all processors busy, but at most two seconds.
+    The process runs with low priority (setting inspector.localiser_niceness). With the lowest priority, 19, the process also waits for a
+    free processor before each heat map. It waits at most two seconds.
 
     If the process is too slow, the oldest waiting parts get no heat map. The metric castline_findings_dropped_total counts these parts.
 

@@ -11,7 +11,8 @@ import click
 from streams.errors import SettingsError
 from streams.settings import load_settings
 
-# The names of these environment variables do not begin with CASTLINE_, because Castline refuses an unknown variable CASTLINE_….
+# The names of these environment variables do not begin with CASTLINE_. Castline takes each variable CASTLINE_… for a setting, and refuses
+# unknown settings.
 REMOTE_URL, REMOTE_TOKEN, REMOTE_USER = "REMOTE_WRITE_URL", "REMOTE_WRITE_TOKEN", "REMOTE_WRITE_USER"
 
 
@@ -95,7 +96,10 @@ def prometheus(file: Path | None, plant: str | None, folder: Path, targets: tupl
 
 
 def _check_remote(url: str, token: str, agent: bool) -> None:
-    """Raises SettingsError if the variables for the monitoring service are incomplete, or if its address is not encrypted."""
+    """Raises SettingsError if the environment variables for the monitoring service are incomplete, or if its address is not https.
+
+    An address on this machine may also be http.
+    """
     if bool(url) != bool(token):
         present, absent = (REMOTE_URL, REMOTE_TOKEN) if url else (REMOTE_TOKEN, REMOTE_URL)
         raise SettingsError(f"The environment has {present} without {absent}. Set both, or remove {present}.")

@@ -76,7 +76,9 @@ def choose(file: Path | None, version: str, line: str | None, force: bool, dry_r
 def shadow(file: Path | None, version: str, line: str | None) -> None:
     """Let VERSION judge as a shadow, beside the chosen version. The answers of a shadow are counted and logged, but move no gate.
 
-    If VERSION is `none`, the shadow ends. If a shadow was once chosen with --line, later calls without --line do not change this line.
+    If VERSION is `none`, the shadow ends.
+
+    Without --line, the command applies to all lines except those for which a version or a shadow was once chosen with --line.
     """
     settings, key = _load_settings_and_key(file, line)
     name = None if version == "none" else open_plant_registry(settings).open_version(version).name
@@ -125,7 +127,10 @@ def status(file: Path | None, as_json: bool) -> int:
 
 
 def _load_settings_and_key(file: Path | None, line: str | None) -> tuple[Settings, str]:
-    """Returns the settings of Castline, and the name of the line. If `line` is None, the name is `*`, which means all lines."""
+    """Returns the settings of Castline, and the key of the model choice.
+
+    The key is the name of `line`. If `line` is None, the key is `*`, which means all lines for which no version was chosen separately.
+    """
     settings = load_settings(file)
     return settings, settings.find_line(line).name if line is not None else ALL_LINES
 

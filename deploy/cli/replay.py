@@ -206,7 +206,7 @@ def replay(
 def judge_again(
     batch: Sequence[ImageRecord], ensemble: Ensemble, settings: Settings, store: ObjectStore, rules: LineRules | None = None
 ) -> list[JudgedImage]:
-    """Decodes the pictures of `batch` and judges all of them in one call of the networks. An inspector gives the same labels."""
+    """Decodes the pictures of `batch`, and judges them in one call of the networks. The labels are those that an inspector would give."""
     images = []
     for image in batch:
         decoded = decode_image(image, ensemble.side_px, settings.pictures, store, keep_original=ensemble.details is not None)
@@ -227,7 +227,8 @@ def _read_images(settings: Settings, line: LineSettings, since: datetime, until:
     topic = TopicNames(settings.topics.prefix).images(line.name)
     for record in read_to_end(settings, "replay", [topic], since):
         appended_at = read_broker_time(record.timestamp / 1000)
-        # Every record is checked, because the times in a partition do not always ascend: the clocks of the producers differ.
+        # Check the time of every record. The records of a partition are not always in the order of their times, because the clocks of
+        # the producers differ.
         if since <= appended_at < until:
             yield (
                 ConsumedRecord(topic, record.partition, record.offset, record.key, record.value, make_header_map(record.headers)),
@@ -236,7 +237,7 @@ def _read_images(settings: Settings, line: LineSettings, since: datetime, until:
 
 
 def _read_labels(settings: Settings, line: str, since: datetime) -> dict[_Position, VersionLabel]:
-    """Returns the label in the first verdict on each picture. The key is the topic, partition and offset of the picture."""
+    """Returns the label in the first verdict on each picture. The keys of the result say where in Kafka the picture is."""
     labels: dict[_Position, VersionLabel] = {}
     for record in read_to_end(settings, "replay", [TopicNames(settings.topics.prefix).verdicts(line)], since):
         try:

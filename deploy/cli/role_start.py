@@ -14,8 +14,8 @@ from streams.signatures import check_keys
 def start_role(file: Path | None, role: str) -> Settings:
     """Loads and checks the settings of the role, sets up its log, and returns the settings.
 
-    Raises SettingsError if the settings are wrong, or if other users of this machine can read the files of the plant, or replace
-    files that the plant trusts.
+    Raises SettingsError if the settings are wrong. Also raises SettingsError if the files of the plant are not protected from other users
+    of this machine.
     """
     settings = load_settings(file, role=next((each for each in ROLES if each == role), "administrator"))
     refuse_exposed_files(settings, find_settings_file(file))

@@ -86,8 +86,8 @@ def format_finding(finding: SecurityFinding) -> str:
 def check_files(settings: Settings, settings_file: Path | None) -> Iterator[SecurityFinding]:
     """Yields a finding for each file of the plant that other users of this machine can read or write.
 
-    Also yields a finding if other users can read `settings_file` and it contains secrets, or if they can replace files that the plant
-    trusts.
+    Yields a finding for `settings_file` only if it contains secrets that other users can read. Also yields a finding for each file or
+    folder through which other users can replace the settings, the public keys or the model versions.
     """
     for path in find_exposed_paths(settings):
         remedy = f"Close it with: {format_closing_command(path)}"
@@ -148,10 +148,10 @@ def check_listeners(settings: Settings) -> Iterator[SecurityFinding]:
 
 
 def check_keys(settings: Settings) -> Iterator[SecurityFinding]:
-    """Yields a finding for each short token. Also yields a finding if no key signs commands, or if a second key is still accepted.
+    """Yields a finding for each short token, for commands without a signature, and for a second key that is still valid.
 
-    The settings themselves refuse a short key. A short token is allowed and is only a finding, because the gateway slows down everybody who
-    guesses tokens.
+    The keys sign the commands to the sorters. Castline does not start with a short key. It accepts a short token, because the gateway slows
+    down everybody who guesses tokens.
     """
     yield from _find_short_tokens(settings)
     if settings.sorter.second_command_key.get_secret_value():
@@ -210,7 +210,7 @@ def check_certificates(files: Sequence[Path], now: datetime) -> Iterator[Securit
 def check_access(settings: Settings) -> Iterator[SecurityFinding]:
     """Yields findings about the ACLs of Kafka. If Kafka does not answer, yields one finding with the level "low"."""
     if settings.kafka.bootstrap == "embedded" and not has_users(settings.broker):
-        return  # check_listeners has reported this
+        return  # check_listeners reports that the embedded broker has no users
     if not is_reachable(settings.bootstrap):
         problem = f"The ACLs of Kafka were not checked, because Kafka does not answer at {settings.bootstrap}."
         yield SecurityFinding("low", problem, "Start Kafka, and check again.")

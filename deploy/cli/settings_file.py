@@ -1,4 +1,4 @@
-"""Changes settings of a line's gate in the text of a settings file, and keeps its comments and its order."""
+"""Changes settings of a line's gate in the text of a settings file. Keeps the comments and the order of the file."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _find_section(rows: list[str], index: int, name: str) -> range:
 
 
 def _set_value(rows: list[str], section: range, key: str, text: str) -> None:
-    """Writes the TOML value `text` for a key. Keeps the comment behind the value. A missing key becomes the first of the section."""
+    """Writes the TOML value `text` for a key, and keeps the comment behind it. Adds a missing key at the beginning of the section."""
     if not section:
         raise ValueError("the section [lines.gate] was not found")
     pattern = re.compile(rf"(\s*{re.escape(key)}\s*=\s*)[^#]*?(\s*#.*)?$")

@@ -22,7 +22,7 @@ from streams.topics import TopicNames
 from streams.worker_process import WorkerProcess, handle_stop_signals, worker_process
 
 ROLE = "sorter"
-# Python switches between threads at this interval instead of every 5 ms, because a verdict passes through three threads.
+# Python lets another thread run after this time, instead of after 5 ms. A verdict passes through three threads, so it waits less.
 _SWITCH_INTERVAL_S = 0.0005
 
 
@@ -69,8 +69,8 @@ def _run_one_process_per_board(file: Path | None, boards: list[list[str]]) -> in
 def _serve_lines(process: WorkerProcess, lines: list[str]) -> int:
     """Runs the sorters of `lines` until SIGTERM, and returns the exit status.
 
-    Until Kafka answers, the sorter sends no settings, so a board that was reset stays in its safe state. A board that was not reset
-    continues to move its gates. The sorter stores the reports of this board on disk, and sends them when Kafka answers.
+    Until Kafka answers, the sorter sends no settings to its board. If the board was reset, it stays in its safe state. If the board was not
+    reset, it continues to move its gates. Meanwhile, the sorter stores the board's reports on disk, and sends them when Kafka answers.
     """
     from agents.sorter.outage_recorder import OutageRecorder
 

@@ -42,7 +42,8 @@ def command(file: Path | None) -> None:
 def make(file: Path | None, name: str, line: str, people: tuple[str, ...], rounds: int, count: int, parts: tuple[str, ...]) -> None:
     """Make the study NAME: choose the parts that several people then label, to find out how well they agree.
 
-    Without --part, the parts are chosen at random from those whose picture was kept. If possible, half of them have the verdict ok.
+    Without --part, the parts are chosen at random from all parts of which a picture was kept. If possible, half of the chosen parts have
+    the verdict ok.
     """
     _open_database(file)
     from station.studies.creation import StudyPlan, make_study

@@ -1,10 +1,10 @@
-"""Computes from ten measured castings what `castline board teach` proposes.
+"""Computes from ten measured castings the settings that `castline board teach` proposes.
 
-The estimate is the median of the castings. The spread is 1.4826 times the median absolute deviation. The spread estimates the standard
-deviation, and a single wrong value hardly changes the spread.
+For each measured value, the estimate is the median over the castings. The spread is 1.4826 times the median absolute deviation. It
+estimates the standard deviation, but a single wrong value hardly changes it.
 
-A casting is an outlier if it is more than five spreads, and more than 5 mm, from the median. The estimate and the spread are
-then computed without the outliers.
+A value is an outlier if its distance from the median is more than five spreads and more than 5 mm. The estimate and the spread are
+computed again without the outliers.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from streams.settings import GateSettings
 
 _MAD_TO_SPREAD = 1.4826
 _OUTLIER_SPREADS, _LEAST_OUTLIER_MM = 5, 5.0
-# The travel of a casting is its way from photo-eye 1 to photo-eye 2. If the travels differ too much, the command `teach` stops, because the
-# castings probably slip, or a photo-eye is loose. This is so if more than 20 % of the travels are
-# outliers, or if their spread is larger than 10 mm and larger than 5 % of their median.
+# The travel of a casting is its way from photo-eye 1 to photo-eye 2. `castline board teach` refuses castings whose travels differ too much,
+# because such castings probably slip, or a photo-eye is loose. There are two limits:
+# - At most 20 % of the travels may be outliers.
+# - The spread of the travels may be at most 5 % of their median. A spread of up to 10 mm is always allowed.
 _MAX_OUTLIER_SHARE, _MAX_SPREAD_SHARE, _LEAST_MAX_SPREAD_MM = 0.2, 0.05, 10.0
-# The window (setting `window_mm`) is six times the spread of the travel, and at least 15 mm. If there is no encoder, the belt's speed is
-# less certain, so the window is also at least 2 % of the travel.
+# The setting `window_mm` says how far from its expected place a part may reach photo-eye 2. The proposed value is six times the spread of
+# the travel, but at least 15 mm. Without an encoder, it is also at least 2 % of the travel, because the belt's speed is less certain.
 _WINDOW_SPREADS, _LEAST_WINDOW_MM, _TIMED_WINDOW_SHARE = 6, 15, 0.02
 
 
@@ -54,7 +55,7 @@ def _centre_and_spread(values: Sequence[float]) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class LaneMeasurement:
-    """Travel, greatest length and speed of the measured castings. `longest_mm` is 0 if no length was measured."""
+    """The measured castings: their travel between the photo-eyes, the greatest length (0 if no length was measured), and their speed."""
 
     travel: Estimate
     longest_mm: float

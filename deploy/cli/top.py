@@ -40,8 +40,8 @@ def command(file: Path | None, targets: tuple[str, ...], every_s: float, seconds
     disconnected, gate held, planned stop, running blind, camera silent, late, no castings and running. An alarm appears when an operator
     should act.
 
-    The counts of a process begin at 0 when the process starts. Ages and rates are those of the last minute. The exit status is 3 if no
-    process is listed in `<service.run_dir>/targets`.
+    The counts of a process begin at 0 when the process starts. The ages and rates are computed from the last minute. The exit status is 3
+    if no process is listed in `<service.run_dir>/targets`.
     """
     from rich.console import Console
 
@@ -57,7 +57,7 @@ def command(file: Path | None, targets: tuple[str, ...], every_s: float, seconds
     with PlainScreen(output) if plain or not output.is_terminal else LiveScreen(output) as screen:
         try:
             while seconds is None or time.monotonic() - started_at < seconds:
-                # The targets are read again each time, because a restarted process has another address.
+                # Read the list of processes again each time, because a restarted process has another address.
                 monitor.add(read_plant_metrics(find_targets(patterns), time.monotonic()), time.time())
                 screen.show(monitor.make_snapshot())
                 time.sleep(every_s)

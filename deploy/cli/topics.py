@@ -109,7 +109,7 @@ def create_acls(file: Path | None, passwords: bool, remove_others: bool) -> None
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
 @click.pass_obj
 def describe_acls(file: Path | None, as_json: bool) -> None:
-    """Show the ACLs that the roles need, and whether Kafka has them. Also show ACLs of the roles' users that no role needs."""
+    """Show the ACLs that the roles need, and whether Kafka has them. Also show ACLs that a role's user has but does not need."""
     settings = load_settings(file)
     declared = access.declare_access(settings)
     with open_admin(settings) as admin:
@@ -200,7 +200,10 @@ def _create_acls(admin: KafkaAdminClient, settings: Settings) -> None:
 
 
 def _read_passwords(settings: Settings) -> list[tuple[KafkaRole, str]]:
-    """Returns the password of each role. Raises KafkaLoginError if a file cannot be read, and SettingsError if no folder is set."""
+    """Returns the password of each role.
+
+    Raises SettingsError if no folder of passwords is set, and KafkaLoginError if the password file of a role cannot be read.
+    """
     if find_password_dir(settings) is None:
         raise SettingsError("kafka.password_dir is not set. Make a folder with a password file for each role, and set kafka.password_dir.")
     return [(role, read_login(settings.for_role(role)).password) for role in ROLES]

@@ -101,7 +101,10 @@ def _check_plant(settings: Settings) -> None:
 
 
 def _missing_devices(settings: Settings) -> list[str]:
-    """Returns a warning for each missing board, and for each missing folder of a camera. A person can connect the device later."""
+    """Returns a warning for each missing board, and for each missing folder of a camera.
+
+    They are no errors, because a person can connect the device after the start.
+    """
     warnings = []
     for line in settings.lines:
         if line.gate and not Path(line.gate.port).exists():

@@ -210,7 +210,7 @@ def compute_percentile(values: Sequence[float], share: float) -> float | None:
 
 
 def find_first_verdicts(records: Iterable[VerdictRecord]) -> dict[PartId, VerdictRecord]:
-    """Returns the verdict of each part that the broker appended first. Later verdicts of a part are repetitions."""
+    """Returns the first verdict of each part, by the time at which the broker appended it. Later verdicts of a part are repetitions."""
     first: dict[PartId, VerdictRecord] = {}
     for record in records:
         part = record.verdict.part_id

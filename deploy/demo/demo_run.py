@@ -283,7 +283,8 @@ class DemoRun:
         return LineStatus(
             name=line,
             figures=figures,
-            # `counted` can be smaller than the number of verdicts, because the metrics are read less often than the topics.
+            # `counted` comes from the sorter's metrics, which are read less often than the topics. So it can be smaller than the number of
+            # verdicts.
             parts=max(counted, figures.verdicts, figures.sorted),
             queue=int(sum(inspector.value("castline_consumer_lag_records", line=line) for inspector in inspectors)),
             spooled=int(gateway.value("castline_spool_pictures", line=line)) if gateway else 0,

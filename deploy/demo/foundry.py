@@ -31,7 +31,8 @@ _DEFECT_SHARE = 0.3
 _BELT_MM_PER_S = 500
 # Largest mean number of parts on a belt. A board can follow 64 parts, and parts come at irregular times.
 _MAX_PARTS_ON_BELT = 56
-# The demo removes all other CASTLINE_ variables, so that it never connects to a real plant.
+# The demo keeps the environment variables whose names begin with one of these texts. It removes all other variables CASTLINE_…, so that
+# it never connects to a real plant.
 _PASSED_VARIABLES = (
     "CASTLINE_BATCH__",
     "CASTLINE_MODEL__RUNTIME",
@@ -209,7 +210,7 @@ def _make_sections(options: DemoOptions, images: Path, folder: Path) -> dict[str
         "database": str(folder / "station.sqlite3"),
         "secret_key_file": str(folder / "station.key"),
     }
-    # The line of the pictures that people upload on a page of the station. It has no camera and no gate.
+    # This line gets the pictures that people upload on a page of the station. It has no camera and no gate.
     uploads = {"name": StationSettings().upload_line}
     return {
         "broker": {"port": free_ports(2), "data_dir": str(folder / "kafka")},

@@ -13,7 +13,7 @@ _HELD_STATES = frozenset({"safe", "stopped"})
 
 
 class LineStates:
-    """Remembers the counts of all lines, and computes the state of a line. Times are monotonic seconds."""
+    """Computes the state of each line from the counts of its castings, pictures and verdicts. Times are monotonic seconds."""
 
     def __init__(self, settings: Settings) -> None:
         self._limits = settings.states
@@ -29,8 +29,8 @@ class LineStates:
         `gate_states` holds the present state of the gate, from the metric `castline_gate_state`. It is empty while no sorter runs.
         """
         if gate_states and not self.has_gate(line):
-            # The settings name no gate for this line, but a sorter reports a gate. On a line with a gate, `missed` counts other events. So
-            # the earlier counts cannot be compared with the new counts, and are forgotten.
+            # The settings name no gate for this line, but a sorter reports a gate. Forget the earlier counts, because `missed` has another
+            # meaning on a line with a gate, so the new counts cannot be compared with the earlier counts.
             self._activities[line] = LineActivity(travel_s=0.0)
         activity = self._find_activity(line)
         activity.add_counts(counts, now)

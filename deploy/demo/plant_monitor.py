@@ -75,7 +75,7 @@ class PlantMetrics:
         )
 
     def label_values(self, name: str, label: str, **labels: str) -> list[str]:
-        """Returns which values a label has in the samples of metric `name` that also have `labels`. Samples with the value 0 are left out.
+        """Returns the values of `label` in the samples of metric `name`. Uses only samples that are above 0 and have all `labels`.
 
         Example: `label_values("castline_gate_state", "state", line="line-1")` returns the present state of the gate of line-1.
         """
@@ -184,7 +184,7 @@ class PlantMonitor:
     def add(self, metrics: PlantMetrics, wall_s: float) -> None:
         """Adds the latest metrics, and removes metrics that are older than a minute.
 
-        `wall_s` is the present time in seconds since 1970, which shows whether a planned stop of a line is over.
+        `wall_s` is the present time in seconds since 1970. It is compared with the end of a line's planned stop.
         """
         self._started_at = metrics.now if self._started_at is None else self._started_at
         self._history.append(metrics)

@@ -58,7 +58,7 @@ class Snapshot:
 
     - `phase`: `starting`, `running`, `draining`, `auditing` or `stopping`.
     - `seconds`: the planned length of the run, or None.
-    - `deadline_s`: the shortest deadline for verdicts of all lines, in seconds. 0 means no deadline.
+    - `deadline_s`: how long a verdict may take, in seconds. If the lines differ, the shortest time. 0 means no deadline.
     - `station`: the address and the account of the station. It is empty without a station.
     """
 

@@ -196,7 +196,7 @@ class EmbeddedBroker:
 
     def limit_log(self) -> None:
         """Empties the log of the broker if it has become too large. Call this method from time to time while the broker runs."""
-        # The disk guard reports a disk on which this fails.
+        # A full disk is ignored here, because the disk guard reports it.
         with suppress(OSError):
             limit_log(self._log, _LOG_BYTES)
 

@@ -14,8 +14,8 @@ from streams.security_finding import SecurityFinding
 log = logging.getLogger(__name__)
 
 CLOCK_FILE = "clock"
-# The interval at which Kafka looks for old records. With a wrong clock, Kafka must not look for them before a person or NTP has corrected
-# the clock. No plant runs for 100 years without a restart. Java's timer accepts at most 146 years.
+# The interval at which Kafka looks for old records, if the clock was wrong at its start. The interval is 100 years, which means never.
+# When the clock has been corrected, Kafka is started again with its usual interval. Java's timer accepts at most 146 years.
 _RETENTION_CHECK_MS = 36_500 * 86_400_000
 _WRITE_EVERY_S = 60.0
 

@@ -19,10 +19,8 @@ from streams.settings import BrokerSettings
 from streams.user_cache import has_valid_checksum, sha256_of_file, user_cache_folder, write_checksum
 
 KAFKA = "org.apache.kafka:kafka_2.13:4.1.1"
-# Some jars of Kafka have known vulnerabilities (deploy/packaging/advisories.toml), so newer jars replace them.
-# A key is the Maven name of the newer library. The value is the beginning of the file names of the replaced jars.
-# The library log4j-slf4j-impl connects Kafka's log to Log4j.
-# The downloader jgo is called once for Kafka and once for each entry, because a single call would mix up the versions.
+# Some jars of Kafka have known vulnerabilities (deploy/packaging/advisories.toml), so newer jars replace them. Each key is the Maven name
+# of a newer library. Its value is the beginning of the names of the files that this library replaces.
 REPLACEMENTS = {
     "org.apache.logging.log4j:log4j-slf4j-impl:2.26.1": "log4j-",
     "at.yawk.lz4:lz4-java:1.11.2": "lz4-java-",
@@ -103,6 +101,7 @@ def _fetch_jars() -> list[Path]:
     import jgo  # imported here because importing jgo takes a third of a second
 
     try:
+        # Call jgo once for Kafka and once for each newer library, because a single call would mix up the versions.
         jars = [jar for jar in map(Path, jgo.build(KAFKA).all_jars) if not jar.name.startswith(tuple(REPLACEMENTS.values()))]
         for library, beginning in REPLACEMENTS.items():
             jars += [jar for jar in map(Path, jgo.build(library).all_jars) if jar.name.startswith(beginning)]

@@ -24,9 +24,9 @@ _WRITING_S = 180.0
 
 
 def make_archive() -> Path:
-    """Returns the path of the file from which Kafka's Java runtime starts quickly. If there is no such file, makes one in some seconds.
+    """Returns the path of the broker's start-up archive. If there is no archive yet, makes one in some seconds.
 
-    Raises BrokerError if the file cannot be made.
+    Raises BrokerError if the archive cannot be made.
     """
     final = archive_path()
     if is_archive_whole():

@@ -51,7 +51,7 @@ class LogFile:
         return self._opened.write(text)
 
     def flush(self) -> None:
-        """Brings the text to the file. Raises OSError if the disk is full."""
+        """Writes the text that is still in memory to the file. Raises OSError if the disk is full."""
         try:
             self._opened.flush()
         finally:

@@ -14,7 +14,8 @@ _BROKER, _TOPICS, _WORKERS, _SORTERS = range(4)
 BOARDS_STAGE = _WORKERS
 # Simulated boards stop first, then gateway, inspectors, sorters and archivist, so that each can finish its work. The broker stops last.
 BOARDS_STOP, _GATEWAY_STOP, INSPECTORS_STOP, _SORTER_STOP, _ARCHIVIST_STOP, BROKER_STOP = range(6)
-# A worker may first finish its work for service.grace_s. It then gets this many seconds to leave its consumer group and close its clients.
+# After SIGTERM, a worker has service.grace_s seconds to finish its work. After that it has this many seconds to leave its consumer group
+# and to close its clients.
 _CLOSING_S = 10.0
 # Longest time until a worker is ready. Loading TensorFlow can take a minute on a busy machine.
 _SLOW_START_S = 240.0

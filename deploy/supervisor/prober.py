@@ -61,7 +61,7 @@ class ProbeResult:
 
 @dataclass(frozen=True)
 class _Page:
-    """The response of a health page. `waits_for` is the value of the header WAITS_FOR_HEADER."""
+    """The response of a health page. `waits_for` says what the process waits for, for example Kafka. Empty if it waits for nothing."""
 
     status: int
     text: str
@@ -167,7 +167,7 @@ def _read_change_time(file: Path) -> float:
     try:
         return file.stat().st_mtime
     except OSError:
-        return 0.0  # The process has just removed its file.
+        return 0.0  # A process has just removed the file.
 
 
 def find_target(run_dir: Path, pid: int) -> str | None:

@@ -17,7 +17,7 @@ from streams.backoff import Backoff
 from streams.errors import DuplicateProcessError
 
 TICK_S = 0.1
-_NOT_STARTED = 126  # status of a process that could not be made, as in a shell
+_NOT_STARTED = 126  # the exit status that a shell gives to a command that it cannot run
 _SETTINGS_AT_FAULT = 3  # exit status for wrong settings (EXIT_CODES in deploy/cli/main.py)
 
 
@@ -174,7 +174,7 @@ class Supervisor:
         try:
             managed.process = ChildProcess(role.command, self._journal.writer(role.name))
         except OSError as error:
-            # For example, the machine has no memory for another process at the moment.
+            # The kernel can refuse a new process, for example because the machine has no free memory.
             self._handle_death(managed, _NOT_STARTED, f"Cannot start the process: {error.strerror}.", now)
             return
         managed.state = State.STARTING
