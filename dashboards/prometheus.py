@@ -143,7 +143,7 @@ def _remote_write(remote: RemoteWrite) -> dict[str, Any]:
             "max_backoff": "1m",
             "retry_on_http_429": True,
         },
-        # Only Castline's metrics and metrics about its processes are sent, because hosted stacks charge for each series.
+        # Only Castline's metrics and metrics about its processes are sent, because a hosted Prometheus costs money for each series.
         "write_relabel_configs": [
             {
                 "source_labels": ["__name__"],

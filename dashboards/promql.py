@@ -37,7 +37,7 @@ def select(metric: str, where: str = "", scope: str = LINE) -> str:
 
 
 def rate(metric: str, by: str = "line", where: str = "", scope: str = LINE) -> str:
-    """Returns an expression for the growth of a counter per second. It adds up all series that have the same values of the labels `by`."""
+    """Returns an expression for the growth of a counter per second. It adds up the series that have the same values of the labels `by`."""
     return f"sum by ({by}) (rate({select(metric, where, scope)}[$__rate_interval]))"
 
 

@@ -167,7 +167,7 @@ class AlertRuleKind(ResourceKind):
         grafana.delete(f"/v1/provisioning/alert-rules/{uid}")
 
     def list_owned(self, grafana: Grafana) -> list[str]:
-        # An older Grafana cannot list its alert rules, so Castline removes no old rules there.
+        # An older Grafana cannot list its alert rules. From such a Grafana, Castline removes no old rules.
         answers = grafana.get("/v1/provisioning/alert-rules") or []
         return [answer["uid"] for answer in answers if answer.get("folderUID") == FOLDER_UID and answer["uid"].startswith(UID_PREFIX)]
 

@@ -102,7 +102,7 @@ _COUNTED = 'reason=~"verdict|no-verdict|late-verdict"'
 def _share(window: str, part: str, whole: str) -> str:
     """Returns a PromQL expression: for each line, the increase of the counter `part` divided by the increase of the counter `whole`.
 
-    The increases are measured over the time `window`. A line is left out if `whole` did not increase.
+    Both increases are those of the last `window`, such as "1h". A line is left out if `whole` did not increase.
     """
     return f"sum by (plant, line) (rate({part}[{window}])) / (sum by (plant, line) (rate({whole}[{window}])) > 0)"
 

@@ -155,7 +155,8 @@ def _take_picture(page: Page, name: str) -> None:
     """Waits until the pictures of the page are loaded, and writes a screenshot to `docs/screens/<name>.jpeg`."""
     page.wait_for_timeout(_PICTURES_MS)
     for _ in range(40):
-        # Playwright's `wait_for_function` evaluates text as code, and the content security policy of the pages forbids that.
+        # Playwright's `wait_for_function` is not used, because it evaluates text as code. The content security policy of the pages
+        # forbids such code.
         if page.evaluate("[...document.images].every((image) => image.complete || image.loading === 'lazy')"):
             break
         page.wait_for_timeout(250)

@@ -154,7 +154,7 @@ class LaneSettings:
 
     @property
     def _chute_end_mm(self) -> int:
-        """The belt travel within which a diverted part must reach the eye in its chute, counted from the gate's move. 0 without an eye."""
+        """How far the belt may move after a part is diverted, until the eye in the chute must have seen the part. 0 if there is no eye."""
         return self.number("chute_mm") + self.number("chute_window_mm") if self.number("chute_mm") else 0
 
     def is_gate_within_reach(self, step_nm: int) -> bool:

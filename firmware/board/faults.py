@@ -1,4 +1,4 @@
-"""The faults of a board: the effect of each, and how each ends. See firmware/PROTOCOL.md, "Faults"."""
+"""The faults of a board: what they do and how they end. See firmware/PROTOCOL.md, "Faults"."""
 
 from __future__ import annotations
 

@@ -149,9 +149,10 @@ class BoardLane:
         self._edge2: Edge | None = None
         # The part that blocks photo-eye 1, if it has been counted.
         self._part_at_eye1: TrackedPart | None = None
-        # The trailing edge and the leading edge of the last part that left photo-eye 1, and the part itself. An object that comes less than
-        # part_min_mm behind the trailing edge belongs to the same part. _end2 is the trailing edge of the last part that left photo-eye 2.
+        # The last part that left photo-eye 1: its trailing edge, its leading edge and the part itself. An object that comes less than
+        # part_min_mm behind the trailing edge belongs to this part.
         self._end1: tuple[Edge, Edge, TrackedPart] | None = None
+        # The trailing edge of the last part that left photo-eye 2.
         self._end2: Edge | None = None
         self._steps = self._turned_steps = 0
         # The travel of a belt without an encoder since the reset, given as the time in microseconds that this travel takes at full speed.
@@ -389,8 +390,8 @@ class BoardLane:
         if self.button.advance(now_us) and self.settings.number("use_button"):
             self._acknowledge(now_us)
         if self._belt_off.advance(now_us, hold_us) and self.settings.number("use_belt") and self.is_relay_closed(now_us):
-            # The belt was switched on or off `hold_us` ago. The lane has waited this long, because it ignores short pulses. During the
-            # wait, the lane computed the belt's travel as if nothing had changed. This travel is corrected here.
+            # The belt was switched on or off `hold_us` ago. The lane notices this only now, because it ignores shorter pulses. In the
+            # meantime, it computed the belt's travel as if the belt had not been switched. Correct this travel.
             self._running_us -= self._drive.speed * hold_us
             self._drive_belt(hold_us)
 
@@ -566,7 +567,7 @@ class BoardLane:
         return self.belt.settings.word("safe") if self.belt.faults.has(GATE_HELD) else None
 
     def _hold_gates(self, now_us: int) -> None:
-        """Holds or releases all gates of the belt, because a part that passes the first gate reaches the next gate."""
+        """Holds or releases all gates of the belt. One gate is not enough, because parts that it lets pass reach the next gate."""
         for lane in self._reporter.lanes:
             if lane._has_stored_settings and lane.belt is self:
                 lane.gate.hold(lane._held_action, now_us)
@@ -628,7 +629,7 @@ class BoardLane:
         self.gate.tick(place, now_us)
 
     def _end_held_pulses(self, now_us: int) -> None:
-        """Ends the command SERVO at all gates of the belt. Called when a photo-eye has changed."""
+        """Ends the command SERVO at all gates of the belt. Called when a photo-eye has changed, because a part may need the gates."""
         for lane in self._reporter.lanes:
             if lane.belt is self:
                 lane.gate.hold_pulse(0, now_us)
@@ -739,8 +740,8 @@ class BoardLane:
     def _decide_parts(self, edge: Edge, now_us: int) -> None:
         for decided in self.tracker.decide_at_eye2(edge):
             if self.faults.has(GATE_HELD):
-                # An earlier part of this list can be missing, and then raise a fault that holds the gate. The gate does not move for the
-                # later parts, so they are reported at once.
+                # A fault holds the gate. For example, a part before this one was missing, and the lane has raised a fault. The gate does
+                # not move for this part, so the part is reported at once.
                 safe = PartDecision(self._held_action or self.settings.word("safe"), "safe")
                 self._report(DecidedPart(decided.part, safe, Edge(False, self.place(), now_us)), False)
             else:

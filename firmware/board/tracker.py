@@ -18,8 +18,9 @@ from firmware.lane_settings import LaneSettings
 class Edge:
     """A change at a photo-eye that lasted for the debounce time.
 
-    The other fields describe the moment at which the change began: `place` is the position of the belt, `at_us` the time, and `steps` the
-    number of encoder edges so far.
+    - `blocked`: True for a leading edge, which blocks the photo-eye. False for a trailing edge.
+    - `place`, `at_us`: the position of the belt and the time at which the change began.
+    - `steps`: the number of encoder edges up to this time.
     """
 
     blocked: bool
