@@ -111,7 +111,10 @@ FAST_BURN, SLOW_BURN = 14.4, 6.0
 
 
 def _burns(burn_rate: float, long_window: str, short_window: str) -> str:
-    """Returns an alert expression. The alert fires if both time windows have a higher burn rate than `burn_rate`."""
+    """Returns the expression of an alert that fires if the burn rate is higher than `burn_rate` in both time windows.
+
+    The windows are written as in PromQL, for example "1h" and "5m".
+    """
     limit = round(burn_rate * BUDGET, 6)
     return f"{_UNSEEN_SHARE}{long_window} > {limit} and {_UNSEEN_SHARE}{short_window} > {limit}"
 

@@ -89,10 +89,11 @@ def evaluate(castings: Sequence[Mapping[str, int | str]], step_nm: int, gate: Ga
 
 
 def propose_travel(measured: LaneMeasurement, gate: GateSettings, has_encoder: bool) -> dict[str, Number]:
-    """Returns the settings `travel_mm` (distance between the two photo-eyes) and `window_mm` (where photo-eye 2 expects a part).
+    """Returns the settings that follow from the measured travel of the castings.
 
-    `window_mm` says how far from its expected place a part may reach photo-eye 2. If the lane has an encoder, also returns the speed of
-    the belt.
+    - `travel_mm`, `eye_gap_mm`: the distance between the two photo-eyes. `eye_gap_mm` is changed only if it is already set.
+    - `window_mm`: how far from its expected place a part may reach photo-eye 2.
+    - `belt_mm_per_s`: the speed of the belt, only if the lane has an encoder.
     """
     travel_mm = round(measured.travel.median)
     window_mm = max(_LEAST_WINDOW_MM, math.ceil(_WINDOW_SPREADS * measured.travel.spread))

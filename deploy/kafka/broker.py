@@ -43,7 +43,7 @@ CLUSTER_ID = "Y2FzdGxpbmUtZm91bmRyeQ"
 # user to give the other users their permissions.
 OWN_USER = "broker"
 
-# The log and its predecessor have at most about this size each.
+# Largest size of the log of the broker, in bytes. The previous log, which is kept beside it, has at most about this size, too.
 _LOG_BYTES = 16 * 2**20
 
 LOG4J = """\

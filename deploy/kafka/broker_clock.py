@@ -28,7 +28,8 @@ class BrokerClock:
         self._remedy = f"If the clock is right, delete the file {self._file}."
         self._trust = ClockTrust(self._remedy)
         self._write_at_s = 0.0
-        # Whether the clock was far ahead at the start. If so, Kafka deletes no files for a week, not even those of dropped records.
+        # Whether the clock was far ahead at the start. If so, Kafka deletes no files until it is started again, not even the files of
+        # dropped records.
         self.was_far_ahead = is_far_ahead(time.time(), _read_time(self._file))
         metrics.broker_clock_doubted.set(self.was_far_ahead)
         if problem := self.find_problem():
@@ -43,7 +44,7 @@ class BrokerClock:
         return {"log.initial.task.delay.ms": _RETENTION_CHECK_MS, "log.retention.check.interval.ms": _RETENTION_CHECK_MS}
 
     def find_problem(self) -> str:
-        """Returns a sentence if Kafka deletes no old records because of the clock, or ""."""
+        """If a wrong clock keeps Kafka from deleting old records, returns a sentence about this. Otherwise returns ""."""
         if not self.was_far_ahead:
             return ""
         return (

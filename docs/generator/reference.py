@@ -100,7 +100,6 @@ def make_settings_page() -> dict[str, str]:
 
 
 def _describe_section(section: str) -> str:
-    """Returns the description of `section`, such as `station` or `station.oidc`."""
     model: Any = Settings
     for name in section.split("."):
         field = model.model_fields[name]

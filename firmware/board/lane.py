@@ -21,8 +21,8 @@ from firmware.board.tracker import DecidedPart, Edge, Eye, PartDecision, Tracked
 from firmware.lane_settings import LaneSettings
 
 MAX_PART = 99_999_999
-# The belt counts as moved only after at least this many steps in one direction. An encoder with a broken wire gives one step forwards, one
-# step backwards, one step forwards, and so on, although the belt moves on.
+# The belt counts as moved only after at least this many steps in one direction. So the lane notices an encoder with a broken wire. While
+# the belt moves, such an encoder gives one step forwards and one step backwards in turn.
 LEAST_STEPS = 2
 # An input of the plant interface changes after the new level has lasted for KEY_US. The contacts of a key switch bounce for less time.
 KEY_US = 30_000
