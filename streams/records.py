@@ -178,7 +178,8 @@ class Verdict(PartRecord):
 def make_verdict_id(part: PartId, sha256: str, model: str, decision: str = "") -> uuid.UUID:
     """Returns the id of the verdict that the model version `model` gives for the picture of `part` with the checksum `sha256`.
 
-    `decision` is the digest of the line's decision settings, or "".
+    `decision` names the line's settings that decided the label, for example by their checksum. It is "" if the line has no such settings.
+    If these settings change and the picture is judged again, the new verdict gets another id.
     """
     return uuid.uuid5(_VERDICT_NAMESPACE, f"{part}|{sha256}|{model}{f'|{decision}' if decision else ''}")
 
@@ -202,7 +203,7 @@ def compute_disagreement(votes: Mapping[str, float], threshold: float | None) ->
 
 @dataclass(frozen=True)
 class ReviewWithdrawal:
-    """States that a person withdrew the review of a part. On the topic `castings.reviews`, this is a record with a key and no value."""
+    """States that a person withdrew the review of a part. On the topic `castings.reviews`, a withdrawal is a record without a value."""
 
     part_id: PartId
 
@@ -214,8 +215,8 @@ Action = Literal["diverted", "passed", "stopped", "untracked"]
 #   verdict          the gate did what the verdict says
 #   no-verdict       the part had no verdict when it reached the gate
 #   late-verdict     the verdict came too late
-#   fault            the board had a fault, and `code` says which one
-#   board-restarted  the board was restarted, so it did not know the part
+#   fault            the board had a fault; the field `code` says which one
+#   board-restarted  the board was restarted and had forgotten the part
 #   taken-off        the part was counted at the camera, but never arrived at the gate
 #   unmatched        the part arrived at the gate, but was never counted at the camera
 #   spacing          another part was so close that the gate could not move
@@ -289,7 +290,7 @@ class Sorting(PartRecord):
 
 
 class Box(BaseModel):
-    """A rectangle in a picture, in pixels. The origin is the top left corner of the picture after the rotation that EXIF gives."""
+    """A rectangle in a picture, in pixels. The origin is the top left corner of the picture, after it was turned as its EXIF data says."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -385,7 +386,7 @@ class ModelChoice(Record):
 
 
 class RegionPoint(BaseModel):
-    """A point in a picture. The origin is the top left corner of the picture after the rotation that EXIF gives."""
+    """A point in a picture. The origin is the top left corner of the picture, after it was turned as its EXIF data says."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -412,7 +413,7 @@ class Region(BaseModel):
 
     @property
     def area(self) -> float:
-        """The area as a share of the picture's area, 0..1. It is 0 if all corners lie on a line."""
+        """The area of the polygon as a share of the picture's area, 0..1. The area is 0 if all corners lie on a straight line."""
         following = (*self.corners[1:], self.corners[0])
         return abs(sum(one.x * other.y - other.x * one.y for one, other in zip(self.corners, following, strict=True))) / 2
 
@@ -472,7 +473,7 @@ class LiveLineSettings(Record):
 
     @property
     def decision(self) -> str:
-        """Digest of the settings that can change a label: 16 hexadecimal digits, or empty if none of these settings is set."""
+        """A checksum of the settings that can change a label, with 16 hexadecimal digits. Empty if none of these settings is set."""
         deciding = self.model_dump(
             mode="json",
             include={"inspect_regions", "ignore_regions", "threshold", "defect_share", "miss_risk", "review_anomalies"},
@@ -486,7 +487,7 @@ class LiveLineSettings(Record):
 CommandAction = Literal["acknowledge", "clear", "test", "pause", "resume", "status", "settings", "monitor", "teach"]
 TeachAction = Literal["begin", "eyes", "castings", "servo", "swing", "apply", "end"]
 CommandOutcome = Literal["done", "refused", "failed", "expired"]
-# The longest time for which a command is valid. A command that is older must not move a gate.
+# The longest time for which a command is valid. An older command must not move a gate.
 MAX_COMMAND_VALIDITY = timedelta(seconds=60)
 
 
@@ -576,7 +577,7 @@ class Command(Record):
 
 
 def make_command(line: str, action: CommandAction, asked_by: str, valid_s: float, **fields: object) -> Command:
-    """Returns a new command that is valid from now for `valid_s` seconds. `fields` are further fields, such as `code`.
+    """Returns a new command that is valid from now for `valid_s` seconds. `fields` are its other fields, such as `code`.
 
     Raises pydantic.ValidationError if a field is missing or out of bounds.
     """
@@ -586,7 +587,7 @@ def make_command(line: str, action: CommandAction, asked_by: str, valid_s: float
 
 
 def make_answer(outcome: CommandOutcome, message: str, code: int = 0, **fields: Any) -> CommandAnswer:
-    """Returns the answer to a command, with the present time. `fields` are further fields, such as `values`."""
+    """Returns the answer to a command, with the present time. `fields` are the other fields of the answer, such as `values`."""
     return CommandAnswer(outcome=outcome, message=message, code=code, answered_at=datetime.now(UTC), **fields)
 
 

@@ -10,13 +10,15 @@ import fsspec
 
 from streams.secrets import mask_address, mask_secrets
 
-# fsspec uses these libraries for remote storage. A library may not be installed, so do not import its errors: compare their names.
+# The libraries that fsspec uses for remote storage. Their errors are recognised by these names. An import of their error classes would
+# fail if a library is not installed.
 _CLIENT_LIBRARIES = ("botocore", "aiobotocore", "aiohttp", "urllib3", "gcsfs", "adlfs")
-# Limits for S3. Without them, a request takes seven minutes if the server accepts connections but never answers. The limit `read_timeout`
-# begins after the object was sent, so a slow upload does not exceed it. The callers of this module repeat a failed request themselves.
+# Limits for S3. Without them, a request fails only after seven minutes if the server accepts connections but never answers. The limit
+# `read_timeout` begins after the object was sent, so a slow upload does not exceed it. Few attempts are enough, because the callers of
+# this module repeat a failed request.
 _S3_OPTIONS: dict[str, Any] = {"connect_timeout": 3, "read_timeout": 5, "retries": {"total_max_attempts": 2, "mode": "standard"}}
 _S3_PROTOCOLS = ("s3", "s3a")
-# The time limit for a whole object is this number of seconds, plus the size of the object divided by the speed below.
+# The time limit for the transfer of an object is `_SHORTEST_LIMIT_S`, plus the time that the object takes at `_SLOWEST_BYTES_PER_S`.
 _SHORTEST_LIMIT_S = 20.0
 _SLOWEST_BYTES_PER_S = 2**20
 
@@ -44,7 +46,10 @@ def open_files(url: str) -> Iterator[tuple[Any, str]]:
 
 
 def limit_transfer(files: Any, size: int) -> dict[str, float]:
-    """Returns the argument `timeout` for the transfer of `size` bytes. Returns no argument if `files` does not support a time limit."""
+    """Returns the time limit for a transfer of `size` bytes, as the keyword argument `timeout` for a method of `files`.
+
+    Returns an empty dictionary if the file system `files` does not support a time limit.
+    """
     return {"timeout": _SHORTEST_LIMIT_S + size / _SLOWEST_BYTES_PER_S} if getattr(files, "async_impl", False) else {}
 
 

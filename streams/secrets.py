@@ -1,7 +1,7 @@
-"""Hides the secrets of the settings, with a type for addresses that contain a password, and a filter for known secrets in all output.
+"""Hides the passwords and tokens of the settings in logs and other output.
 
 A setting that is only a password or a token has pydantic's type SecretStr. An address that can contain a password has the type
-SecretAddress, which shows the address without its secret parts.
+SecretAddress, which shows the address without its secret parts. The function `mask_secrets` removes the secrets from any other text.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from urllib.parse import quote, unquote
 from pydantic import BaseModel, Secret, SecretStr
 
 MASK = "***"
-# Shorter secrets are not removed from output, because they would also match harmless words.
+# A secret with fewer characters is not removed from output, because it would also match harmless words.
 _MIN_SECRET_CHARACTERS = 8
 
 # Finds user and password in an address: everything up to the last @ before the path, because a password may contain an @.
 _USER = re.compile(r"(?<=://)[^/?#\s]*@")
-# Finds the query of an address, because queries for cameras and stores can contain passwords and signatures.
+# Finds the query of an address (the part after the ?), because queries for cameras and stores can contain passwords and signatures.
 _QUERY = re.compile(r"(?<=\S)\?[^\s\"']+")
 # Finds named secrets in the path of an address, because some cameras expect them there: rtsp://camera/user=admin_password=secret_channel=1.
 _NAMED = re.compile(r"(?i)(?<![a-z])(user|username|password|passwd|pwd|pass|token|secret|key)=([^&;_/\s\"']+)")
@@ -40,14 +40,14 @@ def reveal(address: str | SecretAddress) -> str:
 
 
 def mask_address(address: str) -> str:
-    """Returns `address` without its secrets: user, password, query, and values such as `token=…`. Does not change the path of a folder."""
+    """Returns `address` without its secrets: user, password, query, and values such as `token=…`. Returns a path without :// unchanged."""
     if "://" not in address:
         return address
     return _NAMED.sub(rf"\1={MASK}", _QUERY.sub(f"?{MASK}", _USER.sub(f"{MASK}@", address)))
 
 
 def remember_secrets(settings: BaseModel) -> None:
-    """Remembers all secrets of `settings` and of its sections, so that `mask_secrets` removes them from texts."""
+    """Remembers all passwords and tokens in `settings`, so that `mask_secrets` removes them from texts."""
     for secret in _list_secrets(settings):
         remember_secret(secret)
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 # A request's header must be complete this many seconds after the connection was opened.
 HEADER_TIME_S = 10.0
-# A body gets 20 s, and one second more for each 32 KiB that have arrived. So a body of 1 MiB may take 52 s, and 128 MiB 69 minutes.
+# The time limit for the body of a request is 20 s, plus one second for each 32 KiB that have arrived. So a body of 1 MiB may take 52 s.
 BODY_TIME_S = 20.0
 BODY_BYTES_PER_S = 2**15
 _IPV6_NETWORK_BITS = 64
@@ -66,8 +66,8 @@ class Connection:
 class ConnectionLimits:
     """Counts the open connections of a server, in total and for each client network. Thread-safe.
 
-    If a limit is reached, a new connection takes the place of the idle connection that has waited longest. So a client that holds many
-    silent connections keeps nobody out, not even a person behind the same address.
+    If a limit is reached, a new connection takes the place of the connection that has been idle for longest. So a client that holds many
+    idle connections cannot keep other clients out.
     """
 
     def __init__(self, max_per_network: int, max_total: int) -> None:
@@ -82,10 +82,10 @@ class ConnectionLimits:
         return len(self._connections)
 
     def add(self, address: str, abort: Callable[[], None]) -> Connection | None:
-        """Counts and returns a new connection from `address`. Returns None if a limit is reached and no connection is idle.
+        """Counts and returns a new connection from `address`. Returns None if a limit is reached and no idle connection can be closed.
 
-        If None is returned, the caller must refuse the connection. Otherwise `abort`, which closes the connection at once, is called
-        when a later connection takes the place of this connection.
+        After None, the caller must refuse the new connection. `abort` must be a function that closes the new connection at once. It is
+        called if a later connection takes the place of this connection.
         """
         network = find_network(address)
         with self._lock:

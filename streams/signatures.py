@@ -1,4 +1,4 @@
-"""Signs JSON records and manifests of model versions with Ed25519, and refuses those that no permitted role has signed.
+"""Signs JSON records and the manifests of model versions with Ed25519. Refuses records and manifests that no permitted role has signed.
 
 Each role that writes records has a private key. All readers have the public keys, with which they can check a signature but not make one.
 The signature covers the role, the topic, the key and the value. So a record cannot be sent again on another topic or for another part. The
@@ -46,8 +46,8 @@ SIGNERS: dict[str, tuple[KafkaRole, ...]] = {
 SIGNING_ROLES: tuple[KafkaRole, ...] = tuple(dict.fromkeys(role for roles in SIGNERS.values() for role in roles))
 # The role that signs manifests of model versions.
 MANIFEST_SIGNER: KafkaRole = "administrator"
-# The first text is signed with each record, and the second text with each manifest. So nobody can use the signature of a record for a
-# manifest.
+# The signature of a record also covers the text `_RECORD_PURPOSE`, and the signature of a manifest also covers `_MANIFEST_PURPOSE`.
+# Because the texts differ, the signature of a record is not valid for a manifest.
 _RECORD_PURPOSE = b"castline record, version 1"
 _MANIFEST_PURPOSE = b"castline manifest, version 1"
 _ABSENT = 0xFFFFFFFF
@@ -58,11 +58,12 @@ _SECRET_BITS = 0o077
 def sign_headers(
     settings: Settings, topic: str, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]] = ()
 ) -> list[tuple[str, bytes]]:
-    """Returns the headers of a record, with a signature of this process's role. The signature replaces a former one.
+    """Returns `headers` with a signature of the record, made with the key of this process's role. Removes a former signature.
 
-    Returns the headers unchanged if the setting `signing.private_keys` is not set, or if the role signs no records on this topic. Raises
-    SettingsError if the key of the role cannot be used. Also raises SettingsError if `signing.public_keys` is set without a private key,
-    because the readers would refuse the record.
+    Returns the headers without a change if `signing.private_keys` is not set, or if the role signs no records on this topic.
+
+    Raises SettingsError if the key of the role cannot be used. Also raises SettingsError if `signing.public_keys` is set and
+    `signing.private_keys` is not, because readers would refuse an unsigned record.
     """
     folder, role = settings.signing.private_keys, settings.role
     if role not in SIGNERS.get(_kind_of(topic), ()):
@@ -107,17 +108,19 @@ def check_signature(
 
 
 def sign_manifest(private_keys: Path, version: str, manifest: bytes) -> bytes:
-    """Returns the signature of `manifest`, the content of the manifest of `version`, with the administrator's key in `private_keys`.
+    """Returns the administrator's signature of the manifest of a model version.
 
-    Raises SettingsError if the key cannot be used.
+    `private_keys` is the folder of the keys, `version` the name of the model version, and `manifest` the content of its manifest. Raises
+    SettingsError if the key of the administrator cannot be used.
     """
     return _sign(private_keys, MANIFEST_SIGNER, _message(_MANIFEST_PURPOSE, MANIFEST_SIGNER, version, None, manifest))
 
 
 def is_manifest_signed(public_keys: Path, version: str, manifest: bytes, signature: bytes) -> bool:
-    """Returns whether `signature` is the administrator's signature of the `manifest` of `version`.
+    """Returns whether `signature` is a valid signature of the administrator for the manifest of a model version.
 
-    Raises SettingsError if the public key in `public_keys` cannot be used.
+    `public_keys` is the folder of the keys, `version` the name of the model version, and `manifest` the content of its manifest. Raises
+    SettingsError if the public key of the administrator cannot be used.
     """
     role, _, encoded = signature.decode("ascii", "replace").strip().partition(":")
     message = _message(_MANIFEST_PURPOSE, MANIFEST_SIGNER, version, None, manifest)
@@ -127,8 +130,8 @@ def is_manifest_signed(public_keys: Path, version: str, manifest: bytes, signatu
 def check_keys(settings: Settings) -> None:
     """Loads the keys that this process needs, so that a missing key is reported at the start. Raises SettingsError if one is missing.
 
-    Does not load the private key of the administrator. The process of the broker also has the role `administrator`, but signs nothing and
-    must start without this key. Commands load the key when they sign a record.
+    The private key of the administrator is not loaded here. It is loaded when a command signs a record. The broker's process also has the
+    role `administrator`, but it signs nothing, so it must start without this key.
     """
     if settings.role in SIGNING_ROLES and settings.role != "administrator":
         if settings.signing.private_keys is None:

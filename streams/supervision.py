@@ -4,7 +4,7 @@
 | --- | --- |
 | a thread | `SupervisedThread` |
 | a task of the event loop that does not process records of Kafka | `run_supervised` |
-| a task that processes records of Kafka | `ConsumerGroup`: an error ends the process, because a new process gets the records again |
+| a task that processes records of Kafka | `ConsumerGroup`. An error ends the process, and the next process gets the records again |
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def list_thread_faults() -> list[str]:
 
 
 class _FailureLog:
-    """Remembers the failures of one thread or task, and computes the pauses between them."""
+    """Logs and counts the failures of one thread or task, and computes the pause after each failure."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -49,7 +49,7 @@ class _FailureLog:
         self._began_s = time.monotonic()
 
     def add(self, error: Exception) -> float:
-        """Notes that the work has failed with `error`. Returns how many seconds to wait before the next call."""
+        """Logs and counts a failure of the work. Returns how many seconds to wait before the next call of the work."""
         if time.monotonic() - self._began_s >= _STEADY_S:
             self._backoff.succeeded()
         wait_s = self._backoff.failed()
@@ -66,10 +66,11 @@ class _FailureLog:
 class SupervisedThread:
     """A daemon thread that calls `work`. If `work` raises an error, the thread calls it again after a pause of 0.5 to 30 s.
 
-    - `name`: a label of a metric, so it must not contain a number that changes, such as a process id.
+    - `name`: the name of the thread. The name is also a label of a metric, so it must not contain a process id or another number that
+      changes.
     - `stopping`: the thread ends if this event is set during a pause. The thread also ends when `work` returns.
-    - `pause`: called for each pause, with the length of the pause in seconds. It returns early if `stopping` is set. The default only
-      waits.
+    - `pause`: a function that waits after a failure. Its argument is the length of the pause in seconds. It must return early if `stopping`
+      is set. The default is `stopping.wait`.
     """
 
     def __init__(

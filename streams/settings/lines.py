@@ -17,7 +17,7 @@ LANES = 4
 # A plant interface connects a lane with the plant's controller (PLC). On lane 1, it needs the pins of lane 3. On lane 2, it needs the pins
 # of lane 4 (firmware/pins.py).
 _PLANT_LANES = {1: 3, 2: 4}
-# A verdict must reach the gate this many seconds before the part does.
+# A verdict must reach the gate this many seconds before its part.
 _GATE_LEAD_S = 0.2
 _SHORTEST_DEADLINE_S = 0.05
 
@@ -231,7 +231,7 @@ class GateSettings(Section):
 
     @property
     def grade_names(self) -> dict[int, str]:
-        """The name of each additional gate, by its lane."""
+        """The names of the additional gates. The key is the lane of the gate."""
         return {grade.lane: grade.name for grade in self.grades}
 
     @property
@@ -296,9 +296,9 @@ class LineSettings(Section):
 
     @property
     def is_triggered_by_board(self) -> bool:
-        """True if the board triggers the camera, so that the sorter reports each part to the gateway.
+        """True if the board triggers the camera. The sorter then reports each part to the gateway.
 
-        Also True for a line without a camera, because another program can then need the reports.
+        Also True for a line without a camera. The pictures of such a line come from another program, which may need the reports of parts.
         """
         return self.camera is None or self.camera.trigger == "board"
 
@@ -316,8 +316,8 @@ class LineSettings(Section):
 def check_board_conflicts(gates: Mapping[str, GateSettings]) -> None:
     """Checks that lines which share a board do not conflict. `gates` holds the gate of each line.
 
-    Raises ValueError if two lines use the same lane, or the same serial port at different speeds. Also raises ValueError if a line uses a
-    lane whose pins another line needs for the signals to the plant's controller (PLC).
+    Raises ValueError if two lines use the same lane, or the same serial port at different speeds. Also raises ValueError if a line has no
+    free pins on the board for its signals to the plant's controller (PLC).
     """
     line_by_lane: dict[str, dict[int, str]] = defaultdict(dict)
     speed_by_port: dict[str, tuple[int, str]] = {}
@@ -340,9 +340,10 @@ def check_board_conflicts(gates: Mapping[str, GateSettings]) -> None:
 
 
 def _check_plant_pins(gates: Mapping[str, GateSettings], line_by_lane: Mapping[str, Mapping[int, str]]) -> None:
-    """Raises ValueError if a line needs the pins of another line's lane for the signals to the plant's controller (`use_plant`).
+    """Raises ValueError if a line has the setting `use_plant`, but no free pins for its signals to the plant's controller (PLC).
 
-    `line_by_lane[address][lane]` is the name of the line that uses this lane of the board at `address`.
+    The signals need the pins of another lane, so no line may use this lane. `line_by_lane[address][lane]` is the name of the line that
+    uses a lane of the board at `address`.
     """
     for line, gate in gates.items():
         spare = _PLANT_LANES.get(gate.lane)

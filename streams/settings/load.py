@@ -25,7 +25,7 @@ DEFAULT_FILE = Path("castline.toml")
 
 
 def is_loopback(host: str) -> bool:
-    """Returns whether only programs of this machine reach `host`."""
+    """Returns whether only programs on this machine can connect to the address `host`."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
@@ -116,7 +116,7 @@ class Settings(BaseSettings):
     def _check_gateway_token(self) -> None:
         """Raises ValueError if sorters report to a gateway on another machine and gateway.token is empty.
 
-        Such a gateway would refuse all reports of the sorters.
+        A gateway without a token would refuse all reports from another machine.
         """
         address = self.sorter.gateway_url.get_secret_value()
         reporting = [line.name for line in self.lines if line.gate and line.camera and line.camera.trigger == "board"]
@@ -176,16 +176,17 @@ def find_settings_file(file: Path | None = None, environment: Mapping[str, str] 
 
 
 def is_nothing_set(file: Path | None = None, environment: Mapping[str, str] = os.environ) -> bool:
-    """Returns whether there is neither a settings file nor a variable with a setting, so that `load_settings` returns the defaults."""
+    """Returns True if there is no settings file and no environment variable with a setting. `load_settings` then returns the defaults."""
     return find_settings_file(file, environment) is None and not any(name.startswith(VARIABLE_PREFIX) for name in environment)
 
 
 def load_settings(file: Path | None = None, environment: Mapping[str, str] = os.environ, role: KafkaRole = "administrator") -> Settings:
-    """Returns the settings from a file, overridden by the environment. Relative paths are relative to the working directory.
+    """Returns the settings from the settings file and from environment variables. A variable overrides the value in the file.
 
-    The file is `file`, else CASTLINE_SETTINGS_FILE, else `castline.toml` if it exists. `role` is the role of this process.
+    The settings file is `file`. If `file` is None, it is the file that the variable CASTLINE_SETTINGS_FILE names. Without this variable, it
+    is `castline.toml`, if that file exists. Relative paths are relative to the working directory. `role` is the role of this process.
 
-    Raises SettingsError with one line for each fault.
+    Raises SettingsError with one line for each fault in the settings.
     """
     path = find_settings_file(file, environment)
     content: dict[str, Any] = _read_toml(path) if path is not None else {}

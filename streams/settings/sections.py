@@ -39,7 +39,7 @@ class Section(BaseModel):
 
 
 def _read_secret(file: Path | None, name: str, value: SecretStr) -> str:
-    """Returns the secret in `file`, or `value` if `file` is None. Raises ValueError, with the setting's `name`, if reading fails."""
+    """Returns the secret in `file`, or `value` if `file` is None. Raises ValueError with the setting's `name` if `file` cannot be read."""
     if file is None:
         return value.get_secret_value()
     try:
@@ -231,17 +231,17 @@ class ServiceSettings(Section):
 
     @property
     def machine_name(self) -> str:
-        """The setting `machine`. If it is empty, the host name in lower case.
+        """The name of this machine: the setting `machine`, or the host name in lower case if the setting is empty.
 
-        Hyphens replace all characters of the host name except a to z and 0 to 9.
+        In the host name, hyphens replace all characters except a to z and 0 to 9.
         """
         host = re.sub(r"[^a-z0-9]+", "-", socket.gethostname().lower()).strip("-")[:63]
         return self.machine or host or "localhost"
 
     def name_process(self, slot: str) -> str:
-        """Returns the name of a process, `<site>.<machine>.<slot>`. Example of a slot: `inspector-1`.
+        """Returns the name of a process in the form `<site>.<machine>.<slot>`, such as `plant.pc-7.inspector-1`.
 
-        No other process of the plant has this name, if each machine has its own name.
+        The name is unique in the plant if each machine has a name of its own.
         """
         return f"{self.site}.{self.machine_name}.{slot}"
 
@@ -442,7 +442,7 @@ class ModelSettings(Section):
 
     @property
     def cascade_band(self) -> tuple[float, float] | None:
-        """The range (low, high) of LeNet's defect probability in which AlexNet judges too, or None if the settings do not give it."""
+        """The range (low, high) of LeNet's defect probability in which AlexNet also judges the picture. None if the range is not set."""
         return None if self.cascade_low is None or self.cascade_high is None else (self.cascade_low, self.cascade_high)
 
     @model_validator(mode="after")
@@ -508,8 +508,8 @@ class SorterSettings(Section):
 
     @model_validator(mode="after")
     def _check_command_keys(self) -> Self:
-        # A program that reads the topic can try very many keys with a signed command, so it would soon find a short key. A short key is
-        # accepted only beside a long one. Otherwise nobody could replace a short key while the plant runs.
+        # A short key is not safe. A program that reads a signed command could try keys until one of them gives the same signature. While
+        # people replace an old short key, both keys are set. So it is enough if one of the two keys is long.
         key, second = (len(each.get_secret_value()) for each in (self.command_key, self.second_command_key))
         if second and not key:
             raise ValueError("second_command_key is set, but command_key is not. Set command_key, or remove second_command_key")
