@@ -1,4 +1,4 @@
-"""Creates the topics that `streams/topics.py` declares on a cluster, and corrects the configuration of existing topics."""
+"""Creates the missing topics of Castline on a Kafka cluster, and corrects existing ones. `streams/topics.py` declares all topics."""
 
 from __future__ import annotations
 
@@ -65,10 +65,10 @@ def create_topics(admin: KafkaAdminClient, settings: Settings) -> list[TopicChan
 
 @contextmanager
 def _repeated_requests_allowed(admin: KafkaAdminClient, specs: list[TopicSpec]) -> Iterator[None]:
-    """Ignores Kafka's refusal to create topics or partitions, if each topic of `specs` exists with its partitions.
+    """Ignores Kafka's error that a topic or a partition exists already, if all topics of `specs` have their partitions.
 
-    Kafka refuses to create what exists already. Another process may have created it in the meantime. Or Kafka's answer came late, and
-    kafka-python has sent the same request twice.
+    Kafka gives this error if another process has created the topics in the meantime. Kafka also gives the error if its answer came late, so
+    that kafka-python sent the same request twice.
     """
     try:
         yield

@@ -1,6 +1,7 @@
 """Declares all Kafka topics of Castline with their partitions and retention times.
 
-This module imports no Kafka library: also programs that send nothing to Kafka, such as `castline models list`, need the topics' names.
+This module imports no Kafka library, because some programs need only the names of the topics. For example, `castline models list` sends
+nothing to Kafka.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ from streams.settings import Settings, TopicSettings
 
 _HOUR_MS = 3_600_000
 _DAY_MS = 24 * _HOUR_MS
-# All topics of the embedded broker together may use this fraction of the disk.
+# The fraction of the disk that all topics of the embedded broker together may use.
 _DISK_SHARE = 0.6
-# The fraction of this space for each kind of topic. Each kind that is not listed gets `_SMALL_SHARE`.
+# The fraction of the space of all topics that the topics of one kind may use. A kind that is not listed gets `_SMALL_SHARE`.
 _SHARES = {"images": 0.75, "verdicts": 0.06, "sorted": 0.06, "findings": 0.06, "dead-letters": 0.06}
 _SMALL_SHARE = 0.01
 _KINDS_OF_A_LINE = frozenset({"images", "verdicts", "sorted", "findings"})
-# Kafka removes from these topics only the oldest records, so their offsets have no gaps. Topics of other programs can have gaps.
+# The offsets of these topics have no gaps, because Kafka deletes only the oldest records. All other topics can have gaps, for example
+# compacted topics.
 _KINDS_WITHOUT_GAPS = _KINDS_OF_A_LINE | {"dead-letters", "commands"}
 _LARGEST_SEGMENT = 256 * 2**20
 
@@ -73,14 +75,15 @@ class TopicSpec:
 
 
 def can_have_gaps(topic: str) -> bool:
-    """Returns whether some offsets between two records of `topic` can have no record, as after a compaction."""
+    """Returns whether the offsets of `topic` can have gaps. A compaction leaves gaps, because it removes records between other records."""
     return topic.partition(".")[2].partition(".")[0] not in _KINDS_WITHOUT_GAPS
 
 
 def declare_topics(settings: Settings, max_bytes: int | None = None) -> list[TopicSpec]:
     """Returns the declarations of all topics: first four topics for each line, then the topics that all lines share.
 
-    If `max_bytes` is given, each topic may use a share of this size. Kafka deletes the oldest records of a topic that needs more room.
+    If `max_bytes` is given, each topic whose records expire gets a part of this size as its limit. Kafka deletes the oldest records of a
+    topic that exceeds its limit.
     """
     topics, names = settings.topics, TopicNames(settings.topics.prefix)
     specs = []
@@ -99,7 +102,7 @@ def declare_topics(settings: Settings, max_bytes: int | None = None) -> list[Top
 def compute_max_bytes(settings: Settings) -> int | None:
     """Returns how many bytes all topics together may use on the embedded broker. Returns None for other brokers, whose disks are unknown.
 
-    The rest of the disk is for Kafka's segments that are not yet deleted, its metadata, and other programs.
+    The rest of the disk is for Kafka's metadata, for old segments that Kafka has not deleted yet, and for other programs.
     """
     if settings.kafka.bootstrap != "embedded":
         return None
@@ -112,7 +115,7 @@ def compute_max_bytes(settings: Settings) -> int | None:
 
 
 def _limit_sizes(specs: list[TopicSpec], names: TopicNames, topics: TopicSettings, lines: int, max_bytes: int) -> list[TopicSpec]:
-    """Adds `retention.bytes` and `segment.bytes` to all topics whose records expire. Pictures get most of the space."""
+    """Returns `specs` with a limit of size for each topic whose records expire. The topics of pictures get most of the space."""
     limited = []
     # A segment must be able to hold the largest record.
     smallest_segment = topics.max_message_bytes + 2**17
@@ -137,7 +140,7 @@ def _make_spec(name: str, topics: TopicSettings, partitions: int, retention_ms: 
     # With replication 1, no other machine has a copy of a record. So the broker must force each record to its disk before it confirms
     # the record. Otherwise a power cut could lose confirmed records.
     flush = {"flush.messages": "1"} if topics.replication == 1 else {}
-    # The broker unpacks each compressed batch, because the readers have no library for some codecs. The broker then also refuses a batch
-    # that is small when compressed, but would fill the memory of the readers when unpacked.
+    # The broker unpacks each compressed batch, because the readers have no library for some kinds of compression. The size of the unpacked
+    # batch is limited. Otherwise, a small compressed batch could fill the memory of the readers.
     formats = {"compression.type": "uncompressed", "max.message.bytes": str(topics.max_message_bytes)}
     return TopicSpec(name, partitions, topics.replication, {**cleanup, **flush, **formats})

@@ -1,8 +1,8 @@
-"""Lets Kafka's clients step past batches of records that they cannot decode.
+"""Lets Kafka's clients skip batches of records that they cannot decode.
 
-A batch cannot be decoded if it is damaged, if no library for its compression is installed, or if the name of a header is not UTF-8. The
-clients would raise an error, and read the same batch again for ever. With `ReadableBatches`, the clients get one record in place of such a
-batch. The value of this record is an `UnreadableBatch`, and each role refuses it like any other invalid record.
+A batch cannot be decoded if it is damaged, for example. Without this module, a client would raise an error, and read the same batch again
+for ever. With `ReadableBatches`, the client gets one record in place of such a batch. The value of this record is an `UnreadableBatch`, and
+each role refuses the record like any other invalid record.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from streams.topics import can_have_gaps
 
 log = logging.getLogger(__name__)
 
-# The reason of a dead letter that contains no record, but says that records could not be decoded.
+# The reason that a dead letter gives if records could not be decoded. Such a dead letter does not contain these records.
 UNREADABLE = "unreadable"
 
 
 class UnreadableBatch(bytes):
-    """The value of a placeholder for records that could not be decoded. The value has no bytes.
+    """The value of a placeholder, which a client gets in place of records that could not be decoded. The value has no bytes.
 
-    `first` and `last` are the offsets of these records. `problem` is the error of the decoder.
+    `first` and `last` are the first and the last offset of these records. `problem` is the error of the decoder.
     """
 
     first: int
@@ -43,14 +43,14 @@ class UnreadableBatch(bytes):
 
 
 def check_readable(value: bytes | None) -> None:
-    """Raises RecordError if `value` is an `UnreadableBatch`, the value in place of records that could not be decoded."""
+    """Raises RecordError if `value` is an `UnreadableBatch`, which stands for records that could not be decoded."""
     if isinstance(value, UnreadableBatch):
         raise RecordError(UNREADABLE, str(value))
 
 
 @dataclass(frozen=True)
 class _Placeholder:
-    """A record in place of records that could not be decoded. It has all attributes that aiokafka and kafka-python read."""
+    """The record that a client gets in place of records that could not be decoded. Has all attributes that Kafka's clients read."""
 
     offset: int
     timestamp: int
@@ -66,12 +66,12 @@ class _Placeholder:
 
 
 class _ReadableBatch:
-    """A batch of aiokafka or of kafka-python. Its iteration never raises an error, but yields a placeholder for undecodable records.
+    """A batch of a Kafka client that yields its records. In place of records that cannot be decoded, it yields a placeholder.
 
     - `first`: the first offset that the client has not read yet.
     - `following`: the next batch, if it is known.
-    - `is_misplaced`: True if the offset of the batch does not fit between the offsets of its neighbours. The checksum of the batch does not
-      show this fault, because the offset is not part of the checksum.
+    - `is_misplaced`: True if the offset of the batch is wrong. The checksum of the batch does not show this fault, because the checksum
+      does not cover the offset.
     """
 
     def __init__(self, batch: Any, place: Any, first: int, following: Any | None, is_misplaced: bool) -> None:
@@ -105,8 +105,8 @@ class _ReadableBatch:
     def next_offset(self) -> int:
         if not self._problem:
             return int(self._batch.next_offset)
-        # The number of records in the batch may be damaged, too, so do not use it. Go on at the first offset of the next batch. If the next
-        # batch is not known, skip one offset. The client then asks the broker again.
+        # Do not use the number of records in the batch, because this number may be damaged. Go on at the first offset of the next batch. If
+        # the next batch is not known, skip one offset. The client then asks the broker again.
         following = self._first + 1 if self._following is None else int(self._following.base_offset)
         return int(max(self._first + 1, following))
 
@@ -130,9 +130,9 @@ class _ReadableBatch:
 
 
 class _MissingBatch:
-    """Stands for records that the answer of the broker does not contain, or for a batch whose header cannot be decoded.
+    """Stands for records that are missing in the broker's answer, or for a batch whose header cannot be decoded.
 
-    Has the attributes that aiokafka and kafka-python read. Its iteration raises `error`.
+    Has the attributes of a batch that Kafka's clients read. Its iteration raises `error`.
     """
 
     magic = 0
@@ -158,8 +158,8 @@ class ReadableBatches:
 
     `place` is the partition, and `fetch_offset` the offset for which the client has asked. This offset can be inside a batch.
 
-    If the header of a batch cannot be decoded, the batch yields a placeholder for a single offset. Nothing is read after this batch,
-    because its header does not say where the next batch begins. The client then asks the broker again.
+    If the header of a batch cannot be decoded, it does not say where the next batch begins. So the client gets a placeholder for a single
+    offset, and no further batch of the answer is read. The client then asks the broker for the records after this offset.
     """
 
     def __init__(self, batches: Any, place: Any, fetch_offset: int) -> None:
@@ -168,9 +168,9 @@ class ReadableBatches:
         self._fetch_offset = fetch_offset
         self._has_gaps = can_have_gaps(place.topic)
         self._last: _ReadableBatch | None = None
-        # At most three batches that follow `_last`. The offsets of neighbours show which batch has a wrong offset.
+        # The batches that follow `_last`, at most three. A comparison of their offsets shows which of them has a wrong offset.
         self._ahead: deque[Any] = deque()
-        # The error of a header that cannot be decoded. No batch is read after this error.
+        # The error that occurred when the header of a batch could not be decoded. After this error, no further batch is read.
         self._error: Exception | None = None
         self._is_over = False
 
@@ -186,7 +186,8 @@ class ReadableBatches:
         if self._ahead:
             is_misplaced = self._is_misplaced(first)
             if not self._has_gaps and not is_misplaced and self._ahead[0].base_offset > first:
-                # The broker steps past a batch whose wrong offset is smaller than the offset for which the client has asked.
+                # The broker's answer lacks records. The broker leaves out a batch if the damaged offset of the batch is smaller than the
+                # offset for which the client has asked.
                 batch = _MissingBatch(first, self._ahead[0].base_offset, ValueError("the broker does not send these records"))
             else:
                 batch = self._ahead.popleft()
@@ -203,7 +204,7 @@ class ReadableBatches:
         return self._fetch_offset if self._last is None else max(self._fetch_offset, self._last.next_offset)
 
     def _is_misplaced(self, first: int) -> bool:
-        """Returns whether the offset of the next batch is wrong, because it contradicts the batches before and behind it.
+        """Returns whether the offset of the next batch is wrong, because it does not fit the batches before and after it.
 
         `first` is the first offset that the client has not read yet.
         """
@@ -218,14 +219,15 @@ class ReadableBatches:
                 return not fits_following
         if following is None:
             return bool(batch.next_offset <= first)
-        # If the batch behind begins before `first`, the offset of `batch` is not the wrong one.
+        # A batch after `batch` must begin after `first`. If `following` does not, the offset of `following` is wrong.
         if following.base_offset <= first:
             return False
         if batch.next_offset <= first:
             return True
         if fits_following or (following.base_offset > batch.next_offset and self._has_gaps):
             return False
-        # Now the offset of `batch` or of `following` is wrong. If `following` fits the batch behind it, the offset of `batch` is wrong.
+        # Either the offset of `batch` or the offset of `following` is wrong. If `following` fits the batch after it, the offset of `batch`
+        # is wrong.
         if after is not None and (following.next_offset == after.base_offset or not self._has_gaps):
             return bool(following.next_offset == after.base_offset)
         return bool(batch.base_offset != first)
@@ -236,8 +238,8 @@ class ReadableBatches:
         try:
             batch = self._batches.next_batch()
             if batch is not None:
-                # A damaged byte can make a batch look like a batch of the oldest format. In aiokafka, such a batch lacks these attributes,
-                # so this line raises an error.
+                # A damaged byte can make the batch look like a batch of Kafka's oldest format. In aiokafka, such a batch lacks these two
+                # attributes, and this line raises an error.
                 _ = batch.base_offset, batch.next_offset
         except Exception as error:  # noqa: BLE001  damaged bytes can cause any error in a decoder
             self._error = error

@@ -45,8 +45,8 @@ from streams.supervision import run_supervised
 
 log = logging.getLogger(__name__)
 
-# When the worker has finished its work, Faust has this many seconds to close its connections. If Kafka does not answer, Faust gets the same
-# time again before the process is ended.
+# The worker gives Faust this many seconds to close its connections to Kafka. If Kafka does not answer in this time, the worker waits for
+# the same time again, and then ends its process by force.
 _LEAVE_S = 3.0
 
 
@@ -66,7 +66,8 @@ def make_app(settings: Settings, identity: GroupIdentity, buffer_records: int) -
         broker=[f"kafka://{address}" for address in settings.bootstrap.split(",")],
         broker_credentials=make_faust_credentials(settings),
         broker_client_id=identity.client_id,
-        # With a fixed group instance id, a worker gets its partitions back at once after a restart, and not after the session time-out.
+        # With a fixed group instance id, a worker gets its partitions back at once after a restart. Without the id, it would have to wait
+        # for the session time-out.
         consumer_group_instance_id=identity.instance_id,
         broker_session_timeout=kafka.session_timeout_s,
         broker_heartbeat_interval=kafka.session_timeout_s / 5,
@@ -127,7 +128,7 @@ class _NoTables(TableManager):  # type: ignore[misc]  # Faust ships no types
 class ReceivedRecord:
     """A record that came from Kafka and is not acknowledged yet.
 
-    `broker_time` is the Kafka time of the record in UTC. If that time is out of bounds, `broker_time` is the time of reading.
+    `broker_time` is the Kafka time of the record in UTC. If Kafka gives no plausible time, it is the time at which the record was read.
     """
 
     record: ConsumedRecord
@@ -150,14 +151,14 @@ class RecordHandler(Protocol):
 
     @property
     def lines_by_topic(self) -> Mapping[str, str]:
-        """Maps each topic that the group reads to its line. The metric of the lag has the line as a label."""
+        """Maps each topic that the group reads to the name of its line. The lag metric has this name as a label."""
 
     @property
     def background_tasks(self) -> Sequence[Callable[[], Coroutine[Any, Any, None]]]:
         """Coroutine functions that the worker runs in the background until it stops."""
 
     async def accept(self, received: ReceivedRecord) -> None:
-        """Accepts a record. Waits while the handler's queue is full. During this time Faust fetches no records."""
+        """Accepts a record. Waits while the handler's queue is full. While the handler waits, Faust fetches no records."""
 
     async def drain(self) -> None:
         """Stops accepting records. Returns when every accepted record is finished and acknowledged."""
@@ -166,10 +167,11 @@ class RecordHandler(Protocol):
 class ConsumerGroup:
     """One consumer group of a worker: a Faust application that passes records to a handler, and a monitor of the group's lag.
 
-    - `report_expired`: awaited with each range of records that Kafka deleted before the worker read them.
+    - `report_expired`: an async function that is called if Kafka deleted records before the worker read them.
     - `has_partitions`: set when Kafka assigns partitions for the first time.
-    - `has_tasks`: set when the background tasks of the handler run. Faust starts the tasks only after the first offsets are known.
-    - `conflict`: a future. Its result is a sentence if another installation runs a process with the same name or task.
+    - `has_tasks`: set when Faust has started the background tasks of the handler.
+    - `conflict`: a future that gets a result if another installation runs a process with the same name or task. The result is a sentence
+      that describes the conflict.
     """
 
     def __init__(
@@ -209,8 +211,8 @@ class ConsumerGroup:
                     await self.app.consumer.check_offset(event.message.tp, event.message.offset)
                     await self._accept(event, unacknowledged)
             except asyncio.CancelledError:
-                # Faust also cancels the agent when the worker stops as planned. In this case, do not raise the error again, because it
-                # would look like a crash.
+                # Faust also cancels the agent when the worker stops as planned. In this case, do not raise the error again, because the
+                # stop would look like a crash.
                 if not self._is_draining:
                     raise
 
@@ -232,12 +234,13 @@ class ConsumerGroup:
         try:
             await self._handler.accept(_received(event, stream, release))
         except BaseException:
-            # Faust cancels this call at a rebalance. The handler then never acknowledges the record, so release its memory here.
+            # Faust cancels this call at a rebalance. Then the handler never acknowledges the record, so the memory of the record is
+            # released here.
             release()
             raise
 
     def _report_conflict(self, sentence: str) -> None:
-        """Ends the worker because another installation does its work. The lag monitor's thread calls this method."""
+        """Ends the worker, because another installation does the same work. The thread of the lag monitor calls this method."""
 
         def set_conflict() -> None:
             if not self.conflict.done():
@@ -275,8 +278,8 @@ class ConsumerGroup:
         client = thread._consumer
 
         async def rejoin() -> None:
-            # The leader of the group distributes the partitions that its metadata contains. The metadata can be five minutes old, so it may
-            # lack a new partition. Therefore it is updated first.
+            # The leader of the group distributes the partitions that its metadata contains. The metadata can be five minutes old and lack a
+            # new partition. So update the metadata first.
             await client._client.force_metadata_update()
             client._coordinator.request_rejoin()
 
@@ -413,8 +416,8 @@ class _DrainingWorker(faust.Worker):  # type: ignore[misc]  # Faust ships no typ
         if stopping.done():
             return
         log.warning("Kafka does not answer, so this worker cannot leave its group. It keeps its partitions until its session times out.")
-        # Faust's consumer has a thread that may wait for Kafka for a long time. This timer ends the process without waiting for the
-        # thread.
+        # Faust's consumer has a thread that may wait for Kafka for a long time. This timer ends the process even if that thread still
+        # waits.
         self._forced_exit = threading.Timer(_LEAVE_S, os._exit, (DuplicateProcessError.EXIT_STATUS if self.conflict else 0,))
         self._forced_exit.daemon = True
         self._forced_exit.start()

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 class StartSpans:
-    """Measures the named steps (spans) of a process's start. After a crash, a role does no work until these steps are done.
+    """Measures how long the steps of a process's start take. A step is called a span.
 
     The first span begins when the process begins, before its first import.
     """
@@ -40,7 +40,7 @@ class StartSpans:
         self._processor_s = 0.0
 
     def end_span(self, name: str) -> None:
-        """Ends the present span of the start, names it `name`, and begins the next span.
+        """Ends the current span, gives it the name `name`, and begins the next span.
 
         Writes the length of the ended span to the log and to a metric.
         """
@@ -79,7 +79,7 @@ class WorkerProcess:
     def restart(self, reason: str) -> None:
         """Reports `reason` and restarts this process with the same command, process id and port, unless the process was asked to stop.
 
-        The command must have the option `--port`. The restart removes the threads and signal handlers of the failed start.
+        The command must have the option `--port`. The threads and signal handlers of this process do not exist after the restart.
         """
         self.report_not_ready(reason)
         if not self.stop_requested.is_set():
