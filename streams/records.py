@@ -185,14 +185,15 @@ def make_verdict_id(part: PartId, sha256: str, model: str, decision: str = "") -
 
 
 def select_network_votes(votes: Mapping[str, float]) -> dict[str, float]:
-    """Returns the `votes` of a verdict that come from networks. Leaves out the scores of components such as the golden template."""
+    """Returns only the votes that neural networks gave. Leaves out the scores of other components, such as the golden template."""
     return {name: vote for name, vote in votes.items() if name not in SCORERS}
 
 
 def compute_disagreement(votes: Mapping[str, float], threshold: float | None) -> float | None:
     """Returns the difference between the highest and the lowest defect probability of the networks in the `votes` of a verdict.
 
-    Returns None if the networks agree, which means that all their probabilities are on the same side of the threshold.
+    Returns None if the networks agree. They agree if all their probabilities are on the same side of `threshold`. Also returns None if
+    `threshold` is None, or if fewer than two networks voted.
     """
     probabilities = select_network_votes(votes).values()
     if threshold is None or len(probabilities) < 2:
@@ -401,7 +402,7 @@ MIN_REGION_AREA = 0.0001
 
 
 class Region(BaseModel):
-    """A polygon in a picture. A rectangle is a polygon with four corners."""
+    """A region of the picture, to inspect or to ignore. Its outline is a polygon, such as a rectangle."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 

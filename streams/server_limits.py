@@ -59,7 +59,7 @@ class Connection:
             self._limits.note_idle(self)
 
     def close(self) -> None:
-        """Removes this connection from the open connections. Further calls have no effect."""
+        """Notes that this connection is closed, so that it no longer counts as open. Further calls have no effect."""
         self._limits.remove(self)
 
 

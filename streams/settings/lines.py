@@ -236,7 +236,7 @@ class GateSettings(Section):
 
     @property
     def board_name(self) -> str:
-        """The name of the board in sorting records: the last part of the path of its serial port."""
+        """The name of the board in sorting records: the last part of the path of its serial port, such as `ttyACM0`."""
         return self.port.rsplit("/", 1)[-1]
 
 

@@ -564,7 +564,7 @@ class ArchivistSettings(Section):
 
 
 class PlantStateSettings(Section):
-    """[states]: the limits of the states of a line. The wall, `castline top` and the metric `castline_line_state` show these states."""
+    """[states]: the limits at which a line gets a state such as `late`. The wall and the metric `castline_line_state` show the states."""
 
     no_castings_s: float = Field(
         30,
@@ -607,7 +607,7 @@ class PlantStateSettings(Section):
 
 
 class OidcSettings(Section):
-    """[station.oidc]: the log-in by an OpenID Connect provider, such as the company's directory. It is off while `issuer` is empty."""
+    """[station.oidc]: the log-in by an OpenID Connect provider, such as the company's directory. Without `issuer`, this log-in is off."""
 
     issuer: str = Field(
         "",
@@ -643,7 +643,7 @@ class OidcSettings(Section):
 
     @property
     def origin(self) -> str:
-        """Scheme, host and port of the provider."""
+        """The address of the provider without a path: scheme, host and port."""
         address = urlsplit(self.issuer)
         return f"{address.scheme}://{address.netloc}"
 
