@@ -87,7 +87,10 @@ def list_archived_topics(settings: Settings) -> dict[str, ArchivedTopic]:
 def decode_record(topic: ArchivedTopic, received: ReceivedRecord, names: TopicNames) -> ArchivedRecord | None:
     """Returns the decoded record of `topic`, or None if the record is valid and gets no row.
 
-    A review record without a value withdraws the review of the part that its key names. Raises RecordError if the record is not valid.
+    A review record without a value means that the review was withdrawn. For such a record, returns a ReviewWithdrawal. The key of the
+    record names the part.
+
+    Raises RecordError if the record is not valid.
     """
     key, value = received.record.key, received.record.value
     if not value and topic.is_checked_only:
@@ -121,8 +124,10 @@ class PartArchive(Protocol):
     def write(self, records: Sequence[ArchivedRecord]) -> int:
         """Stores all `records` in order, or none of them, and returns how many rows of parts changed.
 
-        If a record is written twice, the second call changes nothing. Raises ArchiveError if the records cannot be stored. Its attribute
-        `retriable` is False if a record is the cause, and True if the database is the cause.
+        If a record is written twice, the second call changes nothing.
+
+        Raises ArchiveError if the records cannot be stored. The error's attribute `retriable` is False if a record is the cause, and
+        True if the database is the cause.
         """
         ...
 
@@ -147,8 +152,8 @@ class Archivist:
     ) -> None:
         """Creates the archivist.
 
-        `report_problem` is called with a sentence and "database" when the database cannot store records, and with "" and "database" when
-        the database stores records again.
+        `report_problem` is called with two arguments. The first is a sentence that says why the database stores no records, or "" when
+        the database stores records again. The second is always "database".
         """
         self._settings = settings
         self._archive = archive
@@ -225,7 +230,7 @@ class Archivist:
         return []
 
     async def _write(self, contents: Sequence[ArchivedRecord]) -> None:
-        """Writes `contents` in one transaction, and tries again while the database does not answer or cannot be written.
+        """Writes `contents` in one transaction. Tries again while the database does not answer or accepts no writes.
 
         Raises ArchiveError if the database rejects one of the records.
         """
@@ -243,8 +248,8 @@ class Archivist:
                 await asyncio.sleep(wait_s)
                 continue
             except (OSError, MemoryError):
-                # This machine has a fault, for example in its disk. The records are perhaps valid, so the archivist writes no dead letters
-                # for them. Kafka delivers the records again after a restart of the archivist.
+                # Such an error comes from a fault of this machine, for example of its disk. The records are perhaps valid, so the
+                # archivist writes no dead letters for them. Kafka delivers the records again after a restart of the archivist.
                 raise
             except Exception as error:
                 raise ArchiveError(f"The archivist failed to store {len(contents)} records: {error!r}", retriable=False) from error

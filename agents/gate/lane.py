@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 class GateState(StrEnum):
-    """The state of a line's gate as its sorter knows it. The label `state` of the metric `castline_gate_state` has the same values."""
+    """The last state of a line's gate that the sorter knows. The metric `castline_gate_state` has the same values in its label `state`."""
 
     # The port is closed, or the board does not answer.
     AWAY = "away"
@@ -40,8 +40,8 @@ class GateState(StrEnum):
 
 
 CONNECTED_STATES = (GateState.RUNNING, GateState.SAFE, GateState.STOPPED)
-# The board repeats its oldest reports every second, and repeats all its reports after HELLO. If a report has not come within this time, the
-# board has lost the report. The time is long enough even for a serial line that damages a third of all frames.
+# The board repeats its oldest reports every second, and repeats all its reports after HELLO. If a report has not come within this many
+# seconds, the board has lost the report. Even over a serial connection that damages a third of all frames, a report comes earlier.
 REPORTED_WITHIN_S = 10.0
 # If the connection to a board is lost, the board usually answers again within this time. The host needs up to 5 s to open the port again,
 # 2.5 s to listen, and 8 s to greet the board.
@@ -274,8 +274,8 @@ class GateLane:
         self.lane_numbers = {number, *grades}
         self.has_grades = bool(grades)
         # A function that chooses the run number of the board. Its arguments are the board's present run number, and the number of parts
-        # that the lane has counted in this run. The function returns another run number if new parts could get the same numbers as parts
-        # that the sorter already knows.
+        # that the lane has counted in this run. Usually, it returns the present run number. It returns a new run number if the present
+        # one could give new parts the same numbers as old parts that the sorter knows.
         self.choose_run: Callable[[int, int], int] = lambda run, counted: run
         # A function that the link's thread calls when the board has accepted the settings of the lane and of its additional gates.
         self.on_accepted: Callable[[Mapping[int, LaneSettings]], None] = lambda settings_by_lane: None
@@ -386,7 +386,7 @@ class GateLane:
     def begin_greeting(self) -> None:
         """Prepares the lane for a new greeting of the board, because the board was perhaps reset.
 
-        Events that arrive now are kept until `read_early_events` is called, because the board's time is not known yet.
+        During the greeting, the host does not know the board's time yet. So the lane keeps all events until `read_early_events` is called.
         """
         self.set_state(GateState.GREETING)
         self.is_configured = False
@@ -398,8 +398,8 @@ class GateLane:
 
         If the number is new, the lane forgets the events and settings of the earlier run, and passes RunBegan to `on_event`.
 
-        `has_restarted` is True if the board was reset or exchanged. The lane then treats the number as new, even if it is the same as
-        before.
+        `has_restarted` is True if the board was reset or exchanged. In this case, the lane does the same even if the run number has not
+        changed.
         """
         self.problem = ""
         if run == self.run and not has_restarted:

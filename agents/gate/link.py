@@ -35,8 +35,9 @@ log = logging.getLogger(__name__)
 
 # Shortest and longest wait before the port is opened again after a failure.
 FIRST_REOPEN_S, LONGEST_REOPEN_S = 0.2, 5.0
-# After the port is opened, the host sends nothing until the board has sent a frame, but waits at most this long. Opening the port can
-# reset a Mega, which then stays in its boot loader for 0.84 s. A byte from the host would keep it there for 5 s more.
+# After the host has opened the port, it waits for a frame from the board, for at most this many seconds. The host sends nothing in the
+# meantime, because opening the port can reset a Mega. The Mega then stays in its boot loader for 0.84 s. A byte from the host would keep
+# it there for 5 s more.
 MAX_LISTENING_S = 2.5
 MAX_GREETING_S = 8.0
 HELLO_INTERVAL_S = 1.0
@@ -49,7 +50,7 @@ SYNC_INTERVAL_S = 10.0
 FIRST_SYNCS = 8
 # Delay before the host sends refused settings again. The delay is long, because a person must correct the settings first.
 REFUSED_RETRY_S = 30.0
-# The board cannot accept changed settings while parts are on the belt. The host then waits this long before it sends them again.
+# While parts are on the belt, the board cannot accept changed settings. The host sends these settings again after this many seconds.
 BUSY_RETRY_S = 1.0
 _U32 = 2**32
 # An answer with one of these codes shows that the board was reset and that its BOOT event was lost.
@@ -74,8 +75,8 @@ class GateLink:
 
     Call `add_lane` for each line, then `start`. After that, any thread can use the lanes that `add_lane` returned.
 
-    `acknowledges_unserved`: whether the host also acknowledges the events of lanes that were not added. The board deletes acknowledged
-    events. So pass False if another process must still record the events of these lanes.
+    `acknowledges_unserved`: True if the host also acknowledges the events of lanes that were not added. The board deletes an event
+    after its acknowledgement. So pass False if another process must still record the events of the other lanes.
     """
 
     def __init__(
@@ -108,10 +109,9 @@ class GateLink:
     ) -> GateLane:
         """Adds the lane that `line` is wired to. Must be called before `start`.
 
-        - `on_event`: called with each event, in the link's thread. In a sorter, agents/sorter/process.py passes the event on to
-          `Sorter.handle_event` and `LineCommands.add_event`.
-        - `settings`: with None, the host sends no settings.
-        - `grades`: the settings of each additional gate at the belt, by the gate's lane. An additional gate diverts one grade.
+        - `on_event`: called with each event of the lane, in the link's thread.
+        - `settings`: the settings of the lane. If they are None, the host sends no settings to the board.
+        - `grades`: the settings of each additional gate at the belt. The key is the lane number of the gate.
         """
         added = GateLane(line, lane, settings, grades or {}, self._clock, self._requests, on_event)
         self.lanes.append(added)
@@ -167,8 +167,8 @@ class GateLink:
                 self._begin_again(GateState.AWAY)
                 raise
             for lane in self.lanes:
-                # If the board refuses the settings of a lane, `lane.problem` already gives the exact reason. This reason is kept, because
-                # `problem` says less.
+                # If the board has refused the settings of a lane, `lane.problem` already gives the exact reason. The text in `problem` is
+                # less exact, so it does not replace this reason.
                 if not lane.state is state is GateState.REFUSED:
                     lane.problem = problem
             self._begin_again(state)
@@ -199,7 +199,7 @@ class GateLink:
             port.close()
 
     def _begin_again(self, state: GateState) -> None:
-        """Ends the conversation with the board. Requests without an answer wait until the next conversation begins."""
+        """Ends the session with the board. Requests that the board has not answered wait for the next session."""
         self._session = None
         self._set_states(state)
         self._requests.requeue()
@@ -221,11 +221,11 @@ class BoardReset(Exception):
 
 
 class BoardSession:
-    """One conversation with a board over its open port, until the port fails.
+    """The exchange of messages with a board, from the opening of its serial port until the port fails.
 
-        listening --frame--> greeting --HELLO, SYNC--> each lane: CONFIGURE, COMMIT --> cycles: requests, heartbeat, events
+        listening --frame--> greeting --HELLO, SYNC--> each lane: CONFIGURE, COMMIT --> again and again: requests, heartbeat, events
 
-    A lane that cannot be configured now is configured later, and the other lanes work in the meantime.
+    If a lane cannot be configured, the session configures it later. The other lanes work in the meantime.
     """
 
     def __init__(
@@ -245,8 +245,8 @@ class BoardSession:
         self._waker = waker
         self._lanes = lanes
         self._requests = requests
-        # The queue from which commands are sent. During the greeting, this is a separate queue for the commands of the greeting, and the
-        # commands of the sorters wait in `requests`.
+        # The queue from which commands are sent now. Usually this queue is `requests`, which holds the commands of the sorters. During the
+        # greeting, a separate queue holds the commands of the greeting, and the commands of the sorters wait.
         self._window = requests
         self._clock = clock
         self._stopping = stopping
@@ -274,8 +274,8 @@ class BoardSession:
                 self._sync_clock()
             if not self._clock.is_set:
                 raise gate_error("stopping" if self._stopping.is_set() else "link-away", "SYNC")
-            # The board was perhaps reset after its answer to the command HELLO. After a reset, the board answers SYNC, but refuses SHOW.
-            # So an answer to SHOW proves that the clock samples and the events so far come from the same run.
+            # The board was perhaps reset after its answer to HELLO. The clock samples from SYNC would then be mixed from two runs. A board
+            # that was reset answers SYNC, but refuses SHOW. So an answer to SHOW proves that there was no reset.
             self._ask("SHOW", self._lanes[0].number, TABLE[0].key)
             for lane in self._lanes:
                 self._requests.add_missing(lane.read_early_events(time.monotonic(), self._system.now()))
@@ -344,8 +344,8 @@ class BoardSession:
         self._supports_grades = bool(greeting.number("grades"))
         lines = ", ".join(lane.line for lane in self._lanes)
         log.info("%s: the board answers. Its run number is %d, and the cause of its last reset was %s.", lines, self.run, cause)
-        # If a board was replaced, the new board can have the same run number as the old board. So the run number does not show the
-        # replacement. The time of the board's clock shows it.
+        # A new board can have the same run number as the board that it replaced. So an unchanged run number does not prove that the board
+        # is the same. The time on the board's clock is checked, too.
         has_restarted = self._has_restarted()
         self._clock.reset()
         for lane in self._lanes:
@@ -365,7 +365,8 @@ class BoardSession:
     def _choose_run(self, run: int) -> int:
         """Chooses the run number of the board and returns it.
 
-        If the board has replaced another board, its run number can already belong to old parts. The board then gets a new run number.
+        A part is known by its run number and its part number. If the board has replaced another board, its run number can already be in
+        use for old parts. In this case, the board gets a new run number.
         """
         counted = {lane.number: self._ask("STATUS", lane.number, "count").number("parts") for lane in self._lanes}
         unused = max(lane.choose_run(run, counted[lane.number]) for lane in self._lanes)
@@ -402,8 +403,8 @@ class BoardSession:
             is_busy = error.code == code_of("busy")
             if error.retriable and not is_busy:
                 raise
-            # A busy board has castings on the belt. The board sorts these castings with the settings that it accepted earlier in this run.
-            # So the host still sends their verdicts.
+            # While castings are on the belt, the board is busy and accepts no settings. It sorts these castings with the settings that it
+            # accepted earlier in this run. So the host still sends the verdicts of these castings.
             if is_busy and lane.accepted_run == self.run:
                 self._requests.held_lanes.discard(lane.number)
             else:
@@ -430,7 +431,8 @@ class BoardSession:
         if lane.has_grades and not self._supports_grades:
             raise gate_error("not-supported", f"{lane.line}: additional gates on one belt (grades)")
         for number, settings in settings_by_lane.items():
-            # COMMIT returns the digest of the board's settings. If the digest matches, the settings are not sent again.
+            # COMMIT returns the digest of the settings that the board has. If this digest equals `settings.digest`, the board already has
+            # these settings, and the host does not send them again.
             was_committed = lane.committed_run.get(number) == self.run
             if was_committed and self._ask("COMMIT", number).word("digest") == settings.digest:
                 continue

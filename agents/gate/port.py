@@ -47,7 +47,10 @@ class Waker:
             return
 
     def clear(self) -> None:
-        """Empties the pipe. Otherwise earlier calls of `wake` would end the next wait at once. The woken thread calls this method."""
+        """Empties the pipe. The waiting thread calls this method when it has woken up.
+
+        A byte that stays in the pipe would end the next wait at once.
+        """
         os.read(self._read_end, 4096)
 
     def close(self) -> None:
@@ -140,7 +143,7 @@ def locked_port(path: str) -> Iterator[bool]:
 
     Yields False if another program, for example a sorter, has locked the port. Otherwise yields True, even if the port does not exist.
 
-    At the end of the block, the port is closed. A Mega is reset when a program opens the port again.
+    Closes the port at the end of the block. The next program that opens the port resets a Mega.
     """
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
@@ -166,7 +169,7 @@ def _lock(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     except termios.error:
-        # The file has no flag HUPCL, so it is not a serial port. The program that later opens the file as a port reports the error.
+        # The path leads to a file that is not a serial port. A program that later opens the file as a serial port reports the error.
         return True
     return True
 

@@ -54,9 +54,9 @@ class BoardRequest:
     """A command to a board. The future `response` gets the board's answer, or fails with GateError.
 
     - `deadline_s`: after this time, the command is not sent.
-    - `run`: the run of the board for which the command is meant. A run is the time between two resets. In another run, the command fails.
-      None means any run.
-    - `lane`: None for the whole board.
+    - `run`: the number of the run for which the command is meant, or None for any run. A run is the time between two resets of the
+      board. If the board is in another run, the command fails.
+    - `lane`: the number of the lane, or None if the command is for the whole board.
     """
 
     name: str
@@ -121,7 +121,8 @@ class RequestWindow:
     def add_missing(self, requests: Iterable[BoardRequest]) -> None:
         """Puts requests at the end of the queue. Skips a request if the same request is queued already, or still has no answer.
 
-        The board repeats its events. If each repetition added a command, the queue would grow on a slow link.
+        The board repeats its events, and the host answers each event with a request. Without the skipping, the queue would grow on a
+        slow link.
         """
         for request in requests:
             waiting = (*self.queued, *self.sent.values())
@@ -187,7 +188,7 @@ class RequestWindow:
         - Code 21: the request is for another run of the board.
         - Code 82: the deadline has passed.
 
-        The belts of `stopped_lanes` stand still, so requests for these lanes have no deadline.
+        The belts of `stopped_lanes` stand still. So requests for these lanes are kept even after their deadline.
         """
 
         def is_overdue(request: BoardRequest) -> bool:
@@ -208,9 +209,10 @@ class RequestWindow:
         self._drop(lambda request: True, error_name)
 
     def requeue(self) -> None:
-        """Moves the unanswered requests back to the head of the queue, because the link has failed.
+        """Moves the requests that the board has not answered back to the head of the queue.
 
-        Sets `run` to None, because the board's run is unknown until the next greeting.
+        Call this method after the connection has failed or the board was reset. The method sets `run` to None, because the board's run
+        number is unknown until the next greeting.
         """
         self.run = None
         for request in reversed(self.sent.values()):

@@ -75,13 +75,13 @@ class CameraLatency:
         self._file = file
         self._stored = _StoredLatency.read(file)
         self._monitor: LatencyMonitor | None = None
-        # After the clock of this machine was set, the latency is not trusted until new pictures confirm it. This number is the sum of
-        # the clock's changes since the last confirmation, in seconds.
+        # By how many seconds the clock of this machine was changed since new pictures last confirmed the latency. After such a change, the
+        # latency is not trusted until new pictures confirm it.
         self._stepped_s = 0.0
-        # The value that `suspension` had before the clock of this machine was changed. If the change of the clock is undone, `suspension`
-        # gets this value again.
+        # The text of `suspension` before the clock of this machine was changed. If the clock is set back, this text is used again.
         self._earlier_suspension = ""
-        # The value of `doubt` at the last call of `can_end_doubt`. A changed value means that a new doubt about the camera's clock began.
+        # The number of the matcher's doubt about the camera's clock at the last call of `can_end_doubt`. 0 means that there was no doubt.
+        # Each new doubt has a new number.
         self._doubt = 0
         self._use_latency()
 
@@ -134,7 +134,8 @@ class CameraLatency:
     def store_measured(self, latency_s: float, spacing_s: float) -> None:
         """Stores a measured latency. Raises OSError if the file cannot be written.
 
-        A latency from the settings stays in use. If it is almost equal to the measured latency, the gateway trusts it again.
+        A latency from the settings stays in use. If the two latencies are almost equal, the gateway trusts the latency from the settings
+        again.
         """
         stored = _StoredLatency(latency_s)
         if self.set_s is not None and abs(self.set_s - latency_s) > DRIFT_SHARE * spacing_s:
@@ -171,10 +172,10 @@ class CameraLatency:
             self._follow_suspension()
 
     def can_end_doubt(self, doubt: int) -> bool:
-        """Returns whether new pictures prove that the latency is right. A doubt about the camera's clock can then end.
+        """Returns True if the matcher doubts the camera's clock, and new pictures prove that the latency is right.
 
-        Only pictures that came after the doubt began are used. `doubt` is the value of `Matcher.doubt`, which is 0 if there is no doubt.
-        Call this method after each call of the matcher.
+        Only pictures that came after the doubt began count as proof. `doubt` is the value of `Matcher.doubt`: the number of the doubt, or
+        0 if there is no doubt. Call this method after each call of the matcher.
         """
         if self._monitor is None:
             return False
@@ -211,7 +212,8 @@ class CameraLatency:
         if not self.suspension:
             self._stepped_s = 0.0
         if self._monitor:
-            # Pictures of parts that are already counted may still arrive. So the new LatencyMonitor gets these parts.
+            # For some parts that are already counted, the picture has not arrived yet. So the new LatencyMonitor needs the times of
+            # these parts.
             for time_s in self.history.parts:
                 self._monitor.add_part(time_s)
         self._show_state()

@@ -25,16 +25,18 @@ def is_plausible(captured_at: datetime, arrived_at: datetime) -> bool:
 def parse_capture_time(text: str, arrived_at: datetime) -> datetime:
     """Reads a time in the format of RFC 3339, and returns it in UTC.
 
-    Raises IdentityError if the text is not a time. A time without a time zone is returned only if it is clearly wrong, such as a time in
-    1970. Otherwise IdentityError is raised.
+    A time without a time zone is refused, because it could be wrong by hours. Only a clearly wrong time, such as a time in 1970, needs no
+    time zone, because the caller replaces it by the time of arrival.
+
+    Raises IdentityError if the time is refused, or if the text is not a time.
     """
     try:
         return parse_time(text)
     except IdentityError as error:
         refusal = error
     try:
-        # The text has no time zone. A plausible time without a time zone raises an error, because it could be wrong by hours, and nobody
-        # would notice. A clearly wrong time, such as a time in 1970, is returned, because the caller uses the time of arrival in its place.
+        # Perhaps the text is a time without a time zone. Such a time is refused if it is plausible, because it could be wrong by hours, and
+        # nobody would notice. A clearly wrong time is returned, because the caller uses the time of arrival in its place.
         captured_at = datetime.fromisoformat(text).replace(tzinfo=UTC)
     except ValueError:
         raise refusal from None

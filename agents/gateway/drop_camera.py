@@ -1,8 +1,9 @@
 """The camera of kind `drop`: watches a folder to which an industrial camera writes files.
 
-When a file is complete and has not changed for `settle_s` seconds, the intake gets it. Then the file is moved to `sent` or `refused`.
+When a file is complete and has not changed for `settle_s` seconds, its picture goes to the intake, which checks and stores pictures. Then
+the file is moved to `sent` or `refused`.
 
-- A file that stays incomplete is given to the intake after `end_wait_s` seconds.
+- A file that is still incomplete `end_wait_s` seconds after its last change is given to the intake as it is.
 - A file that cannot be read or moved is tried again later.
 - A link, or a file that is not a picture, stays where it is.
 - An overwritten picture is kept in memory until the intake gets it.
@@ -44,8 +45,8 @@ _PICTURE_SUFFIXES = JUDGED_SUFFIXES + OTHER_PICTURE_SUFFIXES
 # A file with one of these suffixes is never a picture. Cameras write such files beside their pictures.
 _SIDECAR_SUFFIXES = (".xml", ".txt", ".csv", ".json", ".log", ".ini", ".db", ".md5", ".sha256", ".htm", ".html", ".pdf", ".svg", ".yaml")
 _MAX_POLL_S = 0.1
-# After each listing of the folder, DropCamera waits for this many times the duration of the listing. So it does not overload a slow network
-# folder.
+# After each listing of the folder, DropCamera makes a pause, so that it does not overload a slow network folder. The pause is this many
+# times as long as the listing was.
 _PAUSE_FACTOR = 2.0
 _FULL_SPOOL_PAUSE_S = 1.0
 # An empty file is usually an upload that has just begun. So DropCamera waits ten times `settle_s` before it handles the
@@ -58,8 +59,8 @@ _LONGEST_RETRY_S = 60.0
 _LONGEST_FOLDER_RETRY_S = 5.0
 # If the listing of the folder takes longer than this many seconds, the folder counts as out of reach.
 _SLOW_LISTING_S = 10.0
-# The gateway knows when a new file arrived only if it lists the folder often enough. At most this many seconds may lie between two
-# listings.
+# The gateway sees a new file only when it lists the folder. If more than this many seconds lie between two listings, the time of arrival
+# of a new file counts as unknown.
 _MAX_LOOK_GAP_S = 1.0
 # If a file keeps changing for longer than this many seconds, a complaint names it.
 _RESTLESS_S = 15.0
@@ -119,9 +120,9 @@ class _FileVersion:
         return self.backoff.failures >= _TRIES
 
     def is_continued_by(self, later: _FileVersion, content: bytes) -> bool:
-        """Returns whether the camera has only added bytes to this version.
+        """Returns True if the camera has only added bytes to this version of the file.
 
-        `later` is a newer version of the file with the bytes `content`.
+        `later` is a newer version of the same file. `content` holds the bytes of the newer version.
         """
         return self.state.inode == later.state.inode and self.content is not None and content.startswith(self.content)
 
@@ -149,8 +150,8 @@ class DropCamera:
 
         - `forget_key`: deletes an idempotency key from the spool.
         - `folder`: if given, it is used in place of the folder at `settings.path`.
-        - `buffer_bytes`: limit for the pictures that are read in advance, in bytes. Pictures whose files were overwritten have a separate
-          limit of the same size.
+        - `buffer_bytes`: the largest total size of the pictures that are read in advance. For pictures whose files were overwritten, there
+          is a second limit of the same size.
         """
         assert settings.path is not None  # The path is never None, because CameraSettings requires a path for this kind of camera.
         self._line = line
@@ -200,8 +201,8 @@ class DropCamera:
     def frames(self, stopping: Event) -> Iterator[CameraFrame]:
         poll_s = min(_MAX_POLL_S, self._settings.settle_s / 4)
         wait_s = poll_s
-        # After an error, the gateway calls this method again. The method then yields again all pictures that the intake has neither stored
-        # nor refused.
+        # After an error, the gateway calls this method again. Perhaps the intake has neither stored nor refused some pictures that were
+        # yielded before the error. These pictures are yielded again.
         for known in self._files.values():
             known.is_offered = False
         while not stopping.wait(wait_s):
@@ -269,16 +270,18 @@ class DropCamera:
         )
 
     def _keep_overwritten(self, before: _FileVersion, state: FileState) -> _FileVersion | None:
-        """Keeps the old picture of a file that has changed. `before` is the file's old version, and `state` has its present inode and size.
+        """Keeps the old picture of a file that has changed, so that the picture is not lost.
+
+        `before` is the old version of the file. `state` holds the present inode and size of the file.
 
         - If the file was replaced or has become smaller, keeps the old picture in memory and returns None.
-        - If the file has grown, perhaps the camera has only added bytes to the old picture. Returns the old version, which the caller later
-          compares with the complete file.
+        - If the file has grown, returns the old version. The camera has perhaps only added bytes to the old picture, so the caller later
+          compares the old version with the complete file.
         """
         if before.is_offered or before.destination or before.is_ignored:
             return None
         if not before.is_whole:
-            # If the inode is new, another file has replaced the old file. If the old file was never read, its picture is lost.
+            # A new inode means that another file has replaced the old file. If the old file was not read before, its picture is lost.
             if before.end is None and before.state.size and state.inode != before.state.inode:
                 self._count_lost(before.path)
             return before.previous
@@ -311,7 +314,7 @@ class DropCamera:
         previous = [version.previous for version in self._files.values() if version.previous]
         waiting_bytes = _count_bytes(self._files.values()) + _count_bytes(previous)
         for version in sorted(self._files.values(), key=lambda version: version.state.changed_ns):
-            # The buffer is full. The next files are read when the intake has taken pictures out of the buffer.
+            # While the buffer is full, no more files are read. Reading goes on when the intake has taken pictures out of the buffer.
             if waiting_bytes and waiting_bytes + min(version.state.size, self._max_bytes) > self._buffer_bytes:
                 return
             if version.end is None and version.since_s < now_s and version.retry_at_s <= now_s:
@@ -449,8 +452,8 @@ class DropCamera:
         try:
             act(version)
         except FileNotFoundError as error:
-            # Either the file or its destination folder does not exist. If the file is gone, nothing is left to do. If the folder is
-            # missing, the move has failed.
+            # This error has two possible causes. If the file itself is gone, nothing is left to do. If the file still exists, its
+            # destination folder is missing, and the move has failed.
             if self._is_there(version):
                 self._fail(version, reason, error)
         except Exception as error:  # noqa: BLE001  One file must not stop the others. The failure is counted and shown.

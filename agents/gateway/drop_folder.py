@@ -167,7 +167,7 @@ class DropFolder:
             new_name = _find_free_name(path.replace("/", "_"), target)
             os.rename(name, new_name, src_dir_fd=source, dst_dir_fd=target)
             if reason:
-                # The file has been moved already. Without the small text file with the reason, nothing is lost, so an error is ignored.
+                # The picture file has been moved already. If the small text file with the reason cannot be written, the error is ignored.
                 with suppress(OSError):
                     _write_reason(new_name, reason, target)
         return f"{folder}/{new_name}"

@@ -46,7 +46,7 @@ _CHECK_INTERVAL_S = 0.05
 _MAINTENANCE_INTERVAL_S = 1.0
 # If more than this share of the spool is used, the gateway reports on /readyz that it is not ready.
 _NEARLY_FULL = 0.95
-# If the disk has room for a full spool, the gateway gives no warning. Otherwise it warns when less than this fraction of the disk is free.
+# The gateway warns if less than this fraction of the disk is free. It gives no warning if the free space is still enough for a full spool.
 _FREE_DISK_SHARE = 0.1
 # If a read or write of the disk takes longer than this, the gateway reports on /readyz that it is not ready. The limit is shorter than the
 # 15 s for which an upload waits for its answer.
@@ -192,16 +192,17 @@ def store_waiting_pictures(line: GatewayLine, store: Callable[[], None]) -> None
         store()
     except Exception as error:
         text = f"pictures of {line.name} could not be stored: {error}; the log has the details"
-        # `store` is called several times a second. So the log gets only the first error, until the complaint has expired.
+        # `store` is called several times a second. So an error is logged only if there is no complaint about an earlier error.
         if not line.complaints.find("storing"):
             log.exception("Pictures of %s could not be stored.", line.name)
         line.complaints.add_event("storing", text)
 
 
 def find_disk_problem(folder: Path, free_bytes: int, disk_bytes: int, needed_bytes: int) -> str:
-    """Returns a sentence if the disk of the spool `folder` is nearly full, otherwise "". The spool may still grow by `needed_bytes`.
+    """Returns a sentence if the disk of the spool `folder` is nearly full, otherwise "".
 
-    The limit for the spool's size does not prevent a full disk, because other files can fill the disk.
+    `needed_bytes` is the number of bytes that the spool can still need. The size of the spool is limited, but other files can fill the
+    disk.
     """
     if free_bytes >= min(needed_bytes, _FREE_DISK_SHARE * disk_bytes):
         return ""
@@ -214,7 +215,7 @@ def find_disk_problem(folder: Path, free_bytes: int, disk_bytes: int, needed_byt
 def ask_disk(folder: Path, needed_bytes: int) -> str:
     """Checks the disk of the spool `folder`. Returns a sentence if the disk is nearly full or does not answer, otherwise "".
 
-    `needed_bytes` is the size by which the spool may still grow.
+    `needed_bytes` is the number of bytes that the spool can still need.
     """
     try:
         disk = shutil.disk_usage(folder)
@@ -341,8 +342,8 @@ class Gateway:
         for line in self._lines:
             metrics.spool_pictures.labels(line.name).set(line.spool.waiting_count)
             metrics.camera_complaints.labels(line.name).set(len(line.list_complaints()))
-            # While Kafka is unavailable, the watchdog is told that no picture waits. Otherwise the watchdog would report that the gateway
-            # hangs.
+            # The watchdog reports that the gateway hangs if pictures wait and none is sent. While Kafka is unavailable, pictures wait for
+            # another reason. So the watchdog gets 0 as their number.
             line.watchdog.set_pending(0 if line.sender.problem else line.spool.sendable_count)
             outage = line.find_outage()
             metrics.camera_up.labels(line.name).set(not outage)

@@ -51,8 +51,8 @@ _MAX_UNSTORED = 10_000
 # The intake remembers at most this many pictures that came without a time. At two pictures a second, these are the pictures of the last
 # eight minutes. A camera repeats a picture much sooner.
 _MAX_UNTIMED = 1024
-# While a picture waits for its answer, at most this many repeats of the picture wait, too. Earlier repeats get no answer, because the
-# camera no longer waits for them.
+# A camera may send a picture several times before the first copy has its answer. The newest copies wait for this answer, at most this
+# many. Older copies get no answer, because the camera no longer waits for them.
 _MAX_REPEATS = 16
 
 
@@ -189,8 +189,8 @@ class _Repeats:
 class _FirstCopies:
     """Finds repeats of a picture that still waits for its answer. A repeat gets the answer of the first copy. Thread-safe.
 
-    Without this class, a repeat could get the part instead of the first copy. The class sets no limit for the number of waiting pictures,
-    because the matcher and the queue for the disk already limit it.
+    Without this class, the gateway could assign the part to a repeat, and no part to the first copy. The class sets no limit for the number
+    of waiting pictures, because the matcher and the queue for the disk already limit this number.
     """
 
     def __init__(self) -> None:
@@ -264,8 +264,8 @@ class Intake:
     ) -> None:
         """`on_stored` is called after each stored picture. `buffer_bytes` limits the pictures that wait for their parts or for the disk.
 
-        `clock` is the clock of the machine, which people and programs can set. Nobody can set `steady_clock`. The intake compares the two
-        clocks to notice when `clock` was set. Without `steady_clock`, it cannot notice this.
+        `clock` is the clock of this machine, which a person or a program can set. `steady_clock` cannot be set. The intake compares the two
+        clocks, to notice that `clock` was set. Without `steady_clock`, the intake cannot notice this.
         """
         self._line = spool.line
         self._commit = GroupCommit(spool, buffer_bytes, system)
@@ -274,8 +274,8 @@ class Intake:
         self._on_stored = on_stored
         self._clock = clock
         self._steps = ClockSteps(clock, steady_clock or clock)
-        # Parts that are reported before this time get no picture. The clock of this machine was changed shortly before, so the time of such
-        # a part may be wrong.
+        # Just after the clock of this machine was changed, the times of parts may be wrong. So parts that are reported before this time get
+        # no picture.
         self._settled_s = 0.0
         self._lock = threading.Lock()
         # The number of pictures that were refused since the spool became full.
@@ -381,7 +381,7 @@ class Intake:
         return self._complaints.list_texts()
 
     def _match(self, pending: _PendingFrame, matcher: Matcher[_PendingFrame], latency: CameraLatency) -> list[MatchDecision[_PendingFrame]]:
-        """Adds a picture to the matcher, and returns the decisions that the matcher has now made.
+        """Adds a picture to the matcher, and returns the new decisions of the matcher. A decision says which part a picture shows.
 
         If the latency is unknown or not trusted, no picture is assigned to a part.
         """
@@ -404,9 +404,10 @@ class Intake:
     def _check_latency(
         self, decisions: list[MatchDecision[_PendingFrame]], matcher: Matcher[_PendingFrame]
     ) -> list[MatchDecision[_PendingFrame]]:
-        """Compares the camera's latency with the delays of the pictures that were matched in `decisions`. Returns `decisions` unchanged.
+        """Checks the camera's latency with the delays of the pictures in `decisions`. Returns `decisions` unchanged.
 
-        If the delays prove the latency, late pictures are matched again. The caller must hold the lock.
+        If the delays prove that the latency is right, the matcher no longer doubts the camera's clock, and late pictures are matched again.
+        The caller must hold the lock.
         """
         if self._latency is not None:
             for decision in decisions:
@@ -495,7 +496,10 @@ class Intake:
         return self._spool.find_receipt(make_part_key(part)) is not None
 
     def decide_due(self) -> None:
-        """Stores the pictures that have waited long enough for a part, and counts the parts that have waited long enough for a picture."""
+        """Decides about the pictures and parts that have waited long enough for each other.
+
+        Stores the pictures. A part without a picture is counted in a metric.
+        """
         self._decide()
 
     def drain(self) -> None:
@@ -587,8 +591,8 @@ class Intake:
             )
 
     def _apply(self, decisions: Sequence[MatchDecision[_PendingFrame]]) -> None:
-        # The ExitStack stores each picture, even if an earlier one raises an error. It calls its functions in reverse order, so they are
-        # added in reverse order.
+        # If the storing of a picture raises an error, the ExitStack still stores the other pictures. The ExitStack begins with the function
+        # that was added last. So the pictures are added in reverse order.
         with ExitStack() as stack:
             for decision in reversed(decisions):
                 if decision.picture is None:
@@ -598,7 +602,7 @@ class Intake:
                     stack.callback(self._store, decision.picture, decision.part)
 
     def _find_unstored(self, pending: _PendingFrame) -> PictureReceipt | None:
-        """Returns the receipt of an earlier attempt to store the same picture in which the disk failed.
+        """Returns the receipt of an earlier attempt to store the same picture, if this attempt failed because of the disk.
 
         Returns None if there was no such attempt.
         """
@@ -616,7 +620,8 @@ class Intake:
     def _store(self, pending: _PendingFrame, part: PartId | None, earlier: PictureReceipt | None = None) -> None:
         """Stores a picture in the spool and sets the frame's receipt. If `part` is None, the spool makes the part id.
 
-        If an earlier attempt to store the same picture failed because of the disk, `earlier` is the receipt of that attempt.
+        `earlier` is the receipt of an earlier attempt to store the same picture, if this attempt failed because of the disk. Otherwise
+        `earlier` is None.
         """
         frame = pending.frame
         is_matched = earlier.is_matched if earlier else self._matcher is None or part is not None
@@ -659,8 +664,9 @@ class Intake:
             self._first_copies.finish(pending, receipt)
             return
         try:
-            # The camera sends the picture again, and the gateway must then store it again, because the failed flush may have lost it.
-            # The key of the part is added here, because `keys` lacks it if a repeated picture came without its part.
+            # The disk has perhaps lost the picture, so the camera sends it again, and the gateway must store it again. For this, the spool
+            # must forget all keys of the picture. If a repeated picture came without its part, the key of the part is not in `keys`. So
+            # this key is added here.
             for key in {*keys, make_part_key(receipt.part)}:
                 with suppress(sqlite3.Error, CastlineError):
                     self._spool.forget_key(key)

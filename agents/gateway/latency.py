@@ -2,7 +2,7 @@
 
 The latency is the time from the count of a part at photo-eye 1 to its picture.
 
-Only an irregular gap between parts proves which latency is right:
+If parts come at equal intervals, several latencies fit. Only an irregular gap between parts proves which latency is right:
 
 ```
 parts                   A   B   C       D   E         the gap between C and D is longer
@@ -22,8 +22,8 @@ from itertools import pairwise
 from math import sqrt
 from statistics import fmean, median
 
-# A picture is assigned to the nearest part if the time between them is less than a quarter of the spacing. The spacing is the time between
-# two parts.
+# The spacing is the time between two parts. A picture is assigned to the nearest part if the time between the picture and this part is
+# less than a quarter of the spacing.
 ASSIGNED_SHARE = 0.25
 # A picture can come earlier or later than the latency predicts. If the difference is usually more than an eighth of the time between two
 # parts, the latency should be measured again.
@@ -39,20 +39,18 @@ _FIT_SHARE = 0.2
 # A latency is accepted if at least 80 % of all pictures get a part, and also 80 % of the ten newest pictures.
 _EXPLAINED_SHARE = 0.8
 _NEWEST_PICTURES = 10
-# The time of a picture minus the latency should lie between the first and the last known part. If this is true for fewer than 70 % of the
-# pictures, the latency is not tested further.
+# The time of a picture minus a latency is the expected time of the picture's part. If fewer than 70 % of these times lie between the first
+# and the last known part, this latency is not tested further.
 _KNOWN_SHARE = 0.7
-# With a latency, the nearest part of a picture can be found. Two latencies are compared only if both find a part for at least this many
+# Each latency gives most pictures a nearest part. Two latencies are compared only if both give a nearest part to at least this many
 # pictures.
 _MIN_COMMON_PICTURES = 5
-# One latency is better than another if the pictures are nearer to their parts with it. The mean gain must be at least 2 % of the time
-# between two parts.
+# A latency is better than another latency if it brings the pictures nearer to their parts, on average by at least 2 % of the time between
+# two parts.
 _NEARER_SHARE = 0.02
-# One latency is better than another only if the mean gain is at least five times the standard error of the gain. A smaller gain could be
-# chance.
+# A small gain of one latency over another can be chance. So the mean gain must also be at least five times its standard error.
 _NEARER_ERRORS = 5.0
-# Only likely latencies are examined. If the most likely latency agrees with 40 pictures, each other latency must agree with at least half
-# as many pictures, here 20.
+# Only likely latencies are examined. A latency is likely if it fits at least half as many pictures as the latency that fits most pictures.
 _CANDIDATE_SHARE = 0.5
 _MAX_CANDIDATES = 1500
 
