@@ -214,7 +214,8 @@ class Archivist:
     async def _archive_isolated(self, records: Sequence[tuple[ConsumedRecord, ArchivedRecord]]) -> list[ProducerRecord]:
         """Stores `records`, and returns a dead letter for each record that the database rejects.
 
-        A rejected batch is stored in halves, until only the rejected records are left.
+        If the database rejects a batch, each half is stored on its own. A rejected half is divided again, until the rejected records are
+        found.
         """
         if not records:
             return []

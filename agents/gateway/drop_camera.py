@@ -361,8 +361,8 @@ class DropCamera:
     def _find_next(self) -> _FileVersion | None:
         """Returns the next file to handle, as a `_FileVersion`. Returns None if no file is due, or if the spool is full.
 
-        Pictures in memory come first, because their files were overwritten. Then come the files, the oldest first. If two files have the
-        same time, `2.jpg` comes before `10.jpg`.
+        Pictures whose files were overwritten come first, because they exist only in memory. Then come the files, the oldest first. If two
+        files have the same time, `2.jpg` comes before `10.jpg`.
         """
         if time.monotonic() < self._paused_until_s:
             return None

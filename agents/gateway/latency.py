@@ -143,7 +143,7 @@ class _Candidate:
     def rank(self) -> tuple[float, float]:
         """The key by which possible latencies are sorted. The best latency has the smallest key.
 
-        The first number is the share of the pictures that get no part. The second number is small if the pictures are near their parts.
+        The key has two numbers: the share of the pictures that get no part, and the mean distance of the pictures from their parts.
         """
         known = self.known_shares
         return self.unexplained_count / len(known), fmean(min(share, ASSIGNED_SHARE) for share in known)
@@ -255,8 +255,8 @@ def _compare(best: _Candidate, rival: _Candidate) -> _Comparison | None:
         return None
     supporting = sum(_speaks_against(theirs, ours) for ours, theirs in pairs)
     opposing = sum(_speaks_against(ours, theirs) for ours, theirs in pairs)
-    # `supporting` is the number of pictures that fit only `best`. `opposing` is the number of pictures that fit only `rival`.
-    # `rival` is wrong if `supporting` is at least `needed`, which is more than twice `opposing`.
+    # `supporting` is the number of pictures that fit only `best`. `opposing` is the number of pictures that fit only `rival`. Here, `rival`
+    # is wrong if `supporting` is more than twice as large as `opposing`. If some pictures get no part with `best`, one more is needed.
     needed = (1 if not best.unexplained_count else 2) + 2 * opposing
     return _Comparison(rival.latency_s, supporting >= needed or _is_nearer(pairs), supporting)
 

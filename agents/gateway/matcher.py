@@ -23,17 +23,17 @@ from streams.identity import PartId
 
 Picture = TypeVar("Picture")
 
-# If the report of a part was lost, the gap between two parts is unknown. Then the smallest of the last 32 gaps is used.
+# If the report of a part was lost, the gap between two parts is unknown. In this case, the smallest of the last 32 gaps is used.
 _RECENT_GAPS = 32
-# The matcher keeps this many of the latest parts, so that a picture that was held up for minutes still finds its part. The sorter also
-# keeps 2,048 part reports for the gateway.
+# The matcher keeps this many of the latest parts. So a picture that was delayed for minutes still finds its part. The sorter keeps the same
+# number of part reports for the gateway.
 _KEPT_PARTS = 2048
-# If this many late pictures in a row fit their parts and are equally late, their delay counts as normal. Later pictures with this delay
-# are then no sign of a wrong camera clock.
+# A late picture can be a sign that the camera's clock is wrong. But if this many late pictures in a row fit their parts and are equally
+# late, their delay counts as normal.
 _MIN_FITTING = 8
 # During an outage of the network, pictures cannot arrive. After the outage, the pictures arrive together, at most this many seconds apart.
 _BURST_S = 0.5
-# A picture is compared with at most this many of the newest arrivals.
+# To find out whether pictures arrived together, the matcher compares a picture with at most this many of the newest pictures.
 _RECENT_ARRIVALS = 64
 # The report of a part may arrive up to 0.1 s after the part was counted.
 _REPORT_DELAY_S = 0.1
@@ -130,17 +130,17 @@ class Matcher(Generic[Picture]):
         # Some pictures come without a time from the camera. For each of the last such pictures, the list holds the time of arrival minus
         # the latency. For a picture that the camera has sent several times, this is the arrival of the first copy.
         self._arrivals: deque[float] = deque(maxlen=_RECENT_ARRIVALS)
-        # The ages of the last matched pictures that were not late. The age of a picture is the time from the count of its part, as the
-        # latency predicts it, to the arrival of the picture. Ages can be negative if the clock of the sorter's machine is ahead.
+        # The ages of the last matched pictures that were not late. The age of a picture is its time of arrival minus the time at which its
+        # part was counted, as computed from the latency. An age can be negative if the clock of the sorter's machine is ahead.
         self._recent_ages: deque[float] = deque(maxlen=_RECENT_GAPS)
-        # The age of the last late picture that fits no part, or None. Perhaps this picture was late because the camera's clock is wrong.
-        # So the next pictures of about the same age get no part. The age is the time of arrival minus `time_s`.
+        # The age of the last late picture that fits no part, or None. The age of a picture is its time of arrival minus `time_s`. Perhaps
+        # this picture was late because the camera's clock is wrong. So the next pictures of about the same age get no part.
         self._doubted_age_s: float | None = None
         # How often the matcher has doubted the camera's clock so far.
         self._doubts = 0
         # The number of pictures that got no part because of the latest doubt.
         self._refused_count = 0
-        # The age of the last matched picture if it was late, otherwise None. The age is the time of arrival minus `time_s`.
+        # The age of the last matched picture if the picture was late, otherwise None. The age is the time of arrival minus `time_s`.
         self._fitting_age_s: float | None = None
         # The number of late pictures in a row that were matched and were about equally late.
         self._fitting_count = 0
@@ -152,7 +152,7 @@ class Matcher(Generic[Picture]):
 
     @property
     def doubt(self) -> int:
-        """The number of the present doubt about the camera's clock: 1 for the first doubt, 2 for the second. 0 if there is no doubt.
+        """The number of the current doubt about the camera's clock: 1 for the first doubt, 2 for the second. 0 if there is no doubt now.
 
         A doubt begins when a late picture fits no part, because the camera's clock is perhaps wrong. During the doubt, other pictures that
         are about equally late get no part.
@@ -161,7 +161,7 @@ class Matcher(Generic[Picture]):
 
     @property
     def refused_count(self) -> int:
-        """The number of pictures that got no part because of the present doubt about the camera's clock."""
+        """The number of pictures that got no part because of the current doubt about the camera's clock."""
         return 0 if self._doubted_age_s is None else self._refused_count
 
     def end_doubt(self) -> None:
@@ -281,7 +281,7 @@ class Matcher(Generic[Picture]):
     def _reach_s(self) -> float:
         """The largest time between a picture and its part, in seconds.
 
-        The same limit is used to compare late pictures: two pictures are equally late if their delays differ by less than this time.
+        Two late pictures count as equally late if their delays differ by less than this time.
         """
         return ASSIGNED_SHARE * max(self._recent_gaps, default=float("inf"))
 
@@ -341,7 +341,7 @@ class Matcher(Generic[Picture]):
         rivals = sum(
             abs(other_s - waiting.time_s) < reach_s or (is_near_part and abs(other_s - part_s) < reach_s) for other_s in self._arrivals
         )
-        if rivals > 1:  # The picture itself is one of the pictures that could belong to the part.
+        if rivals > 1:  # `rivals` counts the picture itself, too.
             return MatchDecision(waiting.picture, None)
         # A rival can still arrive.
         if now_s - waiting.arrived_s < min(reach_s + max(0.0, part_s - waiting.time_s), _BURST_S, self._window_s):
@@ -361,21 +361,21 @@ class Matcher(Generic[Picture]):
         # The spacing is the smaller of the gaps before and after the part. If only one gap is known, the spacing is this gap.
         spacing_s = min((gap.seconds for gap in (before, after) if gap.is_exact), default=float("inf"))
         located = (offset_s, spacing_s) if spacing_s < float("inf") else (None, None)
-        # A part gets only one picture. If the nearest part has a picture already, the present picture gets no part.
+        # A part gets only one picture. If the nearest part has a picture already, the waiting picture gets no part.
         if not nearest.has_picture and abs(offset_s) < reach_s and abs(offset_s) <= self._window_s:
             nearest.has_picture = True
             return MatchDecision(waiting.picture, nearest.part, *located)
-        # A picture lies in time between two parts. If the gap between these parts is exact, their numbers are consecutive. So there is no
-        # unknown part between them.
+        # The picture was taken between two parts. If the gap between these parts is exact, no part is missing between them. If the picture
+        # is also far from the nearest part, it shows no part.
         is_far = at_picture.is_exact and abs(offset_s) >= ASSIGNED_SHARE * spacing_s
         if is_far or (is_final and before.is_exact and after.is_exact):
             return MatchDecision(waiting.picture, None, *located)
         return MatchDecision(waiting.picture, None) if is_final else None
 
     def _may_be_proved_by_silence(self, waiting: _WaitingPicture[Picture], now_s: float) -> bool:
-        """Returns whether the picture should wait longer, because the newest part is perhaps its part.
+        """Returns whether the picture should wait longer, because perhaps it shows the newest part.
 
-        If the board counts no further part for some time, no other part can be nearer to the picture.
+        If the board counts no other part during the wait, no other part can be nearer to the picture.
         """
         newest = self._parts[-1] if self._parts else None
         if newest is None or not newest.is_waiting or not 0 <= waiting.time_s - newest.time_s <= self._window_s:
@@ -385,14 +385,13 @@ class Matcher(Generic[Picture]):
         return silence.seconds <= needed_s < min(self._recent_gaps, default=float("inf"))
 
     def _bound_at_picture(self, gap: _Gap) -> float:
-        # The picture was taken between two parts, and `gap` is the time between these parts. If `gap` is not exact, perhaps the board has
-        # counted a third part between them and has not reported it. The result is then at most the smallest recent gap between two parts.
+        # The picture was taken between two parts. `gap` is the time between these parts. If `gap` is not exact, perhaps the board has
+        # counted another part between them and has not reported it. The result is then at most the smallest recent gap between two parts.
         return gap.seconds if gap.is_exact else min(gap.seconds, min(self._recent_gaps, default=float("inf")))
 
     def _bound_on_other_side(self, gap: _Gap, is_final: bool) -> float:
-        # The picture was taken on one side of its nearest part. `gap` is the time from this part to the next part on the other side. If
-        # `gap` is not exact, the true time is perhaps longer. A final decision (`is_final`) then uses at least the smallest recent gap
-        # between two parts.
+        # The nearest part has a gap before it and a gap after it. `gap` is the one in which the picture was not taken. If `gap` is not
+        # exact, the true gap is perhaps longer. So a final decision (`is_final`) uses at least the smallest recent gap between two parts.
         return max(gap.seconds, min(self._recent_gaps, default=0.0)) if is_final and not gap.is_exact else gap.seconds
 
     def _gap_before(self, index: int) -> _Gap:
@@ -411,9 +410,9 @@ class Matcher(Generic[Picture]):
         gap_s = later.time_s - earlier.time_s
         if earlier.is_followed_by(later):
             return _Gap(gap_s, True)
-        # Perhaps the board has counted castings between these two parts and has not reported them. Nobody knows when these castings
-        # passed, so the gap is not exact. Within a run, the shortest possible gap is used, which is 0. After a reset of the board, at most
-        # the smallest recent gap is used.
+        # Perhaps the board has counted other castings between these two parts and has not reported them. Nobody knows when these castings
+        # passed. So the gap is not exact, and a short gap is used. Within a run, it is 0. After a reset of the board, it is at most the
+        # smallest recent gap.
         is_after_reset = later.part.run != earlier.part.run and later.part.part == 1
         return _Gap(min(gap_s, min(self._recent_gaps, default=0.0)) if is_after_reset else 0.0, False)
 

@@ -11,7 +11,8 @@ from enum import Enum
 
 from streams.identity import sniff_content_type
 
-# In a JPEG, FF and one more byte are a marker. FF00, FFD0 to FFD7 and FFFF do not end the compressed pixels.
+# Matches the marker that ends the compressed pixels of a JPEG. A marker is the byte FF and one more byte. FF00, FFD0 to FFD7 and FFFF do
+# not match, because they do not end the pixels.
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 # Some programs append bytes to a JPEG, such as a line feed. So the gateway looks for the end marker in the last 64 bytes.
 _TAIL_BYTES = 64

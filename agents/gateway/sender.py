@@ -46,8 +46,8 @@ _RECORD_ERRORS = (MessageSizeTooLargeError, RecordListTooLargeError, InvalidReco
 
 # If Kafka confirms nothing for this many seconds while pictures wait for its confirmation, Kafka counts as unavailable.
 _SILENT_S = 2.0
-# If the object store needs more than this many seconds for a picture, the sender handles the results of earlier pictures before it sends
-# the next picture.
+# If sending a picture takes more than this many seconds, for example because the object store is slow, the sender reads the answers to
+# earlier pictures before it sends the next picture.
 _SLOW_S = 0.5
 # If Kafka confirms nothing for this many seconds, the Kafka client is replaced, because clients have got stuck when brokers restarted.
 _STUCK_S = 30.0
@@ -158,7 +158,7 @@ class KafkaChannel:
 
 
 class _TakingTimer:
-    """Measures how long the channel takes to accept the present picture. `seconds` is 0 if there is no such picture."""
+    """Measures for how many seconds the channel has been busy with the picture that is being sent. `seconds` is 0 if none is being sent."""
 
     _since_s: float | None = None
 
@@ -343,8 +343,8 @@ class Sender:
                 finally:
                     channel.close()
             except (ChannelUnavailableError, sqlite3.OperationalError) as error:
-                # OperationalError means that the disk is full or fails. Confirmed pictures then cannot be deleted from the spool, so they
-                # are sent again with the same part ids.
+                # OperationalError means that the disk is full or fails. The sender then cannot delete confirmed pictures from the spool. It
+                # sends these pictures again with the same part ids.
                 self._set_unavailable(str(error))
                 self._wait_before_retry()
             except sqlite3.DatabaseError as error:

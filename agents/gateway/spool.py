@@ -49,9 +49,11 @@ _MAX_RECEIPTS = 100_000
 # the log has been written back to the database file.
 _MAX_WRITE_AHEAD_BYTES = 64 * 2**20
 _MAX_WRITE_AHEAD_SHARE = 1 / 16
-# If less than this share of `gateway.spool_max_bytes` is free, each line empties its write-ahead log, even if the log is small.
+# The write-ahead logs count as used space. So if less than this share of `gateway.spool_max_bytes` is free, each line empties its log, even
+# if the log is small.
 _NEARLY_FULL_SHARE = 1 / 8
-# A line stores fewer than this many pictures in a second.
+# More pictures than a line can store in a second. When a new file replaces a damaged file, its sequence numbers begin at the run number
+# times this number, so that no sequence number is used twice.
 _PICTURES_PER_S = 1_000_000
 _LAYOUT_VERSION = 1
 
@@ -178,7 +180,7 @@ class Spool:
         self._clock = clock
         self._lock = threading.RLock()
         self._reader_lock = threading.Lock()
-        # A thread holds this lock during a checkpoint. If another thread closed the connection in this time, SQLite would crash the
+        # A thread holds this lock during a checkpoint, so that no other thread closes the connection. Otherwise SQLite would crash the
         # process. A thread that needs several locks takes this lock first, then `_reader_lock`, and `_lock` last.
         self._checkpoint_lock = threading.Lock()
         self._path = folder / f"{line}.sqlite"
@@ -231,7 +233,8 @@ class Spool:
         earlier_run = self.run
         run = self._begin_run(max(int(self._clock()), earlier_run + 1))
         if earlier_run:
-            # Pictures of the damaged file can still be on their way to Kafka. The sequence numbers of the new file must differ from theirs.
+            # Pictures of the damaged file can still be on their way to Kafka. No picture of the new file may get the sequence number of one
+            # of them. So the sequence numbers of the new file begin higher.
             self._writer.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('pictures', ?)", (run * _PICTURES_PER_S,))
         self._last_part = 0
         # From here on, a commit of this connection does not wait for the disk. Only the method `flush` waits.
@@ -240,8 +243,8 @@ class Spool:
         if self._write_ahead_file == -1:
             self._write_ahead_file = write_ahead_file
         else:
-            # Another thread is perhaps in `flush` and still uses the file descriptor of the old file. So this descriptor is not closed, but
-            # used for the new file. After a close, an unrelated file could get the descriptor.
+            # Another thread is perhaps in `flush` and still uses the file descriptor of the old file. If this descriptor were closed, an
+            # unrelated file could get the same descriptor. So it stays open and now leads to the new file.
             os.dup2(write_ahead_file, self._write_ahead_file)
             os.close(write_ahead_file)
         # Without this flush, the files of the spool could be missing from the folder after a power cut.
@@ -258,13 +261,14 @@ class Spool:
         self._connections = []
 
     def replace_damaged(self, error: sqlite3.DatabaseError, run: int) -> None:
-        """Sets the file aside and begins a new file, if `error` means that the file is damaged. Otherwise raises `error`.
+        """Puts the file away and begins a new file, if `error` means that the file is damaged. Otherwise raises `error`.
 
-        The pictures of the damaged file are no longer sent. `run` is the run of the spool at the time of `error`. If the spool has a newer
-        run now, another thread has already replaced the file, and this method does nothing.
+        The pictures of the damaged file are no longer sent.
 
-        If too many damaged files exist already, the file is deleted. Raises sqlite3.Error or OSError if no new file can be made. The next
-        call then tries again.
+        `run` is the run of the spool at the time of `error`. If the spool has a newer run now, another thread has already replaced the
+        file, and this method does nothing.
+
+        Raises sqlite3.Error or OSError if no new file can be made. The next call then tries again.
         """
         with self._watch_disk(), self._checkpoint_lock, self._reader_lock, self._lock:
             if self.run != run:
@@ -547,7 +551,8 @@ class Spool:
             self._writer.execute("DELETE FROM receipts WHERE id <= (SELECT max(id) FROM receipts) - ?", (_MAX_RECEIPTS,))
         with self._watch_disk(), self._checkpoint_lock:
             self._checkpointer.execute("PRAGMA wal_checkpoint(PASSIVE)")
-        # While pictures arrive, a PASSIVE checkpoint never empties the write-ahead log. So a log that is too large is emptied here.
+        # A PASSIVE checkpoint copies the write-ahead log, but does not empty it while pictures arrive. So a log that is too large must be
+        # emptied here.
         limit = min(_MAX_WRITE_AHEAD_BYTES, _MAX_WRITE_AHEAD_SHARE * self._budget.max_bytes)
         if self._count_write_ahead() > limit or not self._budget.has_room(_NEARLY_FULL_SHARE * self._budget.max_bytes):
             self._empty_write_ahead()
@@ -559,7 +564,7 @@ class Spool:
             self._count_write_ahead()
 
     def _count_write_ahead(self) -> int:
-        """Measures the write-ahead log, corrects the total size of all spools, and returns the size of the log in bytes."""
+        """Returns the size of the write-ahead log in bytes, and updates this size in the total size of all spools."""
         size = os.fstat(self._write_ahead_file).st_size
         self._budget.set_write_ahead(self.line, size)
         return size

@@ -1,13 +1,14 @@
 """Checks the token of a request to the gateway, and delays clients that guess.
 
-After ten different wrong tokens from a network, the next attempt of this network must wait 1 s. Each further wrong token doubles the wait,
-up to 10 s. An attempt that comes too early is refused without a look at its token.
+Attempts are counted for each network of clients: an IPv4 address, or the /64 of an IPv6 address. After ten different wrong tokens from a
+network, the next attempt of this network must wait 1 s. Each further wrong token doubles the wait, up to 10 s. An attempt during the wait
+is refused, even if its token is right.
 
 A wrong token that a network repeats is not a guess, and does not make the wait longer. So a camera with a wrong token does not block other
 cameras behind the same address.
 
-The gateway remembers which network has sent which right token, also after a restart. From this network, it accepts this token even during
-a wait. So a camera can go on while another machine behind the same address guesses.
+There is one exception: if a network has sent a right token before, the gateway accepts this token from this network even during a wait. So
+a camera can go on while another machine behind the same address guesses. The gateway knows these networks also after a restart.
 """
 
 from __future__ import annotations
@@ -41,14 +42,14 @@ _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
 
 _FREE_ATTEMPTS = 10
-# The longest time that a network must wait after it has sent wrong tokens. An account of the station has the same limit.
+# The longest time, in seconds, that a network must wait after it has sent wrong tokens.
 _LONGEST_DELAY_S = 10.0
-# If a network sends no new wrong token for this time, its wrong tokens no longer count. The tokens that it has not repeated within this
-# time are forgotten.
+# If a network sends no new wrong token for this many seconds, the count of its wrong tokens starts again from 0. Wrong tokens that it has
+# not repeated in this time are forgotten.
 _FORGET_S = 900.0
 _MAX_NETWORKS = 10_000
-# At most this many wrong tokens of a network are remembered. If a remembered token is sent again, it does not count as a guess. Usually
-# fewer cameras of a network have a wrong token.
+# At most this many wrong tokens of a network are remembered. If a camera repeats a remembered token, this does not count as a guess.
+# Usually, fewer cameras of a network have a wrong token.
 _MAX_REMEMBERED_TOKENS = 32
 _KNOWN_CLIENTS = TypeAdapter(list[tuple[str, str]])
 
@@ -84,7 +85,8 @@ class KnownClients:
         """Adds a network and the owner of a right token."""
         is_new = client not in self._clients
         _put_last(self._clients, client, None, self._max_count)
-        # `save` runs in another thread. If the flag were cleared first, `save` could set it again before the client is there.
+        # `_is_saved` is set to False only after the client was added. Otherwise `save`, which runs in another thread, could set it to True
+        # again without having saved the new client.
         if is_new:
             self._is_saved = False
 
@@ -105,9 +107,11 @@ class KnownClients:
 
 @dataclass
 class _WrongTokens:
-    """The different wrong tokens of a network: their number, the time of the last new one, and the last ones.
+    """The different wrong tokens that a network has sent.
 
-    `digests` maps the keyed digest of each remembered token to the time at which the network last sent the token.
+    - `count`: the number of different wrong tokens.
+    - `last_s`: the time at which the network last sent a new wrong token.
+    - `digests`: the keyed digest of each remembered wrong token, with the time at which the network last sent this token.
     """
 
     count: int = 0

@@ -24,9 +24,10 @@ _MAX_JSON_BYTES = 2**16
 # A form has other fields beside the picture. So a form is allowed to have this many bytes more than the largest picture.
 FORM_EXTRA_BYTES = 2**20
 _MAX_PARTS = 50
-# A compressed body is refused if it unpacks to more than this many times its size, because unpacking costs time. Harmful data can unpack to
-# 1,030 times their size. A picture of a casting unpacks to about 1.5 times its size. The first MiB of unpacked bytes is always allowed.
+# Unpacking costs time. So a compressed body is refused if it unpacks to more than this many times its size. A picture of a casting unpacks
+# to about 1.5 times its size. Harmful data can unpack to 1,030 times their size.
 _MAX_UNPACK_RATIO = 250
+# A body that unpacks to at most this many bytes is not refused for the reason above.
 _FREE_UNPACKED_BYTES = 2**20
 # A body with one of these content types may be the picture itself. Many programs send x-www-form-urlencoded by default.
 _RAW_TYPES = ("application/octet-stream", "binary/octet-stream", "application/x-www-form-urlencoded")
@@ -161,8 +162,11 @@ class _Unpacker:
     def unpack(self, chunk: bytes) -> Iterator[bytes]:
         """Yields the content of `chunk`, the next bytes of the body, in pieces of at most 64 KiB.
 
-        Raises RequestRefusedError with status 400 if the body is not valid gzip or deflate data, if more bytes follow after the end of
-        these data, or if the data unpack to far more bytes than a picture does.
+        Raises RequestRefusedError with status 400 in these cases:
+
+        - The body is not valid gzip or deflate data.
+        - More bytes follow after the end of these data.
+        - The data unpack to far more bytes than a picture does.
         """
         is_after_end = self._zlib.eof and bool(chunk)
         try:
@@ -246,7 +250,7 @@ def _decode_base64(content: bytes) -> bytes:
 def _split_form(body: bytes, boundary: bytes) -> Iterator[tuple[Message, bytes]]:
     """Yields the header and the content of each part of a form.
 
-    Source: RFC 2046, section 5.1.1. Lines may also end in a line feed alone.
+    Source: RFC 2046, section 5.1.1. Beyond the RFC, a line may also end in a line feed without a carriage return.
     """
     delimiter = b"--" + boundary
     at = body.find(delimiter)

@@ -131,8 +131,6 @@ def make_stream_opener(address: str, timeout_s: float) -> Callable[[], FrameGrab
 
 @dataclass(frozen=True)
 class _GrabbedPicture:
-    """A picture with the time at which it was grabbed."""
-
     picture: VideoPicture
     grabbed_at: datetime
 
@@ -320,7 +318,7 @@ class VideoCamera:
             found = min(self._pictures, key=lambda grabbed: abs(grabbed.grabbed_at - captured_at), default=None)
             if found is None or abs((found.grabbed_at - captured_at).total_seconds()) > window_s:
                 return None
-            # `found` and all earlier pictures are deleted here, because the picture of the next part is newer.
+            # The next part needs a newer picture than `found`. So `found` and all earlier pictures are deleted.
             while self._pictures and self._pictures[0].grabbed_at <= found.grabbed_at:
                 self._pictures.popleft()
         return found

@@ -48,8 +48,8 @@ class _LimitedRunner(web.AppRunner):
     """Runs an aiohttp application, and limits the connections of its clients."""
 
     def __init__(self, app: web.Application, limits: ConnectionLimits) -> None:
-        # aiohttp must not unpack compressed bodies, because it sets no limit for their size. `read_picture` unpacks them with a limit.
-        # If a sender closes its connection, aiohttp cancels the handler, which then frees the memory of the picture.
+        # With `handler_cancellation`, aiohttp cancels the handler of a request if the sender closes its connection. The handler then frees
+        # the memory of the picture.
         super().__init__(app, shutdown_timeout=2, handler_cancellation=True)
         self._limits = limits
 
@@ -60,6 +60,7 @@ class _LimitedRunner(web.AppRunner):
         if server is None:
             return None
         loop = asyncio.get_running_loop()
+        # aiohttp must not unpack compressed bodies, because it sets no limit for their size. `read_picture` unpacks them with a limit.
         options: dict[str, Any] = {"loop": loop, "access_log": None, "auto_decompress": False, "keepalive_timeout": _KEEP_ALIVE_S}
         return lambda: _LimitedConnection(self._limits, server, **options)
 

@@ -23,7 +23,7 @@ class BackgroundLoop:
         self._woken.set()
 
     async def wait(self, timeout_s: float | None = None) -> None:
-        """Waits until `wake` or `close` is called, but for at most `timeout_s` seconds. With None, the wait has no limit."""
+        """Waits until `wake` or `close` is called, but for at most `timeout_s` seconds. If `timeout_s` is None, the wait has no limit."""
         with suppress(TimeoutError):
             await asyncio.wait_for(self._woken.wait(), timeout_s)
         if not self.is_closed:

@@ -52,10 +52,10 @@ class DecodedImage:
     """An image record with its decoded picture, or with the decoder's error.
 
     - `sha256`: the checksum of the encoded picture.
-    - `reference`: the limits by which the model version recognises a picture of the whole part.
-    - `part`: the result of the check with `reference`: whether the picture shows the whole part.
-    - `details`: the detail template of the model version.
-    - `inspection`: the small defects that were found with `details`.
+    - `reference`: the limits with which the model version checks whether a picture shows the whole part.
+    - `part`: the result of this check.
+    - `details`: the detail template of the model version. With this template, the inspector finds small defects.
+    - `inspection`: the small defects that were found.
     - `regions`: the regions of the line, or None for the whole picture. Pixels outside the regions raise no anomaly score.
     """
 
@@ -118,8 +118,8 @@ def read_image_record(source: ConsumedRecord, line: LineSettings, broker_time: d
     The headers `line`, `run` and `part` name the part. If another header is wrong, the result has a `header_error`, and only these three
     headers are used.
 
-    Raises IdentityError if the record names no part of this line. Raises RecordError if the record is a placeholder for records that could
-    not be decoded.
+    Raises IdentityError if the record names no part of this line. Raises RecordError if the record is only a placeholder. The program makes
+    a placeholder if the records of a batch from Kafka could not be decoded.
     """
     check_readable(source.value)
     part = read_part_id(source.key, source.headers, line.name)
@@ -163,9 +163,11 @@ def decode_image(
     decoder: PictureDecoder = decode_picture,
     keep_original: bool = False,
 ) -> DecodedImage:
-    """Verifies the checksum of the picture and decodes it to a square of `side_px`. For a bad picture, the result holds the error.
+    """Verifies the checksum of the picture, and decodes the picture to a square with sides of `side_px` pixels.
 
-    A picture on which the decoder fails in an unexpected way is a bad picture, too. Raises OSError if the object store does not answer.
+    If the picture is bad, the result holds the error. A picture also counts as bad if the decoder fails on it in an unexpected way.
+
+    Raises OSError if the object store does not answer.
     """
     value = record.source.value or b""
     sha256 = find_checksum(record)

@@ -344,7 +344,10 @@ class Inspector:
         return make_dead_letter(self._names.dead_letters, source, ROLE, reason, detail)
 
     async def report_expired(self, expired: ExpiredRecords) -> None:
-        """Sends a dead letter about pictures that Kafka deleted before they were judged. The dead letter holds no picture."""
+        """Sends one dead letter for all pictures in `expired`. Kafka deleted these pictures before they were judged.
+
+        The dead letter holds no picture.
+        """
         last = expired.first + expired.count - 1
         detail = (
             f"Kafka deleted {expired.count} pictures, from offset {expired.first} to {last}, before they were judged. Their parts have no "
@@ -396,7 +399,8 @@ def _search_details(decoded: DecodedImage, details: VersionDetails | None, regio
 def _isolate(image: DecodedImage, step: Callable[[DecodedImage], DecodedImage]) -> DecodedImage:
     """Returns `step(image)`. If `step` raises an error, returns `image` with this error in place of the picture.
 
-    Raises an OSError of `step`, because this error means that the object store or the machine has failed, and not that the picture is bad.
+    If `step` raises an OSError, the object store or the machine has failed, and the picture is perhaps good. So this function raises the
+    OSError again.
     """
     try:
         return step(image)

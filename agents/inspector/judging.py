@@ -37,7 +37,8 @@ log = logging.getLogger(__name__)
 
 # The reason in a verdict if the networks raised an error for the picture.
 INFERENCE_FAILED = "inference-failed"
-# Reasons for failures of the program, the machine or the object store. The same picture can still be judged later.
+# The reasons in verdicts that name a failure of the program, the machine or the object store. The picture is perhaps good, so it can still
+# be judged later.
 _OUTER_FAILURES = (INFERENCE_FAILED, HANDLING_FAILED, CLAIM_MISSING, CLAIM_DAMAGED)
 
 
@@ -80,8 +81,8 @@ def judge_images(images: Sequence[DecodedImage], predictor: PicturePredictor, ru
 
     An image that could not be decoded, or that does not show the whole part, gets the reason instead of a prediction.
 
-    `rules` holds the rule of the line for each image. Only a cascade uses these rules here, to find the pictures for which one network is
-    enough. This function changes no labels by the rules.
+    `rules` holds the rule of the line for each image. The rules change no labels here. Only a cascade needs them, to find the pictures for
+    which one network is enough.
     """
     by_image = [rule.rule for rule in rules] if rules else [None] * len(images)
     decoded = [(image, rule) for image, rule in zip(images, by_image, strict=True) if isinstance(image.picture, DecodedPicture)]
@@ -185,7 +186,8 @@ def make_verdict(judged: JudgedImage, model: str, threshold: float, decided_at: 
 def _name_decision(prediction: Prediction | PictureError | PartCheck, decision: str) -> str:
     """Returns the piece of the verdict's id that names the decision settings.
 
-    The piece also names a failure that the picture did not cause. If the same picture is judged later, its verdict then has another id.
+    If the picture was not judged because of a failure outside the picture, the piece also names this failure. When the same picture is
+    judged later, the new verdict then has another id.
     """
     return f"{decision}|{prediction.reason}" if isinstance(prediction, PictureError) and prediction.reason in _OUTER_FAILURES else decision
 
@@ -268,7 +270,8 @@ def _make_rule(line: str, version: Version, settings: LiveSettingsByLine) -> Lin
     if live is None:
         return LineRule(manifest.threshold)
     reviews_anomalies, regions = bool(live.review_anomalies), Regions.from_settings(live)
-    # A threshold is compared with a defect probability. A version without networks gives no probability, so its threshold is not changed.
+    # A threshold is compared with a defect probability. A version without networks gives no such probability, so a threshold in the
+    # settings has no effect on this version.
     if not manifest.voters or (live.threshold, live.defect_share, live.miss_risk) == (None, None, None):
         return LineRule(manifest.threshold, live.decision, None, reviews_anomalies, regions)
     try:

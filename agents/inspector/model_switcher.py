@@ -115,7 +115,8 @@ class ModelSwitcher:
             try:
                 self._put_choices_in_force(choices)
             except BaseException:
-                # After this error, the thread starts again. The choices are kept for another try, unless newer choices have arrived.
+                # This error ends the thread, and the thread is started again. It then tries the same choices again, unless newer choices
+                # have arrived.
                 with self._changed:
                     self._next_choices = self._next_choices or choices
                 raise
