@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 class GateState(StrEnum):
-    """The last state of a line's gate that the sorter knows. The metric `castline_gate_state` has the same values in its label `state`."""
+    """The states of a line's gate. The metric `castline_gate_state` has the same values in its label `state`."""
 
     # The port is closed, or the board does not answer.
     AWAY = "away"

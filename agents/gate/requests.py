@@ -121,8 +121,8 @@ class RequestWindow:
     def add_missing(self, requests: Iterable[BoardRequest]) -> None:
         """Puts requests at the end of the queue. Skips a request if the same request is queued already, or still has no answer.
 
-        The board repeats its events, and the host answers each event with a request. Without the skipping, the queue would grow on a
-        slow link.
+        The board repeats its events, and the host answers each event with a request. If equal requests were not skipped, the queue would
+        grow on a slow connection.
         """
         for request in requests:
             waiting = (*self.queued, *self.sent.values())

@@ -2,7 +2,7 @@
 
 The latency is the time from the count of a part at photo-eye 1 to its picture.
 
-If parts come at equal intervals, several latencies fit. Only an irregular gap between parts proves which latency is right:
+If parts come at equal intervals, several latencies fit the pictures. Only an irregular gap between parts proves which latency is right:
 
 ```
 parts                   A   B   C       D   E         the gap between C and D is longer
@@ -255,8 +255,8 @@ def _compare(best: _Candidate, rival: _Candidate) -> _Comparison | None:
         return None
     supporting = sum(_speaks_against(theirs, ours) for ours, theirs in pairs)
     opposing = sum(_speaks_against(ours, theirs) for ours, theirs in pairs)
-    # `supporting` is the number of pictures that fit only `best`. `opposing` is the number of pictures that fit only `rival`. Here, `rival`
-    # is wrong if `supporting` is more than twice as large as `opposing`. If some pictures get no part with `best`, one more is needed.
+    # `supporting` is the number of pictures that fit only `best`. `opposing` is the number of pictures that fit only `rival`. `rival` is
+    # wrong if `supporting` is at least `needed`. `needed` is a little more than twice `opposing`.
     needed = (1 if not best.unexplained_count else 2) + 2 * opposing
     return _Comparison(rival.latency_s, supporting >= needed or _is_nearer(pairs), supporting)
 

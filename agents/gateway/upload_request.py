@@ -27,7 +27,7 @@ _MAX_PARTS = 50
 # Unpacking costs time. So a compressed body is refused if it unpacks to more than this many times its size. A picture of a casting unpacks
 # to about 1.5 times its size. Harmful data can unpack to 1,030 times their size.
 _MAX_UNPACK_RATIO = 250
-# A body that unpacks to at most this many bytes is not refused for the reason above.
+# A compressed body that unpacks to at most this many bytes is accepted, whatever its compressed size is.
 _FREE_UNPACKED_BYTES = 2**20
 # A body with one of these content types may be the picture itself. Many programs send x-www-form-urlencoded by default.
 _RAW_TYPES = ("application/octet-stream", "binary/octet-stream", "application/x-www-form-urlencoded")
