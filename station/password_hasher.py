@@ -8,7 +8,7 @@ from django.contrib.auth.hashers import PBKDF2PasswordHasher
 
 from streams.errors import CastlineError
 
-# A hash takes a third of a second, so the last of 16 waiting log-ins waits about five seconds.
+# A hash takes a third of a second. If 16 log-ins wait, the last of them waits about five seconds.
 _MAX_WAITING = 16
 
 
@@ -17,9 +17,9 @@ class PasswordHasherBusyError(CastlineError):
 
 
 class QueuedPasswordHasher(PBKDF2PasswordHasher):
-    """Django's password hasher, which computes one hash at a time. At most 16 other passwords wait for their hash. Thread-safe.
+    """Django's password hasher, but it computes only one hash at a time. At most 16 other passwords wait for their hash. Thread-safe.
 
-    The stored hashes are the same as Django's, so passwords of older databases stay valid.
+    The format of the stored hashes is Django's own, so the passwords in older databases stay valid.
     """
 
     _computing = threading.Lock()

@@ -134,8 +134,7 @@ def serve_pages(listening: socket.socket, health: ProcessHealth, stop_requested:
 
 
 def _make_protocol_class(station: StationSettings) -> type[LimitedProtocol]:
-    # Behind a proxy, all connections come from the proxy's address. So the station cannot limit the connections of each client, but the
-    # proxy can.
+    # Behind a proxy, all connections come from the proxy's address. So only the proxy can limit the connections of each client.
     per_address = _MAX_CONNECTIONS if station.proxies else station.connections_per_address
     limits = ConnectionLimits(per_address, _MAX_CONNECTIONS)
 

@@ -43,13 +43,12 @@ _RETRY_AFTER_S = 5
 _TOO_MANY_PICTURES = "Too many pictures are requested at once. Try again in a moment."
 _CACHE_BYTES = 48 * 2**20
 _CONVERSION_LOCKS = 64
-# The memory for pictures that are being read or wait for their conversion has room for this many of the largest allowed pictures
-# (`pictures.max_bytes`). The first limit is for all accounts together, the second for one account. So one account can use at most three of
-# the four Kafka readers at a time.
+# The memory for pictures that are not converted yet has room for this many pictures of the largest allowed size (`pictures.max_bytes`).
 _MAX_LARGEST_PICTURES = 8
+# One account has room for this many pictures of the largest allowed size. So it uses at most three of the four Kafka readers at a time.
 _MAX_LARGEST_OF_ACCOUNT = 3
-# If the decoder has refused a picture, the station does not try to convert the picture again for this time. A later try can succeed if the
-# settings have changed.
+# After the decoder has refused a picture, the station does not convert the picture again for this many seconds. A later try can succeed
+# if the settings have changed.
 _REFUSED_S = 600.0
 _MAX_REFUSALS = 1000
 # A segment of an address cannot begin with a dot, because an address with ".." would point to a file outside the store.
@@ -57,8 +56,8 @@ _SEGMENT = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}"
 _ADDRESS = re.compile(rf"{_SEGMENT}(/{_SEGMENT}){{0,9}}")
 
 Converted = TypeVar("Converted", EncodedPicture, GreyPixels)
-# Identifies a picture and its conversion. The first element is the part id, or "" for a heat map. The keys of refused conversions are
-# stored without the part id, because the decoder refuses a picture whatever part it belongs to.
+# The key of a converted picture in the cache. The first element is the part id, or "" for a heat map. The other elements identify the
+# picture and the conversion. The keys of refused conversions have no part id, because the decoder refuses the same picture for every part.
 _Key = tuple[object, ...]
 
 
@@ -86,7 +85,7 @@ class PictureLocation(Protocol):
 
 
 class PictureBudget:
-    """Limits the bytes of the pictures that are being read or wait for their conversion: in total, and for each account. Thread-safe.
+    """Limits the memory for pictures that are not converted yet: in total, and for each account. Thread-safe.
 
     - `largest_bytes`: the size of the largest allowed picture.
     - `max_wait_s`: the longest time that a picture waits for room.
@@ -108,7 +107,7 @@ class PictureBudget:
         """Waits until there is room, and reserves memory for one picture of `account` until the `with` block ends.
 
         The size of a picture is unknown before the picture is read. So memory for the largest allowed picture is reserved first. After the
-        picture was read, the caller must call the yielded function with its size. The function frees the memory that is not needed.
+        picture was read, the caller must call the yielded function with the size of the picture. This call frees the rest of the memory.
 
         Raises KafkaUnavailableError if there is no room in time, for example because Kafka does not answer the readers of other pictures.
         """
@@ -129,7 +128,7 @@ class PictureBudget:
                     raise KafkaUnavailableError(_TOO_MANY_PICTURES)
             finally:
                 self._waiting -= Counter([account])
-                # This account no longer waits. Wake the other threads, because another account may now have the fewest bytes.
+                # This account no longer waits, so it can be another account's turn. Wake the other threads, so that they check this.
                 self._changed.notify_all()
             reserve(self._largest_bytes)
         try:
@@ -138,7 +137,7 @@ class PictureBudget:
             reserve(0)
 
     def _has_room(self, account: int | None) -> bool:
-        """Returns whether a picture of `account` may be read now. The account whose pictures use the fewest bytes is served first."""
+        """Returns whether a picture of `account` may be read now: there is room, and no waiting account uses less memory."""
         if self._used[account] > min(self._used[waiting] for waiting in self._waiting):
             return False
         room_bytes = (_MAX_LARGEST_PICTURES - 1) * self._largest_bytes - self.used_bytes
@@ -206,9 +205,9 @@ class PartPictureReader:
         return self._convert(_make_key(part, side_px), account, lambda: self.read_original(part), convert)
 
     def read_pixels(self, part: PictureLocation, side_px: int, account: int | None = None) -> GreyPixels | None:
-        """Returns the picture as the networks see it, shape (side_px, side_px), or None if the picture was deleted.
+        """Returns the picture as the neural networks get it: grey levels of shape (side_px, side_px).
 
-        Raises the same exceptions as `read_original`.
+        Returns None if the picture was deleted. Raises the same exceptions as `read_original`.
         """
         limits, depth_bits = PictureLimits.from_settings(self._settings.pictures), self._find_depth_bits(part)
 
@@ -218,11 +217,11 @@ class PartPictureReader:
         return self._convert(_make_key(part, side_px, "pixels"), account, lambda: self.read_original(part), convert)
 
     def read_heat_map(self, address: str, account: int | None = None) -> EncodedPicture:
-        """Returns the heat map at `address` of the object store as a transparent overlay for its picture.
+        """Returns the heat map at `address` in the object store, as a transparent layer that a page shows over the picture.
 
         Raises PictureError if there is no heat map at this address, and KafkaUnavailableError if the store does not answer.
         """
-        # The address comes from a finding, and a finding can be forged. So refuse the addresses of all other objects in the store.
+        # The address comes from a finding, and a finding can be forged. So accept only the address of a heat map.
         if not is_heat_map_address(address):
             raise PictureError("claim-damaged", f"expected the address of a heat map, found {address[:120]!r}")
 
@@ -250,9 +249,9 @@ class PartPictureReader:
     def _convert(
         self, key: _Key | None, account: int | None, read: Callable[[], bytes | None], convert: Callable[[bytes], Converted]
     ) -> Converted | None:
-        """Returns what `convert` makes of the picture that `read` returns, or None if the picture was deleted.
+        """Reads a picture with `read` and converts it with `convert`. Returns None if the picture was deleted.
 
-        The result is cached by `key`, unless `key` is None.
+        The converted picture is cached by `key`, unless `key` is None.
         """
         found = self._find_result(key)
         if found is not None:
@@ -305,7 +304,7 @@ class PartPictureReader:
 
     @contextmanager
     def _remembering_refusals(self, key: _Key | None) -> Iterator[None]:
-        """Remembers that the decoder refused a picture in the `with` block. A failure of the decoder's process is not remembered."""
+        """Remembers a picture that the decoder refuses in the `with` block. If the decoder's process itself fails, remembers nothing."""
         try:
             yield
         except DecoderProcessError:
@@ -369,8 +368,8 @@ def describe_refusal(error: PictureError | KafkaUnavailableError) -> tuple[int, 
 
 def _make_key(part: PictureLocation, *conversion: object) -> _Key | None:
     """Returns the key for a conversion of the part's picture, or None if the checksum of the picture is unknown."""
-    # The key contains the part id, not only the checksum. Otherwise somebody could forge a verdict with the checksum of a private picture,
-    # and so see this picture.
+    # The key contains the part id, because a verdict can be forged. A forged verdict can name the checksum of a private picture. If the
+    # key were only the checksum, the cache would return this private picture.
     return (part.part_key, part.line, part.sha256, *conversion) if part.sha256 else None
 
 

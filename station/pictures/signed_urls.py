@@ -31,7 +31,7 @@ _HEADERS = [
 
 
 class SignedUrl(NamedTuple):
-    """The content of a signed address: the hour in which it was made (`slot`), and where the picture is stored."""
+    """The content of a signed address: the hour in which the address was made (`slot`), and where the picture is stored."""
 
     slot: int
     side_px: int
@@ -45,7 +45,7 @@ class SignedUrl(NamedTuple):
 
 
 def make_signed_url(part: PictureLocation, side_px: int, now_s: float | None = None) -> str:
-    """Returns an address for the picture of `part`, at most `side_px` pixels wide and high.
+    """Returns a signed address for the picture of `part`. The picture is scaled to at most `side_px` pixels in width and height.
 
     `now_s` is a Unix time. The default is the current time.
     """
@@ -75,7 +75,7 @@ def _signer() -> Signer:
 class SignedUrlMiddleware:
     """Answers requests for signed picture addresses and passes all other requests to `inner`.
 
-    `read_picture` is called with an address. It returns the picture, or None if the picture was deleted.
+    `read_picture` gets the content of an address, and returns the picture. It returns None if the picture was deleted.
     """
 
     def __init__(self, inner: AsgiApplication, read_picture: Callable[[SignedUrl], EncodedPicture | None] | None = None) -> None:

@@ -19,8 +19,8 @@ _MAX_BAR_PX = 64
 class ChartBar:
     """A bar of a chart. `caption` is the text below the bar, and `number` is the text above the bar.
 
-    `kind` decides the colour: `ok`, `review`, `defect`, or `none` for parts without a verdict. In the chart of defects, `kind` is empty.
-    For a bar of the kind `hour`, the page shows only the caption.
+    In the chart of hours, `kind` decides the colour: `ok`, `review`, `defect`, or `none` for parts without a verdict. A bar of the kind
+    `hour` has no height and only adds the hour below the chart. In the chart of defects, `kind` is empty.
     """
 
     x: float
@@ -58,7 +58,8 @@ class BarChart:
 def make_pareto_chart(rows: Sequence[tuple[str, int, float]]) -> BarChart:
     """Returns a Pareto chart: a bar for each defect type, and a line for the cumulative share of all defects.
 
-    Each of `rows` holds a defect type, its number of parts, and the cumulative share (0..1). The most frequent type comes first.
+    Each of `rows` holds a defect type, the number of parts with this defect, and the cumulative share (0..1). The most frequent type comes
+    first.
     """
     if not rows:
         return BarChart([])

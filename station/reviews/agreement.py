@@ -86,14 +86,14 @@ class AgreementReport:
     """
 
     model: LabelAgreement
-    # How often the model and people agree about the parts that were picked at random for a check.
+    # The agreement of the model with people about the parts that were picked at random for a review.
     audit: LabelAgreement
     lines: list[tuple[str, LabelAgreement]]
     reviewers: list[tuple[str, LabelAgreement]]
-    # For each type of defect: the number of parts with this defect, and how many of them the model labelled `ok`.
+    # Each row: a type of defect, the number of parts in which people saw this defect, and how many of them the model labelled `ok`.
     kinds: list[tuple[str, int, int]]
     people: list[tuple[str, str, LabelAgreement]]
-    # How many of the parts with the verdict `review` got each label from people.
+    # How many parts with the verdict `review` were labelled `ok` by people, and how many were labelled `defect`.
     left_to_people: list[tuple[str, int]]
 
 

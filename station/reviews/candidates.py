@@ -25,7 +25,7 @@ _SCORE_OF_RANDOM_CHECK = 0.05
 class ReviewPriority:
     """The priority of a part in the review queue. `score` is 0 if there is no reason for a review.
 
-    `why` gives the reasons in words. `audit` is true if the random check picked the part.
+    `why` gives the reasons in words. `audit` is true if the part was picked at random for a review.
     """
 
     score: float
@@ -67,9 +67,9 @@ def compute_doubt(defect_probability: float | None, threshold: float | None) -> 
 
 
 def is_picked_at_random(part: Part, share: float, seed: int) -> bool:
-    """Returns whether the random check picks `part`. If `share` is 0.01, the check picks one part in a hundred on average.
+    """Returns whether `part` is picked at random for a review. If `share` is 0.01, one part in a hundred is picked on average.
 
-    The result depends only on the part id, `share` and `seed`, so every machine picks the same parts.
+    The result depends only on the part id, `share` and `seed`. So every machine picks the same parts.
     """
     digest = hashlib.sha256(f"{seed}|{part}".encode()).digest()
     return int.from_bytes(digest[:8]) < share * 2**64

@@ -105,7 +105,8 @@ def make_data_set(selection: DataSetSelection, settings: Settings, made_by: str,
     root = settings.review.data_sets
     root.mkdir(parents=True, exist_ok=True)
     with _locked(root):
-        # Delete the unfinished folders of interrupted processes. No other process is writing a data set now, because of the lock.
+        # Because of the lock, no other process is writing a data set now. So each unfinished folder was left by an interrupted process.
+        # Delete these folders.
         for left_over in root.glob(".reviews-*.partial"):
             shutil.rmtree(left_over, ignore_errors=True)
         number = _next_number(root)
@@ -155,7 +156,7 @@ def _check_new(row: DataSet, root: Path, folder: Path) -> None:
         )
     for earlier in DataSet.objects.filter(fingerprint=row.fingerprint):
         manifest = root / earlier.name / "manifest.csv"
-        # Compare the manifests too, because the fingerprint does not depend on the types and boxes of the defects.
+        # The fingerprint does not depend on the types and boxes of the defects. The manifests contain them, so compare the manifests too.
         if earlier.selection == row.selection and manifest.is_file() and filecmp.cmp(manifest, folder / "manifest.csv", shallow=False):
             raise DataSetRefusedError(f"The data set {earlier.name} has the same parts with the same reviews. Use that data set.")
 

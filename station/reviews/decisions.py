@@ -22,14 +22,14 @@ from streams.records import Box, Review
 from streams.settings import Settings
 from streams.topics import TopicNames
 
-# In the state `open`, `second` or `third`, a first, second or third person has to decide about the part. In the state `settled`, nobody
-# has to decide.
+# `open`: a first person has to decide about the part. `second`: a second person has to decide. `third`: a third person has to decide.
+# `settled`: nobody has to decide.
 CandidateState = Literal["open", "second", "third", "settled"]
 SKIP = "skip"
 MAX_BOXES = 50
 _MAX_BOXES_CHARACTERS = 20_000
 
-# A function that sends a record to Kafka. Takes topic, key and value; returns partition and offset.
+# A function that sends a record to Kafka. It takes the topic, the key and the value, and returns the partition and the offset.
 SendRecord = Callable[[str, str, bytes | None], tuple[int, int]]
 
 
@@ -166,7 +166,8 @@ def decide(part: Part, user: User, annotation: Annotation, settings: Settings, n
             _update_candidate(part, settings, now)
     except IntegrityError:
         if offset is not None:
-            # The refused decision is now the newest record in Kafka. Send the accepted decision again, so that it becomes the newest.
+            # The database refused this decision, but Kafka already has it. Send the stored decision again, so that the newest record in
+            # Kafka is the stored decision.
             _send_counting(part, _find_effective_decision(list_decisions(part)), settings, now, send)
         raise DecisionRefusedError("You have just decided about this part in another window. The other decision counts.") from None
     return decision
@@ -192,18 +193,21 @@ def undo_last_decision(user: User, settings: Settings, now: datetime, send: Send
 def _send_change(
     part: Part, before: Sequence[Decision], after: Sequence[Decision], settings: Settings, now: datetime, send: SendRecord
 ) -> None:
-    """Sends the last decision in `after` that is not a skip. Sends nothing if the last such decision in `before` is the same."""
+    """Sends the valid decision about `part` to Kafka, if a change of the decisions has made another decision valid.
+
+    `before` and `after` are the decisions before and after the change. The valid decision is the last decision that is not a skip.
+    """
     counting = _find_effective_decision(after)
     if counting != _find_effective_decision(before):
         _send_counting(part, counting, settings, now, send)
 
 
 def _send_counting(part: Part, counting: Decision | None, settings: Settings, now: datetime, send: SendRecord) -> None:
-    """Sends the decision `counting` about `part` to Kafka. If `counting` is None, sends an empty record."""
+    """Sends the valid decision about `part` to Kafka. If there is none (`counting` is None), sends an empty record."""
     value = None
     if counting:
         annotation = Annotation(counting.label, tuple(counting.kinds), tuple(Box.model_validate(box) for box in counting.boxes))
-        # The archive keeps the review with the latest time. So the record gets the present time, and not the time of the decision.
+        # The archive keeps the review with the latest time. So an older decision that is valid again is sent with the present time.
         value = make_review(part, counting.reviewer.username, annotation, now).encode()
     send(TopicNames(settings.topics.prefix).reviews, str(part), value)
 

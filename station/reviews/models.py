@@ -13,7 +13,7 @@ from station.archive.models import Part
 class Candidate(models.Model):
     """An entry of the review queue: a part that a person should review, reserved for `leased_by` until `leased_until`.
 
-    `state` is `open`, `second` or `third` if the part needs the opinion of a first, second or third person, otherwise `settled`.
+    `state` is `open` if a first person has to decide, `second` or `third` if a second or third person has to decide, otherwise `settled`.
     """
 
     part = models.OneToOneField(Part, on_delete=models.CASCADE, related_name="candidate")
@@ -52,7 +52,7 @@ class Decision(models.Model):
 
     class Meta:
         constraints: ClassVar = [
-            # If a person clicks twice, the decision is still stored only once.
+            # A person has at most one valid decision about a part. So a second click stores no second decision.
             models.UniqueConstraint(fields=["part", "reviewer"], condition=models.Q(undone_at=None), name="decision_once"),
         ]
         indexes: ClassVar = [
@@ -73,7 +73,7 @@ class DataSet(models.Model):
     made_by = models.CharField(max_length=150)
     selection = models.JSONField(default=dict)
     counts = models.JSONField(default=dict)
-    # The number of parts without a usable picture, for each reason. The data set does not contain these parts.
+    # Counts the parts that the data set leaves out, because they have no usable picture. Each key is a reason, such as a deleted picture.
     left_out = models.JSONField(default=dict)
     fingerprint = models.CharField(max_length=64)
 

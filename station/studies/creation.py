@@ -35,7 +35,7 @@ class StudyRefusedError(CastlineError):
 class StudyPlan:
     """What a person entered for a new study.
 
-    If `parts` is empty, `count` parts of `line` are chosen. If possible, half of them have the verdict `ok`.
+    If `parts` is empty, the station chooses `count` parts of `line`. If possible, half of the chosen parts have the verdict `ok`.
     """
 
     name: str
@@ -144,7 +144,7 @@ def _find_named_parts(plan: StudyPlan) -> list[Part]:
 
 
 def _choose_parts(plan: StudyPlan) -> list[Part]:
-    """Chooses `plan.count` parts at random. If possible, half of them have the verdict `ok`."""
+    """Chooses `plan.count` parts at random. If possible, half of the chosen parts have the verdict `ok`."""
     kept = Part.objects.filter(line=plan.line).exclude(picture="").exclude(label="").exclude(defect_probability=None)
     newest = list(kept.order_by("-seen_at").values_list("pk", "label")[: 40 * MAX_PARTS])
     generator = secrets.SystemRandom()

@@ -1,14 +1,14 @@
-"""Computes kappa, which says how well people agree beyond chance, and the 95 % interval of kappa.
+"""Computes kappa and its 95 % interval. Kappa says how well people agree beyond chance.
 
-To find the interval, this module computes kappa many times, each time with other random weights of the parts (Rubin, The Bayesian
+To find the interval, this module computes kappa many times. Each time, it gives the parts other random weights (Rubin, The Bayesian
 bootstrap, Annals of Statistics 9(1), 1981).
 
-If people agree about all parts of a study, this method alone gives the interval 1 to 1. But the same people could disagree about other
-parts. So this module adds imaginary parts for three outcomes: all people say ok, all people say defect, and the people do not agree. Each
-outcome has the weight 0.5 (Jeffreys' prior).
+If people agree about all parts of a study, these computations give the interval 1 to 1. This interval is too narrow, because the same
+people could disagree about other parts. So this module adds imaginary parts for three cases: all people say ok, all people say defect, and
+the people disagree. Each case has the weight 0.5 (Jeffreys' prior).
 
-The intervals were checked in simulated studies, in which two people made errors in 1 % or 2.5 % of the parts. The table shows how many of
-the intervals contained the true kappa:
+The intervals were checked with simulated studies. In each study, two people made errors in 1 % or 2.5 % of the parts. The table shows how
+many of the intervals contained the true kappa:
 
                            10 parts      30 parts
 with imaginary parts       95 to 98 %    96 to 99 %
@@ -28,8 +28,8 @@ import numpy.typing as npt
 MISSING = -1
 _DRAWS = 2000
 _SEED = 1
-# The weights of the four imaginary parts: all people say ok, only one person says defect, only one person says ok, all people say defect.
-# In the second and the third part, the people do not agree, and this outcome has the weight 0.25 + 0.25 = 0.5.
+# The weights of four imaginary parts, in this order: all people say ok, one person says defect, one person says ok, all people say defect.
+# The two parts about which people disagree share the weight 0.5 of one case.
 _PRIOR_WEIGHTS = (0.5, 0.25, 0.25, 0.5)
 
 Labels = npt.NDArray[np.int8]
@@ -40,7 +40,8 @@ Counts = npt.NDArray[np.float64]
 class Kappa:
     """A kappa `value` with its 95 % interval `low` to `high`. A figure is None if it cannot be computed.
 
-    `parts` is the number of compared parts. `agreement` is the share (0..1) of the compared pairs of labels that are equal.
+    `parts` is the number of compared parts. A comparison takes two labels of a part. `agreement` is the share (0..1) of comparisons in
+    which the two labels are equal.
     """
 
     parts: int
@@ -110,7 +111,7 @@ def _cohen_of_totals(totals: Counts) -> tuple[Counts, Counts]:
 def _fleiss_of_totals(totals: Counts) -> tuple[Counts, Counts]:
     """Returns the agreement and Fleiss' kappa for each row of `totals`.
 
-    `totals` has the columns that `_count_fleiss` returns. Each row of `totals` is a weighted sum over the parts.
+    `_count_fleiss` returns a row for each part. Each row of `totals` is a weighted sum of these rows.
     """
     agreement, share = totals[:, 1] / totals[:, 0], totals[:, 2] / totals[:, 0]
     return agreement, _correct_for_chance(agreement, share**2 + (1 - share) ** 2)
@@ -124,9 +125,9 @@ def _correct_for_chance(agreement: Counts, chance: Counts) -> Counts:
 def _estimate(counts: Counts, imaginary: Counts, compute: Callable[[Counts], tuple[Counts, Counts]]) -> Kappa:
     """Returns kappa and its interval.
 
-    - `counts`: a row for each part.
-    - `imaginary`: a row for each imaginary part.
-    - `compute`: a function that gets several weighted sums of these rows. It returns the agreement and kappa of each sum.
+    - `counts`: a row of counted labels for each part.
+    - `imaginary`: a row of counted labels for each imaginary part.
+    - `compute`: a function that gets an array of weighted sums of these rows. It returns the agreement and kappa for each sum.
     """
     parts = len(counts)
     if not parts:

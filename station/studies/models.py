@@ -46,7 +46,7 @@ class StudyPart(models.Model):
     model = models.CharField(max_length=64, blank=True, default="")
     model_label = models.CharField(max_length=8, blank=True, default="")
 
-    # These fields are empty, because the picture is in the object store and not in Kafka.
+    # The fields for a place in Kafka are empty, because a study has its own copy of the picture in the object store.
     image_topic = ""
     image_partition = None
     image_offset = None
@@ -74,7 +74,7 @@ class StudyAnswer(models.Model):
     at = models.DateTimeField()
 
     class Meta:
-        # If a person clicks twice, the answer is still stored only once.
+        # A person has at most one answer for a part and a round. So a second click stores no second answer.
         constraints: ClassVar = [models.UniqueConstraint(fields=["part", "person", "round"], name="study_answer_once")]
 
     def __str__(self) -> str:

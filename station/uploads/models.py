@@ -47,7 +47,8 @@ class Upload(models.Model):
     class Meta:
         indexes: ClassVar = [models.Index(fields=["owner", "-id"], name="upload_owner")]
 
-    # The addresses of picture and heat map in the object store are empty, because the picture of an upload is read from Kafka.
+    # Both addresses in the object store are empty: the station finds the picture through its record in Kafka, and the heat map through
+    # the finding.
     picture = heat_map = ""
 
     def __str__(self) -> str:

@@ -59,7 +59,7 @@ class RateLimiter:
         self._limit = limit
         self._clock = clock
         self._period_s = period_s
-        # Maps each account to two numbers: how much the account could still send at its last request, and the time of that request.
+        # Maps each account to two numbers: how much the account could still send after its last request, and the time of that request.
         self._buckets: dict[int, tuple[float, float]] = {}
         self._lock = threading.Lock()
 
@@ -105,7 +105,7 @@ def _get_pixel_limiter() -> RateLimiter:
 
 @cache
 def get_byte_limiters() -> tuple[tuple[RateLimiter, str], tuple[RateLimiter, str]]:
-    """Returns the rate limiters for the bytes in a minute and for the bytes in a day, each with a text that states its limit."""
+    """Returns the rate limiters for the bytes in a minute and for the bytes in a day. Each comes with its limit in words."""
     settings = current_settings()
     per_minute, per_day = settings.station.upload_megabytes_per_minute, settings.station.upload_megabytes_per_day
     largest = settings.pictures.max_bytes
@@ -216,8 +216,8 @@ def _check_picture(user: User, picture: bytes, settings: PictureSettings) -> Pic
         header = read_picture_header(picture, PictureLimits.from_settings(settings.for_uploads()))
         _check_pixels(user, header.width_px * header.height_px)
     except (PictureError, UploadRefusedError) as error:
-        # The limit for a day protects the disks. A refused picture is not stored, so its bytes do not count for this limit. The limit for a
-        # minute protects the computing time of the station, so the bytes of a refused picture count for this limit.
+        # A refused picture takes no room on the disks. So its bytes do not count for the limit of a day, which protects the disks. But the
+        # check took computing time. So the bytes count for the limit of a minute, which protects the processors.
         _, (per_day, _) = get_byte_limiters()
         per_day.give_back(user.pk, len(picture))
         if isinstance(error, UploadRefusedError):

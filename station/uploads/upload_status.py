@@ -1,6 +1,7 @@
 """Finds the status of an uploaded picture: waiting, judged, or judged with a heat map.
 
-The records of recent pictures come from the memory of the live consumer, and older records from the archive.
+The station keeps the newest records from Kafka in memory. The status of a recent picture comes from these records, and the status of an
+older picture comes from the archive.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ class UploadStatus:
 
     @property
     def is_pending(self) -> bool:
-        """Whether the page must ask again, because a verdict or a finding (boxes and heat map) is still expected."""
+        """Whether the page must ask for the status again, because a verdict or a finding (boxes and heat map) is still expected."""
         if self.verdict is None:
             return self.now - self.upload.sent_at < _STOP_ASKING_AFTER
         needs_finding = self.verdict.label != "ok" and not self.verdict.method

@@ -85,7 +85,7 @@ def _submit_file(request: HttpRequest, file: UploadedFile[bytes]) -> Upload:
 def rows(request: HttpRequest) -> HttpResponse:
     """Returns the table rows of uploads whose state has changed.
 
-    The query lists each upload and the state that the page shows for it, for example `?open=12.waiting,13.judged`.
+    The URL lists each upload and the state that the page shows for this upload, for example `?open=12.waiting,13.judged`.
     """
     states = dict(_parse_number_and_state(text) for text in request.GET.get("open", "").split(",")[:_MAX_POLLED_UPLOADS])
     changed = []

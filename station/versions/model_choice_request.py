@@ -31,9 +31,9 @@ NO_SHADOW = "none"
 
 @dataclass(frozen=True)
 class ModelChoiceRequest:
-    """A person's request to change the model of a line. "*" means all lines for which no model was chosen by name.
+    """A person's request to change the model of `line`. The line "*" stands for all lines without a model choice of their own.
 
-    `version` is empty for a roll-back. If `force` is true, the version is allowed to have other classes than the present version.
+    `version` is empty for a roll-back. If `force` is true, the new version is allowed to have other classes than the version in force.
     """
 
     action: ModelAction
@@ -76,8 +76,8 @@ def check_request(
 ) -> CheckedModelChoice:
     """Checks `request` and the files of its version. Returns the request with the record to be sent.
 
-    Raises DifferentClassesError if the version has other classes than the version in force, unless `request.force` is True. Raises
-    ModelError if another check fails.
+    Raises DifferentClassesError if the version has other classes than the version in force. If `request.force` is True, other classes are
+    allowed. Raises ModelError if another check fails.
     """
     registry, before = open_plant_registry(settings, reuse_checksums=True), current.find(request.line)
     if request.line != ALL_LINES and request.line not in {line.name for line in settings.lines}:
@@ -100,7 +100,7 @@ def check_request(
 
 
 def compare_on_lines(settings: Settings, choice: CheckedModelChoice) -> list[VersionComparison]:
-    """Returns the expected results before and after the change, for each line that `choice` changes.
+    """Returns the expected errors and reviews before and after the change, for each line whose model `choice` changes.
 
     Returns an empty list if the manifest of a version cannot be read.
     """
@@ -138,15 +138,18 @@ def publish_choice(choice: CheckedModelChoice, user: User) -> None:
 
 
 def _find_changed_lines(settings: Settings, current: ModelChoices, key: str) -> list[str]:
-    """Returns the names of the lines that a model choice for `key` changes.
+    """Returns the names of the lines whose model changes if a model is chosen for `key`.
 
-    `key` is the name of a line, or "*". "*" means all lines for which no model was chosen by name.
+    `key` is the name of a line, or "*". The key "*" stands for all lines without a model choice of their own.
     """
     return [key] if key != ALL_LINES else [line.name for line in settings.lines if line.name not in current.by_key]
 
 
 def _check_classes(settings: Settings, registry: Registry, requested: Manifest, current: ModelChoices, key: str) -> None:
-    """Compares `requested` with the version in force on each changed line. Raises DifferentClassesError if the classes differ."""
+    """Compares the classes of `requested` with the classes of the version in force. Raises DifferentClassesError if they differ.
+
+    `key` is the name of a line, or "*" for all lines without a model choice of their own. The classes are compared on each of these lines.
+    """
     for line in _find_changed_lines(settings, current, key):
         try:
             present = registry.read_manifest(current.find(line).version)

@@ -47,7 +47,7 @@ from streams.model_choices import ALL_LINES, EffectiveModel, ModelChoices
 class LineModel:
     """The model versions of a line.
 
-    - `chosen`: the model that a person or the settings chose for the line.
+    - `chosen`: the model that a person chose for the line. If nobody chose a model, it is the model from the settings.
     - `running`: the version that gave the latest verdict, or "" if there is no verdict.
     - `running_at`: the time of the latest verdict.
     """
@@ -59,7 +59,7 @@ class LineModel:
 
     @property
     def is_pending(self) -> bool:
-        """True if the latest verdict of the line still comes from another version than the chosen version."""
+        """Whether the line still waits for the chosen version: its latest verdict comes from another version."""
         return bool(self.running) and self.running != self.chosen.version
 
     @property
@@ -73,8 +73,8 @@ class LineModel:
 class VersionSummary:
     """A model version in the registry, and the lines that it judges. A version with a `problem` cannot be chosen.
 
-    `is_verified` is True if the checksums of all files are correct. The checksums of a version in a remote registry are checked only when
-    the version is chosen, so `is_verified` is False there.
+    `is_verified` is True if the checksums of all files are correct. In a remote registry, the checksums are checked only when a
+    version is chosen, so `is_verified` is False.
     """
 
     name: str
