@@ -14,8 +14,8 @@ from station.accounts.second_factor import list_old_codes
 from station.configuration import current_settings
 from streams.security_finding import SecurityFinding
 
-# The ids of Django's warnings that TLS is missing. On the loopback interface, no other machine can read the traffic, so these
-# warnings are not serious.
+# The ids of Django's warnings that TLS is missing. These warnings are not serious if the station uses only the loopback interface,
+# because no other machine can read the traffic there.
 _WITHOUT_TLS = frozenset({"security.W004", "security.W008", "security.W012", "security.W016"})
 
 

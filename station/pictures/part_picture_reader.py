@@ -88,7 +88,7 @@ class PictureBudget:
     """Limits the memory for pictures that are not converted yet: in total, and for each account. Thread-safe.
 
     - `largest_bytes`: the size of the largest allowed picture.
-    - `max_wait_s`: the longest time that a picture waits for room.
+    - `max_wait_s`: the longest time in seconds that a picture waits for room in memory.
     """
 
     def __init__(self, largest_bytes: int, max_wait_s: float = _MAX_WAIT_S) -> None:
@@ -367,7 +367,7 @@ def describe_refusal(error: PictureError | KafkaUnavailableError) -> tuple[int, 
 
 
 def _make_key(part: PictureLocation, *conversion: object) -> _Key | None:
-    """Returns the key for a conversion of the part's picture, or None if the checksum of the picture is unknown."""
+    """Returns the cache key for a conversion of the part's picture, or None if the checksum of the picture is unknown."""
     # The key contains the part id, because a verdict can be forged. A forged verdict can name the checksum of a private picture. If the
     # key were only the checksum, the cache would return this private picture.
     return (part.part_key, part.line, part.sha256, *conversion) if part.sha256 else None

@@ -77,7 +77,10 @@ def make_pareto_chart(rows: Sequence[tuple[str, int, float]]) -> BarChart:
 
 
 def make_hourly_chart(hours: Sequence[tuple[datetime, PartCounters]], zone: tzinfo) -> BarChart:
-    """Returns a chart with a stack of bars for each hour. From the bottom, the bars show ok, review, defect and parts without verdict."""
+    """Returns a chart with a stack of bars for each hour.
+
+    From the bottom, a stack shows the parts with the verdicts `ok`, `review` and `defect`, and the parts without a verdict.
+    """
     most = max((counters.parts for _, counters in hours), default=0)
     if not most:
         return BarChart([])

@@ -109,7 +109,7 @@ class PartCounters:
 
     @property
     def agreement(self) -> LabelAgreement:
-        """The agreement between model and reviewers on the reviewed parts."""
+        """How often the reviewers gave a part the same label as the model."""
         return count_agreement(self.review_rows)
 
     @property

@@ -82,7 +82,7 @@ class CandidateQueue:
         self._settings = settings
 
     def select(self, parts: Iterable[Part]) -> list[tuple[Part, ReviewPriority]]:
-        """Returns the parts that a person should review, each with its priority. Leaves out uploads and parts with a review."""
+        """Returns the parts that a person should review, each with its priority. Leaves out uploads and reviewed parts."""
         selected = []
         for part in parts:
             if part.line == self._settings.station.upload_line or part.review_label:

@@ -60,8 +60,8 @@ def compute_cohen(first: Labels, second: Labels) -> Kappa:
     Source: Cohen, Educational and Psychological Measurement 20(1), 1960.
     """
     is_counted = (first != MISSING) & (second != MISSING)
-    # `counts` has a row for each part. The four columns are the numbers of the part's label pairs (ok, ok), (ok, defect), (defect, ok) and
-    # (defect, defect).
+    # `counts` has a row for each part. The four columns say how often the two sides gave the part the labels (ok, ok), (ok, defect),
+    # (defect, ok) and (defect, defect).
     counts = np.stack([((2 * first + second == cell) & is_counted).sum(axis=1) for cell in range(4)], axis=1).astype(np.float64)
     counts = counts[counts.sum(axis=1) > 0]
     mean_pairs = counts.sum(axis=1).mean() if len(counts) else 0.0
@@ -100,7 +100,8 @@ def _count_fleiss(defects: Counts, raters: int) -> Counts:
 def _cohen_of_totals(totals: Counts) -> tuple[Counts, Counts]:
     """Returns the agreement and Cohen's kappa for each row of `totals`.
 
-    The four columns are the weighted numbers of the label pairs (ok, ok), (ok, defect), (defect, ok) and (defect, defect).
+    A row holds four weighted numbers: how often two sides gave a part the labels (ok, ok), (ok, defect), (defect, ok) and
+    (defect, defect).
     """
     number = totals.sum(axis=1)
     agreement = (totals[:, 0] + totals[:, 3]) / number

@@ -29,8 +29,9 @@ from streams.identity import PictureIdentity, make_headers
 from streams.object_store import ObjectStore
 from streams.settings import PictureSettings
 
-# Largest number of uploads at the same time: for all accounts together, and for one account.
+# The largest number of uploads that run at the same time, from all accounts together.
 MAX_CONCURRENT_REQUESTS = 32
+# The largest number of uploads that run at the same time from one account.
 MAX_ACCOUNT_REQUESTS = 8
 _MAX_REMEMBERED_ACCOUNTS = 1000
 _MINUTE_S, _DAY_S = 60.0, 86_400.0
