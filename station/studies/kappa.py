@@ -29,7 +29,7 @@ MISSING = -1
 _DRAWS = 2000
 _SEED = 1
 # The weights of four imaginary parts, in this order: all people say ok, one person says defect, one person says ok, all people say defect.
-# The two parts about which people disagree share the weight 0.5 of one case.
+# The two parts about which people disagree together have the same weight as each of the other two parts.
 _PRIOR_WEIGHTS = (0.5, 0.25, 0.25, 0.5)
 
 Labels = npt.NDArray[np.int8]

@@ -47,8 +47,8 @@ class Upload(models.Model):
     class Meta:
         indexes: ClassVar = [models.Index(fields=["owner", "-id"], name="upload_owner")]
 
-    # Both addresses in the object store are empty: the station finds the picture through its record in Kafka, and the heat map through
-    # the finding.
+    # An upload stores no addresses in the object store. The station finds the picture through its record in Kafka, and the heat map
+    # through the finding.
     picture = heat_map = ""
 
     def __str__(self) -> str:
