@@ -38,15 +38,15 @@ from streams.records import DETAIL_TEMPLATE
 FloatArray = npt.NDArray[np.float32]
 PixelArray = npt.NDArray[np.uint8]
 
-# Radii of the innermost and the outermost ring that are compared. The unit is the part's radius, so the rim has the radius 1. The
-# outermost ring lies just outside the rim, because thin fins of metal can stick out.
+# Only the area between these two radii is searched for defects. The unit is the part's radius, so the rim has the radius 1. The larger
+# radius lies just outside the rim, because thin fins of metal can stick out.
 INNER_RADIUS, OUTER_RADIUS = 0.05, 1.03
 # Each point is compared with points at these distances, along its ring and across the rings. The unit is the part's radius. Example: 0.025
 # is 3.8 mm if the part has a radius of 150 mm.
 ALONG_RING = (0.025, 0.05)
 ACROSS_RINGS = (0.012, 0.024)
-# Each point is compared with means of three points, because a mean has less noise than a single point. The distance between these three
-# points is this value times the smoothing step: 3 points of the grid in the first step, and 6 in the second.
+# Each point is compared with means of three points, because a mean has less noise than a single point. In the first smoothing step, these
+# three points are this many points of the grid apart. In the second step, the distance is twice as large.
 SPREAD = 3
 STRIP_RINGS = 96
 # A part has at most this many rings, because more rings take more time and memory. So the rings of a large part are wider.
@@ -55,11 +55,12 @@ MAX_RINGS = 2000
 MIN_RADIUS_SHARE = 0.8
 MIN_RADIUS_PX = 200
 
-# The number of the file format. Increase this number if the file format changes, or if the code computes the residuals in another way. A
-# new way of computing makes the limits in old files and the cut-offs in old manifests wrong. Files of format 1 contain no number.
+# The number of the file format. Increase this number if the file format changes. Increase it also if the code compares the points of a part
+# in another way, because the limits in older files are then wrong. Files of format 1 contain no number.
 FORMAT = 3
 
-# Larger residuals are set to this value. The map of residuals holds 16-bit floats, whose largest value is 65504.
+# A residual says how much a point differs from the points beside it. Larger residuals are set to this value, because their map holds
+# 16-bit floats, whose largest value is 65504.
 MAX_RESIDUAL = 60_000.0
 
 # The reason why a picture was skipped. "too-coarse": the part has too few pixels. "too-slow": the time limit was reached.
@@ -70,12 +71,12 @@ SkipReason = Literal["no-part", "too-coarse", "too-slow"]
 class RingMeasures:
     """Measurements of one picture, on each ring around the part's centre.
 
-    The picture is smoothed in several steps, and measured after each step. In shapes that begin with 2, index 0 is for bright
-    points, and index 1 is for dark points.
+    The picture is smoothed in several steps, and measured after each step.
 
     - `texture`, shape (steps, rings): how strongly grey levels vary on the ring.
-    - `extremes`, shape (2, steps, rings): how much the most striking bright or dark point differs from the points beside it.
-    - `angles`, shape (2, steps, rings): the index of this point on the ring.
+    - `extremes`, shape (2, steps, rings): how much the most striking point of a ring differs from the points beside it. Index 0 of the
+      first axis is for bright points, and index 1 is for dark points.
+    - `angles`, shape (2, steps, rings): the index of the most striking point on its ring.
     """
 
     texture: FloatArray
@@ -85,9 +86,10 @@ class RingMeasures:
 
 @dataclass(frozen=True, slots=True)
 class DetailScore:
-    """The score of one picture: its largest residual. A residual above 1 exceeds the limit that was learned from good parts.
+    """The score of one picture. It says how much the most suspicious point of the part differs from the points beside it.
 
-    `x_px` and `y_px` say where in the picture this residual is. A skipped picture has the score NO_PART_SCORE.
+    A score above 1 is higher than the limit that was learned from good parts. A skipped picture has the score NO_PART_SCORE.
+    `x_px` and `y_px` are the place of the most suspicious point in the picture.
     """
 
     score: float
@@ -100,10 +102,9 @@ class DetailScore:
 class DetailTemplate:
     """Describes the surface of good parts at full size, to find small defects. `RingMeasures` explains the shapes.
 
-    - `texture`, shape (steps, rings): how strongly grey levels vary on each ring of a good part. If they vary less in a judged picture,
-      this value is used instead. Otherwise, every grain on a nearly black ring would be suspicious.
-    - `limits`, shape (2, steps, rings): how far a bright or a dark point of a good part may differ from the points beside it. The unit is
-      the texture of the ring.
+    - `texture`, shape (steps, rings): how strongly grey levels vary on each ring of a good part.
+    - `limits`, shape (2, steps, rings): how far a point of a good part may differ from the points beside it. The unit is the texture of the
+      ring. Index 0 of the first axis is for bright points, and index 1 is for dark points.
     - `radius_px`: the radius of the part in the good pictures.
     - `name`: the name of the score in manifests and verdicts.
     """
@@ -261,7 +262,7 @@ def measure_rings(
 
     - `pixels`: shape (rows, columns).
     - `strip_rings`: number of rings that are compared at a time. A smaller number needs less memory and gives the same result.
-    - `mask`: the inspected pixels, same shape. The extremes come only from inspected pixels, but the texture comes from all pixels.
+    - `mask`: the inspected pixels, same shape. Differences outside of the mask count as 0.
 
     Returns None if `time.monotonic()` reaches `end_s` first.
     """
@@ -319,7 +320,10 @@ def learn_detail_template(measures: Sequence[RingMeasures], grid: PolarGrid, rad
 
 
 def _choose_texture(texture: FloatArray, usual: FloatArray) -> FloatArray:
-    """Returns for each ring the texture of the picture or the usual texture, whichever is larger, but at least MIN_TEXTURE."""
+    """Returns the larger texture of each ring: that of the picture, or the usual one of good parts. It is at least MIN_TEXTURE.
+
+    Without this minimum, every grain on a nearly black ring would be suspicious.
+    """
     result: FloatArray = np.maximum(np.maximum(texture, usual), MIN_TEXTURE)
     return result
 

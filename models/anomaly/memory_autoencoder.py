@@ -3,7 +3,8 @@
 First, each picture is registered. This means that it is moved and scaled so that the rim of the part is a circle around the middle.
 
 - The score "error" is the mean difference between a picture and the rebuilt picture.
-- The score "frechet" measures how unusual these differences are on the most unusual ring around the centre.
+- The score "frechet" compares these differences with those of good parts, ring by ring around the centre. The most unusual ring gives the
+  score.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ PixelArray = npt.NDArray[np.uint8]
 RIM_SHARE = 0.42
 # Pixels farther from the middle than 1.12 radii of the part are not scored, because they show only the belt.
 SCORED_RADII = 1.12
-# Number of rings around the middle. Each ring has statistics of its own, because residuals are always larger at an edge.
+# The part is divided into this many rings around its middle. Each ring has statistics of its own, because the network rebuilds the edges of
+# a part less exactly than smooth areas.
 RINGS = 24
 # A ring is scored only if at least this share of its pixels is inspected. Fewer pixels give no reliable covariance.
 MIN_INSPECTED_SHARE = 0.1
@@ -371,7 +373,7 @@ def compute_ring_moments(residuals: FloatArray, counts: npt.NDArray[np.bool_] | 
 def _hide_pixels(pixels: PixelArray, inspected: npt.NDArray[np.bool_], rings: npt.NDArray[np.int32]) -> PixelArray:
     """Returns a copy of `pixels` in which each pixel outside `inspected` has the mean grey level of its ring.
 
-    Without this change, a mark outside the inspected area could make the network rebuild the inspected pixels wrongly.
+    The network sees this copy. Otherwise, dirt outside of the inspected area could make the network rebuild the inspected pixels wrongly.
     """
     result = pixels.copy()
     for ring in range(RINGS):

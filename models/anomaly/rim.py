@@ -37,11 +37,11 @@ SHARP_RINGS = 2
 MARGIN_SHARE = 1 / 190
 MARGIN_LIMITS_PX = (2, 4)
 # In a blurred picture, the search for sharp edges finds only noise. So the median strength of the sharp edges is divided by the median
-# strength of the strongest edges. If the result is below this limit, the outline stays at the strongest edges.
-# In 60 rendered pictures, the result was at least 0.13 without blur. With a blur of 3 px, it was below 0.1 in 58 pictures, and with a blur
-# of 4 px in all 60.
+# strength of the strongest edges. If the quotient is below this limit, the outline stays at the strongest edges.
+# In rendered pictures without blur, the quotient was at least 0.13. With a blur of 4 px, it was always below 0.1.
 LEAST_SHARPNESS = 0.1
-# The search for sharp edges covers at least this many margins on each side of the outline. Example: with a margin of 4 px, at least 10 px.
+# The search for sharp edges covers a band on each side of the outline. The width of this band is at least this value times the margin (see
+# MARGIN_SHARE). Example: with a margin of 4 px, the band is at least 10 px wide.
 LEAST_BAND_MARGINS = 2.5
 # A curve is fitted to the edges that were found near the rim. The fit is repeated this many times. Each time, edges far from the curve get
 # less weight.

@@ -26,11 +26,12 @@ PixelArray = npt.NDArray[np.uint8]
 
 # With fewer good pictures than this, the scores do not show how much good parts vary, so no cut-off is chosen.
 MIN_GOOD_PICTURES = 8
-# A cut-off above all scores is extrapolated from the highest scores: from this share of them, but at least from 5 castings.
+# If a cut-off must be above all known scores, it is extrapolated from the highest scores. The highest 20 % are used, but the scores of at
+# least 5 castings.
 TAIL_SHARE = 0.2
 MIN_TAIL_CASTINGS = 5
-# A share of false alarms below 1 / (20 * castings) is refused, because the cut-off would be a guess. With 100 castings, the smallest share
-# is 1 / 2000.
+# Few castings cannot show where very rare scores lie. So with 100 castings, a cut-off for less than 1 false alarm in 20 * 100 = 2000 good
+# parts is refused.
 MAX_TAIL_EXTENSION = 20.0
 # A cut-off that sends more than this share of the good parts to review is refused, because nobody would review so many parts.
 MAX_ALARM_SHARE = 0.5
@@ -198,17 +199,16 @@ class ExpectedCosts:
     - `false_alarm`: the cost of the review of a good part.
     - `defect_share`: the share of defective parts.
 
-    Among the parts with one particular score, there are n good parts for each defective part. If n is below `miss` / `false_alarm`, these
-    parts go to review. The true n is not known, so the smallest possible n is used:
+    If a miss costs as much as 20 reviews, a review is worth its cost if at most 20 good parts are reviewed for each defective part.
+    So the class estimates how many good parts there are for each defective part with the same score. The formula gives the smallest
+    possible number:
 
         (1 - defect_share) / defect_share * (-e p ln p)
 
-    Here p is the share of good parts that have this score or a higher one.
+    Here p is the share of good parts that have this score or a higher one. Source: Sellke, Bayarri, Berger, 2001.
 
-    Example: a miss costs 100 and a review costs 5, so parts go to review if n is below 20. 1 % of the parts are defective. For a score with
-    p = 0.01, the formula gives 99 * 0.125 = 12, so parts with this score go to review.
-
-    Source: Sellke, Bayarri, Berger, 2001.
+    Example: 1 % of the parts are defective. For a score with p = 0.01, the formula gives 12, which is less than 20. So parts with this
+    score go to review.
     """
 
     miss: float
@@ -281,8 +281,8 @@ def choose_cut_off(good_scores: npt.NDArray[Any], groups: npt.NDArray[np.integer
     With enough groups, the cut-off lies between two scores (conformal quantile: Vovk, Gammerman, Shafer, 2005). With few groups, the
     cut-off is extrapolated above all scores (Pickands, 1975).
 
-    In the result, `highest_alarm_share` is an upper limit of the share of false alarms. In simulated trainings with 20 castings and 10
-    pictures of each, this limit was too low in at most 5 % of the trainings.
+    In the result, `highest_alarm_share` is an upper limit of the true share of false alarms. In at most 5 % of simulated trainings, the
+    true share was higher.
     """
     from scipy.special import betaincinv  # type: ignore[import-untyped]  # no stubs; imported here because an inspector does not need it
 
@@ -418,9 +418,10 @@ def _expect_usable_scores(all_scores: npt.NDArray[np.float64], group_of: npt.NDA
 
 
 def _place_between_scores(scores: npt.NDArray[np.float64], weights: npt.NDArray[np.float64], castings: int) -> float | None:
-    """Returns the lowest cut-off that at most `castings` castings exceed, or None if there is no such cut-off.
+    """Returns the lowest cut-off that lets at most `castings` castings have a higher score, or None if there is no such cut-off.
 
-    `scores` is sorted. `weights` says which fraction of a casting each score stands for. The cut-off lies halfway between two scores.
+    The cut-off lies halfway between two of the sorted `scores`. `weights` says how much of a casting each score counts. For example, each
+    of four pictures of the same casting counts as a quarter of a casting.
     """
     if castings < 1:
         return None

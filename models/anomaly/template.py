@@ -22,8 +22,8 @@ from streams.errors import ModelError
 FloatArray = npt.NDArray[np.float32]
 PixelArray = npt.NDArray[np.uint8]
 
-# Radii of the innermost and the outermost ring that are compared. The unit is the part's radius, so the rim has the radius 1. The
-# outermost ring lies outside the rim, because thin fins of metal can stick out.
+# Only the area between these two radii is searched for defects. The unit is the part's radius, so the rim has the radius 1. The larger
+# radius lies outside the rim, because thin fins of metal can stick out.
 INNER_RADIUS, OUTER_RADIUS = 0.05, 1.12
 # The number of points on a ring is this value times the part's radius in pixels. Example: a part with a radius of 50 px has 192 points on
 # each ring. So points at the rim are about 1.6 px apart.
@@ -46,8 +46,7 @@ MIN_LIMIT = 3.0
 # good parts is added to the texture of each ring.
 USUAL_TEXTURE_SHARE = 0.5
 # The smallest texture of a ring, as a share of the part's contrast. Differences are divided by the texture, so the texture must not be 0,
-# even on a ring that is overexposed in every picture. Example: with a contrast of 256 grey levels, the smallest texture is a tenth of a
-# grey level. The darkest rings of rendered castings have a texture of 0.0005.
+# even on a ring that is overexposed in every picture.
 MIN_TEXTURE = 4e-4
 # The smallest contrast of a part, in grey levels. Without this minimum, the noise of a nearly black picture would be amplified.
 MIN_CONTRAST = 40.0
@@ -57,12 +56,11 @@ MIN_CONTRAST = 40.0
 class GoldenTemplate(ResidualScorer):
     """Describes the surface of good parts, ring by ring. Implements `GoodOnlyScorer`.
 
-    The picture is smoothed in several steps, and described after each step. In shapes that begin with 2, index 0 is for bright points, and
-    index 1 is for dark points.
+    The picture is smoothed in several steps, and described after each step.
 
     - `texture`, shape (steps, rings): how strongly grey levels vary on each ring of a good part.
-    - `limits`, shape (2, steps, rings): how far a bright or a dark point of a good part may differ from the points beside it. The unit is
-      the texture of the ring.
+    - `limits`, shape (2, steps, rings): how far a point of a good part may differ from the points beside it. The unit is the texture of the
+      ring. Index 0 of the first axis is for bright points, and index 1 is for dark points.
     """
 
     grid: PolarGrid
@@ -163,8 +161,8 @@ def compare_places(polar: FloatArray, along: tuple[int, int], across: tuple[int,
 
     - `along`: two distances in angles, the smaller one first. Each point is compared with the points at these distances on its ring.
     - `across`: two distances in rings, the smaller one first. Each point is compared with the points at these distances on other rings.
-    - `spread`: 0 means that each point is compared with single points. Otherwise, it is compared with means of three points, because means
-      have less noise. These points are `spread` times the smoothing step apart, but at most half of the smaller distance.
+    - `spread`: 0 means that each point is compared with single points. With a larger number, each point is compared with means of three
+      points, because means have less noise. A larger number puts these three points farther apart.
     """
     result = np.empty((len(SMOOTHING_STEPS), *polar.shape), np.float32)
     for index, step in enumerate(SMOOTHING_STEPS):
