@@ -112,8 +112,8 @@ def evaluate_version(
 
     - `advance` is called after each batch with the number of its pictures.
     - If the version has no networks, the largest score of its scorers is used instead of the defect probability.
-    - If `ensemble` searches for small defects, the reader of `pictures` needs `details=ensemble.details`. Disturbed copies are not
-      searched.
+    - If `ensemble` searches for small defects, read the `pictures` with `details=ensemble.details`, so that they keep their original
+      pixels. The search for small defects is left out for disturbed copies.
     - A picture that does not show the whole part has the label `review`. Its probability still counts in the figures.
 
     Raises ModelError if the classes of the pictures differ from those of the version.

@@ -92,8 +92,8 @@ def estimate_cost_interval(
 
     The interval comes from random weights of the groups (Rubin, The Bayesian bootstrap, Annals of Statistics 9(1), 1981).
 
-    An error that no picture shows can still happen on the line. So the count of castings begins at 0.5 for each label (Jeffreys' prior).
-    Example: if none of 100 good castings was rejected, the true share of rejected good castings can still be up to 2.4 %.
+    Even if no good casting of the test was rejected, the line can reject some. So 0.5 is added to the number of castings with each label
+    (Jeffreys' prior). Example: if none of 100 good castings was rejected, the true share of rejected good castings can be up to 2.4 %.
     """
     random = np.random.default_rng(seed)
     labels = np.array([rule.choose_label(float(value)) if rule else "ok" for value in probability])
@@ -120,8 +120,8 @@ def _draw_label_shares(labels: npt.NDArray[np.str_], groups: npt.NDArray[np.int3
     counts = np.zeros((len(sizes), len(_LABELS)))
     for column, label in enumerate(_LABELS):
         np.add.at(counts[:, column], group_of[labels == label], 1)
-    # One imaginary group of castings is added for each label (Jeffreys' prior). Otherwise, a label that no casting got would have the share
-    # 0. The imaginary groups have the average size.
+    # Even if no casting got a label, the true share of this label can be above 0. So one imaginary group of castings is added for each
+    # label (Jeffreys' prior). An imaginary group has the average size.
     totals = draw_totals(counts, np.eye(len(_LABELS)) * sizes.mean(), _DRAWS, random)
     result: FloatArray = totals / totals.sum(axis=1, keepdims=True)
     return result
@@ -133,7 +133,8 @@ def draw_totals(counts: FloatArray, imaginary: FloatArray, draws: int, random: n
     The differences between the sums show how uncertain they are (Bayesian bootstrap).
 
     - `counts`, shape (groups, columns): the counts of each group.
-    - `imaginary`, shape (outcomes, columns): the counts of one imaginary group for each possible outcome. Such a group has half the weight.
+    - `imaginary`, shape (outcomes, columns): the counts of imaginary groups. There is one for each possible outcome, because an outcome
+      that was never seen can still happen. An imaginary group has half the weight of a real group.
     """
     shapes = np.concatenate([np.ones(len(counts)), np.full(len(imaginary), _PRIOR_WEIGHT)])
     totals: FloatArray = random.gamma(shapes, size=(draws, len(shapes))) @ np.concatenate([counts, imaginary])
@@ -161,8 +162,8 @@ def find_validation_pictures(split: Path) -> list[LabelledFile]:
 def _find_picture(split: Path, path: str) -> Path:
     """Returns the path of a picture that `split` lists.
 
-    A relative path is first looked up in the folder of the list. In lists of older releases, paths are relative to the working folder of
-    the training. So the path is then looked up in the present working folder.
+    A relative path is looked up first in the folder of the list, and then in the working folder. Older releases wrote paths that are
+    relative to the working folder.
     """
     beside = split.parent / path
     return beside if beside.exists() else Path(path).absolute()

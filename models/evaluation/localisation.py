@@ -443,9 +443,8 @@ def _list_false_positives(good: Sequence[HeatMap], high: float) -> tuple[npt.NDA
     """
     levels, weights = [], []
     for heat in good:
-        # The list ends at the false positive rate `high`, so only the hottest pixels of each picture are needed. Example: if `high` is 0.01
-        # and 10 good pictures have 1000 pixels each, the list ends at 100 false positives. All of them can lie in one picture, so the 101
-        # hottest pixels of each picture are used.
+        # The list ends at the false positive rate `high`, so only the hottest pixels of each picture are needed. `count` is large enough
+        # even if all false positives lie in the same picture.
         count = min(heat.size, int(np.ceil(high * len(good) * heat.size)) + 1)
         levels.append(np.partition(heat.ravel(), heat.size - count)[heat.size - count :])
         weights.append(np.full(count, 1 / (len(good) * heat.size)))

@@ -34,10 +34,10 @@ class KindFigures:
 
 
 def find_largest_kind(marks: npt.NDArray[np.uint8]) -> int:
-    """Finds the largest defect in `marks`, shape (side, side). Returns the number of its kind, or 0 if there is no defect.
+    """Finds the largest defect in one picture. Returns the number of its kind, or 0 if there is no defect.
 
-    A defect is a region of pixels that touch, also at corners. The most frequent mark in the region is the defect's kind. Pixels in boxes
-    (see `MarkedPictures`) do not count.
+    `marks`, shape (side, side), says for each pixel which kind of defect it shows (see `MarkedPictures`). Pixels in boxes do not count.
+    A defect is a region of marked pixels that touch, also at corners. The most frequent mark in the region is the defect's kind.
     """
     marks = np.where(marks < BOX_MARK, marks, 0)
     labels, count = ndimage.label(marks > 0, np.ones((3, 3), np.int8))

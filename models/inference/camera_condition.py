@@ -15,16 +15,18 @@ STATES = (FROZEN, DARK, BRIGHT, BLURRED, GAP)
 _FROZEN_PICTURES = 5
 # The median of this many pictures is compared with the limits, so that one unusual part does not look like a fault of the camera.
 _MEDIAN_PICTURES = 8
-# The limit for dark pictures is this share of a reference brightness: the 1st percentile of the reference pictures.
+# Pictures are too dark if their brightness is below this share of the normal brightness. Only 1 % of the reference pictures are darker than
+# this normal brightness.
 _DARK_SHARE = 0.6
-# The limit for bright pictures lies between a reference brightness (the 99th percentile) and white (255). Example: for a reference
-# brightness of 155, the limit is 155 + 0.4 * (255 - 155) = 195.
+# Pictures are too bright if their brightness is above a limit between the brightest reference pictures and white (255). Example: only 1 %
+# of the reference pictures are brighter than 155. The limit is then 155 + 0.4 * (255 - 155) = 195.
 _BRIGHT_SHARE = 0.4
-# The limit for blurred pictures is this share of a reference sharpness: the 1st percentile of the reference pictures.
+# Pictures are blurred if their sharpness is below this share of the normal sharpness. Only 1 % of the reference pictures are less sharp
+# than this normal sharpness.
 _BLURRED_SHARE = 0.5
 # The lowest and the highest normal brightness (mean grey level, 0..255) if the version has no drift reference.
 _DARK_LEVEL, _BRIGHT_LEVEL = 30.0, 225.0
-# A gap is reported if no picture comes for 20 usual intervals between pictures, and for at least 30 s.
+# If no picture comes for a long time, a gap is reported. A long time means 20 times the usual interval between pictures, but at least 30 s.
 _GAP_INTERVALS = 20
 _MIN_GAP_S = 30.0
 # If a gap lasts longer than this time, the gap is no longer reported as a fault, because the line probably stands still.

@@ -18,9 +18,9 @@ from models.registry import Version
 from models.registry.manifest import CascadeBand
 from streams.errors import ModelError
 
-# Inside the cascade band of defect probabilities, the first network does not decide alone. As a safety margin, the band is made wider: the
-# odds at its low end are divided by this factor, and the odds at its high end are multiplied by it. For example, a low end of 0.2 has the
-# odds 1:4. Halved, they are 1:8, so the new low end is 1/9 = 0.11.
+# The first network does not decide alone about pictures in the cascade band, which is a range of defect probabilities. As a safety margin,
+# the odds at the low end of the band are divided by this factor, and the odds at the high end are multiplied by it. Example: a low end of
+# 0.2 has the odds 1:4. The new odds are 1:8, so the new low end is 1/9 = 0.11.
 ODDS_MARGIN = 2.0
 # Two thresholds whose difference is smaller than this value are treated as equal, because thresholds have rounding errors.
 _SAME = 1e-9
@@ -62,11 +62,11 @@ class Cascade:
     def is_certain(self, probabilities: VoterProbabilities, rules: Sequence[DecisionRule | None] | None = None) -> npt.NDArray[np.bool_]:
         """Returns a mask, shape (n,), of the pictures about which the first voter decides alone.
 
-        The first voter does not decide alone if its vote lies in the cascade band. `rules` holds the rule of the line of each picture, or
-        None for the rule of the version.
+        The first voter decides alone if its vote lies outside of the cascade band. `rules` holds for each picture the decision rule of its
+        line, or None for the rule of the version.
 
-        The band was chosen for the rule of the version. For another rule, the band is made wider, so that it also contains the threshold
-        and the review band of this rule, with the margin ODDS_MARGIN.
+        The cascade band was chosen for the rule of the version. If a line has a rule of its own, the cascade band is made wider, so that it
+        also contains the threshold and the review band of the line.
         """
         own = _compute_own_probability(self.vote, self.first_index, probabilities)
         by_rule = {rule: self._widen_band(rule) for rule in set(rules or [None])}
@@ -80,8 +80,8 @@ class Cascade:
         pass_below, reject_from = min(rule.low, rule.threshold), max(rule.high, rule.threshold)
         low = min(self.band.low, _scale_odds(pass_below, 1 / ODDS_MARGIN))
         high = max(self.band.high, _scale_odds(reject_from, ODDS_MARGIN))
-        # The cascade band is valid only between the thresholds of the version. If a threshold of the line lies outside, the band is
-        # open on that side.
+        # The cascade band was chosen for the thresholds of the version. If the line has a lower threshold, the band begins at the defect
+        # probability 0. If the line has a higher threshold, the band ends at 1.
         if pass_below < min(self.vote.low, self.vote.threshold) - _SAME:
             low = -np.inf
         if reject_from > max(self.vote.high, self.vote.threshold) + _SAME:
@@ -157,8 +157,8 @@ def find_cascade_band(vote: SoftVote, voter: str, probabilities: VoterProbabilit
     own, combined = _compute_own_probability(vote, index, probabilities), vote.compute_defect_probability(probabilities)
     labels = np.array([vote.choose_label(float(probability)) for probability in combined])
     not_ok, not_defect = own[labels != "ok"], own[labels != "defect"]
-    # The cascade band contains the threshold and the review band. It also contains each validation picture to which the voter alone gives
-    # another label than the ensemble.
+    # The cascade band contains the threshold and the review band. It is so wide that it also contains every validation picture to which the
+    # voter alone gives another label than the ensemble.
     low = _scale_odds(min(float(not_ok.min(initial=1.0)), vote.low, vote.threshold), 1 / ODDS_MARGIN)
     high = _scale_odds(max(float(not_defect.max(initial=0.0)), vote.high, vote.threshold), ODDS_MARGIN)
     return CascadeBand(voter=voter, low=low, high=high)

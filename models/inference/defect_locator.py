@@ -23,10 +23,11 @@ from models.registry import Version
 from streams.records import Label
 
 RESIDUAL = "residual"
-# Without a scorer, a segmentation head is used only if its hottest point lies near a defect in at least this share of the validation
-# pictures.
+# A segmentation head is used alone only if the hottest point of its map lies near a defect. This must be so in at least 75 % of the
+# validation pictures.
 LEAST_POINTING = 0.75
-# With a scorer, the head's map is combined with the residuals of the scorer. Then a lower share of the validation pictures is enough.
+# If the version has a scorer, the map of the segmentation head is combined with the scorer's residuals. The hottest point of the head's own
+# map must then lie near a defect in only 50 % of the validation pictures.
 LEAST_POINTING_COMBINED = 0.5
 # Combined maps are smoothed with a Gaussian. Its standard deviation is this share of the picture's side: 2 px for 150 px.
 SMOOTHING_SHARE = 1 / 75
@@ -44,7 +45,7 @@ class HeatMapper(Protocol):
 class SegmentationFirst:
     """Takes the map of the segmentation head if the head sees a defect, and otherwise the map of `other`, such as Grad-CAM.
 
-    The head has no vote, so it may see no defect in a part that the ensemble calls defective.
+    The second map is needed because the segmentation head can find nothing in a part that the ensemble calls defective.
     """
 
     segmentation: HeatMapper
@@ -168,9 +169,9 @@ class DefectLocator:
     ) -> DefectMap | None:
         """Returns the defect map of a picture, or None if no map can be made. `label` and `scores` come from the inspection of the picture.
 
+        - The map shows the defects that were found in the reduced picture, and small defects that were found in the original pixels.
         - The map has the shape of the reduced picture without its margins.
         - If `needs_original(scores)` is True, `picture` must contain its original pixels.
-        - The map shows the defects that were found in the reduced picture, and the small defects that were found in the original pixels.
         """
         small = self._find_small_defects(picture, find_mask) if self.needs_original(scores) else None
         if self.mapper is None:

@@ -12,12 +12,12 @@ from scipy.special import expit, logit  # type: ignore[import-untyped]  # no stu
 from models.inference.soft_vote import MIN_PROBABILITY
 
 MIN_REVIEWED = 20
-# The share of defects has a 95 % interval. At its ends, the log-likelihood is this number below its maximum.
+# The ends of the 95 % interval are the shares of defects whose log-likelihood is this number below the largest log-likelihood.
 _LIKELIHOOD_DROP = 1.92
 # The log odds of an estimated share lie between minus and plus this number, so the share lies between 0.00003 % and 99.99997 %.
 _MAX_LOG_ODDS = 15.0
-# The log odds of a defect are modelled as offset + slope * x, where x is computed from the part's defect probability. Offset and slope are
-# fitted to people's reviews. Without reviews, they are normally distributed with these standard deviations (prior).
+# The log odds of a defect are modelled as offset + slope * x, where x is computed from the part's defect probability. People's reviews
+# correct the offset and the slope. These two standard deviations (of the prior) say how far the reviews can move offset and slope.
 _OFFSET_DEVIATION, _SLOPE_DEVIATION = 2.0, 0.5
 _DRAWS = 2000
 
@@ -36,8 +36,8 @@ class DefectShareEstimate:
 def estimate_from_probabilities(probability: FloatArray, training_share: float) -> DefectShareEstimate:
     """Returns the share of defects that best explains the defect probabilities (maximum likelihood).
 
-    `probability`, shape (n,), is calibrated for parts with a share of defects of `training_share`. The estimate is right only if the parts
-    look like those in the training.
+    `probability`, shape (n,), holds the defect probabilities of the parts. They are calibrated for a line on which the share
+    `training_share` of the parts is defective. The estimate is right only if the parts look like those in the training.
     Source: Saerens, Latinne, Decaestecker, Neural Computation 14(1), 2002, equation 2.9.
     """
     clipped = np.clip(probability, MIN_PROBABILITY, 1 - MIN_PROBABILITY)
@@ -64,7 +64,8 @@ def correct_by_reviews(
 ) -> DefectShareEstimate:
     """Returns the share of defects on a line, after people have reviewed some of its parts.
 
-    - `probability`, shape (n,): defect probabilities of parts without a review, calibrated for `training_share`.
+    - `probability`, shape (n,): defect probabilities of parts without a review.
+    - `training_share`: the share of defective parts for which the probabilities are calibrated.
     - `reviewed`, shape (m,): defect probabilities of reviewed parts.
     - `is_defect`, shape (m,): True for reviewed parts that people called defective.
 
@@ -96,7 +97,7 @@ def correct_by_reviews(
     counts, edges = np.histogram(ratio, bins=400)
     middles = (edges[:-1] + edges[1:]) / 2
     shares = (expit(curves[:, :1] + curves[:, 1:] * middles) @ counts + is_defect.sum()) / len(everything)
-    # The parts in the arguments are only a sample of all parts of the line. So the fewer parts there are, the wider the interval must be.
+    # The given parts are only a sample of all parts of the line. So the interval is made wider if only few parts were given.
     drawn = random.beta(shares[1:] * len(everything) + 0.5, (1 - shares[1:]) * len(everything) + 0.5)
     low, high = np.quantile(drawn, (0.025, 0.975))
     return DefectShareEstimate(float(shares[0]), float(low), float(high))

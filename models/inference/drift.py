@@ -15,11 +15,11 @@ from models.inference.pass_threshold import make_miss_curve
 from models.registry.manifest import DriftReference, Histogram, PercentileHistogram
 
 PICTURE_BINS = 10
-# Limits between the wide bins of a histogram of defect probabilities. Runtimes round in different ways. With wide bins, the rounding seldom
-# moves a picture to another bin.
+# Limits between the wide bins of a histogram of defect probabilities. The bins are wide because runtimes round in different ways, and the
+# rounding should seldom move a picture to another bin.
 PROBABILITY_EDGES = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95, 0.98)
-# Limits between the narrow bins of a histogram of defect probabilities, evenly spaced in log odds. Lines with few defects need narrow bins,
-# because their thresholds are above 0.98.
+# Limits between the narrow bins of a histogram of defect probabilities, evenly spaced in log odds. If a line has few defects, its threshold
+# is above 0.98, where the wide bins tell nothing. So the narrow bins also divide the range near 1.
 DETAIL_EDGES = tuple(float(edge) for edge in 1 / (1 + np.exp(-np.arange(-8, 8.25, 0.25))))
 # With fewer pictures than this, the stability index is mostly sampling noise.
 MIN_PICTURES = 200

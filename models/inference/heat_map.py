@@ -17,7 +17,7 @@ HOT_SHARE = 0.5
 # At most this many hot areas of a picture are marked with boxes, because people do not look at more.
 MAX_BOXES = 5
 # At most this many hot areas are marked if the heat map also names the kind of each defect. This limit is higher than MAX_BOXES, because
-# the foundry's acceptance rules can limit the number of defects of a part. So all defects must be counted.
+# the foundry's acceptance rules may count the defects of a part, for example to allow three small ones.
 MAX_DEFECTS = 25
 # The kind of a defect if the method is not sure. Never rename this word, because verdicts and findings contain it.
 UNKNOWN_KIND = "unknown"

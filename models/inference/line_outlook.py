@@ -69,7 +69,8 @@ def make_outlook(manifest: Manifest, line: LiveLineSettings | None, share: float
 
 
 def _describe_alarms(manifest: Manifest, parts_per_hour: float) -> str:
-    # A part goes to review if the score of at least one scorer is above its cut-off. At most the sum of their alarm shares goes to review.
+    # Each scorer alone can send a good part to review. So the sum of the alarm shares of all scorers is the largest possible share of good
+    # parts that go to review.
     highest = [entry.highest_alarm_share for entry in manifest.entries_by_scorer.values()]
     each = " for each of the scorers" if len(highest) > 1 else ""
     return (
@@ -108,7 +109,7 @@ def find_share(manifest: Manifest, line: LiveLineSettings | None) -> float | Non
 class VersionComparison:
     """The errors and reviews that are expected on `line` with the present version (`before`) and with another version (`after`).
 
-    Both are computed with the share `line_share` of defects, which is None if it is not known. `before` is None if the manifest of the
+    `line_share` is the share of defective parts on the line, or None if this share is not known. `before` is None if the manifest of the
     present version cannot be read.
     """
 

@@ -59,8 +59,11 @@ class RegisteredPictures:
 class AutoencoderExperiment:
     """Trains each variant of the autoencoder once for each of `seeds`, and tests it.
 
-    The seed chooses the fold for the test: seeds 1 to 5 choose the folds 1 to 5, and seed 6 chooses fold 1 again. All variants of one seed
-    learn from the same good pictures of the other folds: from all of them, or from `good` of them, drawn at random.
+    The pictures are divided into folds. The seed says which fold is tested: seed 1 tests fold 1, seed 2 tests fold 2, and so on. After the
+    last fold, fold 1 follows again.
+
+    A variant learns from the good pictures of the other folds. If `good` is set, it learns from only this many of these pictures, drawn at
+    random. With the same seed, all variants learn from the same pictures.
     """
 
     recipe: AutoencoderRecipe
@@ -105,7 +108,7 @@ class AutoencoderExperiment:
         is_test = pictures.folds == fold
 
         def report(done: int, epochs: int, losses: dict[str, float]) -> None:
-            # The last epoch is not reported, because the autoencoder must still be tested. Otherwise the progress would seem complete.
+            # The end of the last epoch is not reported, because the progress would then seem complete although the test still follows.
             if done < epochs:
                 progress.on_progress(done, epochs, (), False)
 
@@ -161,8 +164,8 @@ def assign_folds(is_defect: npt.NDArray[np.bool_], groups: npt.NDArray[np.int32]
 def make_autoencoder_table(results: Mapping[str, Sequence[Mapping[str, float]]], missing: int) -> ResultTable:
     """Returns the table of the experiment. `missing` is the number of pictures in which no part was found.
 
-    `results` holds a list for each variant of the autoencoder, with one item for each seed. The item has the AUROC of the scores "frechet"
-    and "error".
+    `results` holds a list for each variant of the autoencoder. For each seed, the list contains the AUROC of the score "frechet" and the
+    AUROC of the score "error".
     """
     rows = []
     for name, values in results.items():

@@ -1,7 +1,6 @@
 """Common parts of all experiments: the folder of results, the training of a network, the progress and the table of results.
 
-A cell of an experiment is the training and the test of one network, as in a cell of a table. An interrupted cell continues from a
-checkpoint.
+An experiment consists of cells. A cell is the training and the test of one network. An interrupted cell continues from a checkpoint.
 """
 
 from __future__ import annotations
@@ -114,8 +113,8 @@ class ExperimentFolder:
     ) -> keras.Model:
         """Trains one network of the experiment and returns it.
 
-        The training never stops early. An early stop would depend on the validation pictures, but some experiments also test the network on
-        these pictures.
+        The training never stops early, because an early stop would use the validation pictures. Some experiments test the network on the
+        same pictures, so the result of this test would be too good.
         """
         keras.utils.set_random_seed(seed)
         network = build_network(voter, classes)

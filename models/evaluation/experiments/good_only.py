@@ -1,7 +1,7 @@
 """Compares how well scorers recognise defective parts after they have learned from few or many pictures of good parts alone.
 
-A combination of scorers gives a picture the largest of their scores. To make the scores comparable, each score is first divided by a high
-score of good parts.
+Several scorers can be combined. The combined score of a picture is the largest of their scores. To make the scores comparable, each one
+is first divided by a score that only few good parts exceed.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ ALARM_SHARE = 0.05
 # Pictures are scored in batches of this size, so that their residual maps do not fill the memory.
 BATCH = 64
 COMBINATION = "larger of both"
-# Before the scores of several scorers are compared, the scores of each scorer are divided by the score that 5 % of the good pictures
-# exceed.
+# To make different scorers comparable, the scores of each scorer are divided by its scale. The scale is the score that 5 % of the good
+# pictures exceed.
 SCALE_SHARE = 0.05
 
 
@@ -35,7 +35,8 @@ class LearningCondition:
     """Says from which pictures a scorer learns.
 
     - `good`: the number of good pictures; None means all.
-    - `hidden_share`: the share of these pictures that are replaced by pictures of defective parts.
+    - `hidden_share`: this share of the good pictures is replaced by pictures of defective parts. It shows how well a scorer learns if
+      people have put some defective parts among the good ones by mistake.
     - `with_cut_off`: True if a cut-off is chosen from the same pictures.
     - `draws`: number of random selections of pictures in each fold. The figures are means over these selections.
     """
@@ -87,10 +88,12 @@ class GoodOnlyFigures:
 
 @dataclass(frozen=True, slots=True)
 class FoldScores:
-    """Scores of the test pictures (`test`) and of the training pictures (`seen`). `seen` is empty if these scores are not needed.
+    """The scores of a scorer in one fold of the cross-validation.
 
-    The training pictures are scored by cross-validation, so no scorer judges a picture from which it has learned. `groups` holds the number
-    of each training picture's group of near-duplicates.
+    - `test`: the scores of the test pictures.
+    - `seen`: the scores of the training pictures. Each is the score from a scorer that has not learned from this picture. Empty if the
+      training pictures were not scored.
+    - `groups`: for each training picture, the number of its group of near-duplicates.
     """
 
     test: FloatArray
@@ -132,8 +135,8 @@ def compare_good_only_scorers(
                         if name == COMBINATION:
                             found[name] = combine_scores([_expect_scores(found, member) for member in scorers])
                         else:
-                            # The training pictures are scored by cross-validation. To choose a cut-off, 5 folds are needed. To combine
-                            # several scorers, the scale of each scorer is needed, and 2 folds are enough for this.
+                            # The training pictures are scored by cross-validation. 5 folds give scores that are exact enough for a
+                            # cut-off. 2 folds are enough to make several scorers comparable.
                             cross_folds = 5 if condition.with_cut_off else 2 if len(scorers) > 1 else 0
                             found[name] = _score_fold(pixels, groups, seen, test, scorers[name], cross_folds)
                         values[name].append(_measure(found[name], is_defect[test], condition.with_cut_off))

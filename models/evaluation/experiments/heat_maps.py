@@ -108,7 +108,8 @@ class HeatMapExperiment:
             for name, found in result.items():
                 heats.setdefault(name, []).extend(found.astype(np.float32))
             callback.on_cell_progress(cell, fold + 1, self.folds)
-        # A box is drawn around pixels above a level. The localiser has the same levels, and has no levels for other methods.
+        # A box is drawn around pixels whose heat is above a level. For other methods, such as Grad-CAM, the level is half of the highest
+        # heat.
         box_levels = {SEGMENTATION: describe_member(pictures, self.recipe, _COMMAND).box_level}
         for name in self.scorers:
             # A residual of 1 is the limit for good parts, so the cut-off is 1.

@@ -142,11 +142,9 @@ def make_learning_curve(pictures: LabelledPictures, groups: npt.NDArray[np.int32
     Each error rate has a 95 % interval. Errors within a group of near-duplicates are not independent, so the interval comes from random
     weights of whole groups.
 
-    Even if no error was seen, the true error rate can be above 0. So one imaginary group is added for each outcome, with half the weight of
-    a real group (Jeffreys' prior).
-
-    In simulations with 10 and with 30 groups and 1 % or 2.5 % errors, the interval contained the true error rate in 93 to 98 % of the
-    cases. Without the imaginary groups, this was so in only 10 to 53 % of the cases.
+    Even if no error was seen, the true error rate can be above 0. So the function adds one imaginary group for each possible outcome,
+    for example a group of wrong and a group of right pictures. An imaginary group has half the weight of a real group (Jeffreys' prior).
+    In simulations, the interval then contained the true error rate in at least 93 % of the cases.
     """
     is_defect = pictures.labels != pictures.ok_class
     _, index = np.unique(groups, return_inverse=True)

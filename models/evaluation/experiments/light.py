@@ -22,7 +22,7 @@ from models.training.trainer import SplitPictures, predict
 
 NETWORKS = ("lenet", "alexnet", *LIGHT_NETWORKS)
 TEXTS = {"lenet": "LeNet", "alexnet": "AlexNet", "mobilenet-v2": "MobileNetV2", "nasnet-mobile": "NASNetMobile"}
-# The load of a machine changes, so the networks take turns in this many rounds of timing.
+# The time of each network is measured in this many rounds. In each round, the networks take turns, because the load of the machine changes.
 ROUNDS = 15
 CALLS_PER_ROUND = 8
 
@@ -119,7 +119,11 @@ def make_light_table(
 ) -> ResultTable:
     """Returns the table of the experiment, with a row for each network.
 
-    Each dictionary has an entry for each network: its accuracy with each seed, its times in each round, or its number of weights.
+    The dictionaries hold three values for each network.
+
+    - `accuracies`: the accuracy with each seed.
+    - `times_ms`: the processor time for one picture in each round.
+    - `parameters`: the number of weights.
     """
     rows = []
     for name in NETWORKS:

@@ -35,7 +35,8 @@ from streams.errors import ModelError
 ALARM_SHARE = 0.01
 # The side of the reduced picture, which the decoder makes in addition to the full picture. This experiment does not use it.
 NETWORK_SIDE_PX = 192
-# The detail template points at a defect if its largest residual is near the defect. For a defect of 1 mm, near means at most 2 mm.
+# The detail template points at a defect if the most suspicious point is near the defect: at most this many lengths of the defect away. For
+# a defect of 1 mm, this is 2 mm.
 POINTING_LENGTHS = 2.0
 COLUMNS = ("kind", "length_mm", "score", "distance", "time_s")
 NO_LIMIT_S = float("inf")
@@ -46,7 +47,7 @@ class SmallDefectResult:
     """The result of the detail template for one picture of a casting.
 
     - `is_alarm`: the score is above the cut-off.
-    - `is_pointed_at`: the largest residual lies on the defect.
+    - `is_pointed_at`: the most suspicious point of the picture lies near the defect.
     - `kind`, `length_mm`: the defect. Both are None for a good casting.
     - `time_s`: processor time of the inspection.
     """
@@ -62,8 +63,10 @@ class SmallDefectResult:
 class SmallDefectExperiment:
     """Lets a detail template learn from `good` rendered castings, and tests it on `tested` other castings.
 
-    Each tested casting is inspected without a defect. The first castings are also inspected with each kind and length of defect.
-    `defective` is the number of these castings. None means all. Pictures have the side `side_px`, and parts the diameter `part_mm`.
+    Each tested casting is rendered and inspected without a defect. The first `defective` castings are also rendered and inspected with a
+    defect of each kind and length. If `defective` is None, this is done with all tested castings.
+
+    `side_px` is the side of the pictures, and `part_mm` is the diameter of the parts.
     """
 
     good: int
