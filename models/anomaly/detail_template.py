@@ -63,7 +63,8 @@ FORMAT = 3
 # 16-bit floats, whose largest value is 65504.
 MAX_RESIDUAL = 60_000.0
 
-# The reason why a picture was skipped. "too-coarse": the part has too few pixels. "too-slow": the time limit was reached.
+# The reason why a picture was skipped. "no-part": no part was found. "too-coarse": the part has too few pixels. "too-slow": the time limit
+# was reached.
 SkipReason = Literal["no-part", "too-coarse", "too-slow"]
 
 

@@ -20,7 +20,7 @@ BLOCK_ROWS = 256
 
 @dataclass(frozen=True, slots=True)
 class PolarGrid:
-    """Points on `rings` circles around the centre of a part, in `angles` directions.
+    """A grid of points on a round part. The points lie on `rings` circles around the part's centre, in `angles` directions.
 
     `inner` and `outer` are the smallest and the largest radius: 0 is the centre, 1 the rim.
     """
@@ -51,7 +51,7 @@ class PolarGrid:
     def unwrap(self, pixels: npt.NDArray[np.uint8], part: FoundPart) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
         """Returns the grey levels of `part`, and a mask of the points that lie in the picture. Both have shape (rings, angles).
 
-        `pixels` has shape (rows, columns), grey levels 0..255. Points outside get the level of the nearest pixel.
+        `pixels` has shape (rows, columns), grey levels 0..255. Points outside of the picture get the level of the nearest pixel.
         """
         column, row = self._find_points(part)
         rows, columns = pixels.shape

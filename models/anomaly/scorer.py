@@ -296,7 +296,8 @@ def choose_cut_off(good_scores: npt.NDArray[Any], groups: npt.NDArray[np.integer
         raise ModelError(f"The {len(scores)} good pictures all show the same casting. Add pictures of other good castings.")
     weights = 1 / sizes[group_of]
     share = objective.compute_alarm_share()
-    # If k of n good parts exceed the cut-off, the next good part exceeds it with a probability of at most (k + 1) / (n + 1).
+    # If k of n good parts have a score above the cut-off, the score of the next good part is above it with a probability of at most
+    # (k + 1) / (n + 1).
     between = _place_between_scores(scores, weights, int(np.floor(share * (castings + 1))) - 1)
     score = _extend_tail(scores, weights, castings, share) if between is None else between
     alarming_castings = float(weights[scores > score].sum())

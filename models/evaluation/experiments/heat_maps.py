@@ -45,7 +45,7 @@ ComputeHeat = Callable[[npt.NDArray[np.uint8]], HeatMap]
 
 @dataclass(frozen=True)
 class HeatMapExperiment:
-    """Compares by cross-validation how well different methods show where the defects are.
+    """Compares how well different methods show where the defects are. The pictures are divided into folds, and each fold is tested once.
 
     - The segmentation head is trained on the pictures of the other folds. If `start` is given, the training starts from its weights.
     - Each of `scorers` learns from the good pictures of the other folds. Its residuals are the heat map.

@@ -119,8 +119,8 @@ def _hold_out(
 def select_share(labels: npt.NDArray[np.int32], groups: npt.NDArray[np.int32], available: Flags, share: float, seed: int) -> Flags:
     """Returns a mask of randomly selected pictures. A `share` of 0.25 selects about a quarter of the `available` pictures of each class.
 
-    A group is selected as a whole, and each class gets at least one group. With the same seed, the pictures for a `share` of 0.25 are also
-    among the pictures for 0.5.
+    A group of near-duplicates is selected as a whole, and each class gets at least one group. With the same seed, the pictures for a
+    `share` of 0.25 are also among the pictures for 0.5.
     """
     selected = np.zeros(len(labels), np.bool_)
     order = np.random.default_rng(seed).permutation(np.unique(groups[available]))
