@@ -54,7 +54,7 @@ class ExpectedShares:
 
 
 def find_training_share(manifest: Manifest) -> float:
-    """Returns the share of defective pictures in the data of a version, above 0 and below 1.
+    """Returns the share of defective pictures in the training data of a version, above 0 and below 1.
 
     The probabilities of the version are calibrated for this share. Raises ModelError if the manifest does not give the share.
     """
@@ -101,7 +101,8 @@ def make_decision_rule(
 
     - `threshold`: if None, the threshold follows from `line_share`.
     - `line_share`: the share of defects on the line. If this is None, too, the threshold of the version is used.
-    - `miss_risk`: if given, only parts below the pass threshold for this risk get the label `ok`.
+    - `miss_risk`: the largest accepted share of the defective parts that get the label `ok`, or None for no limit. To keep this limit, more
+      parts may get the label `review`.
     """
     rule = _make_cost_rule(manifest, threshold, line_share)
     if miss_risk is not None:

@@ -25,21 +25,21 @@ FloatArray = npt.NDArray[np.float64]
 def make_miss_curve(probability: FloatArray, groups: npt.NDArray[np.int32]) -> MissCurve:
     """Returns the miss curve of defective validation pictures: the number of missed castings for each pass threshold.
 
-    The curve has at most MAX_POINTS points.
+    A casting is missed if its defect probability is below the pass threshold. The curve has at most MAX_POINTS points.
     `probability`, shape (n,), is the calibrated defect probability. `groups`, shape (n,), has equal numbers for near-duplicates.
     """
     _, group_of, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     order = np.argsort(probability, kind="stable")
     misses = np.cumsum(1 / sizes[group_of][order])
     kept = np.unique(np.linspace(0, len(order) - 1, MAX_POINTS).astype(np.int64))
-    # The miss curve has at most MAX_POINTS points. If there are more pictures than points, a picture without a point is counted as missed
-    # at the point before it.
+    # If there are more pictures than points, several pictures share a point of the miss curve. At this point, all of them count as missed.
+    # So the curve shows too many misses rather than too few.
     upper = np.append(kept[1:] - 1, len(order) - 1)
     return MissCurve(castings=len(sizes), probabilities=tuple(probability[order][kept].tolist()), misses=tuple(misses[upper].tolist()))
 
 
 def choose_pass_threshold(manifest: Manifest, miss_risk: float) -> float:
-    """Returns the highest pass threshold that fits `miss_risk`.
+    """Returns the highest pass threshold that fits `miss_risk`. Parts with a lower defect probability pass without a review.
 
     Example: with a `miss_risk` of 0.01, at most 1 % of the defective parts are expected to pass.
 

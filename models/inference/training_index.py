@@ -29,9 +29,8 @@ THUMBNAIL_SIDE_PX, THUMBNAIL_QUALITY = 64, 50
 
 GRID = PolarGrid(rings=16, angles=128, inner=0.1, outer=0.98)
 WAVES = 24
-# A descriptor says how strongly the grey levels vary along each ring, in waves of several lengths. For each wave, it holds log(strength +
-# NOISE). The strength is relative to the contrast of the picture. Without NOISE, the noise of the camera would strongly change the
-# logarithm for a weak wave.
+# A descriptor describes the grey levels along each ring as a sum of waves. For each wave, it holds log(strength + NOISE). NOISE is added
+# because the noise of the camera would otherwise strongly change the logarithm for a weak wave.
 NOISE = 0.01
 # The values of a descriptor are stored as integers from -127 to 127. The integer 127 stands for 4 standard deviations above the mean.
 STEPS_PER_DEVIATION = 127 / 4

@@ -29,8 +29,9 @@ class Autoencoder:
     """Two networks with shared weights. Pictures have shape (batch, side_px, side_px, 1), grey level 0..1.
 
     - `rebuilding`: rebuilds each picture.
-    - `training`: also rebuilds pictures, and has further outputs for the losses. "addressing_entropy" is low if few
-      prototypes replace each code. "genuine" and "forged" are what the discriminator says about real pictures and about rebuilt pictures.
+    - `training`: also rebuilds pictures, and has further outputs for the losses. "genuine" and "forged" are the outputs of the
+      discriminator for real pictures and for rebuilt pictures. "addressing_entropy" is low if the memory rebuilds each block of
+      16 x 16 px from only a few prototypes.
     """
 
     rebuilding: keras.Model

@@ -97,7 +97,8 @@ def load_segmentation_network(version: Version, member: SegmentationMember, dtyp
     try:
         network = segmentation_head(len(member.kinds), member.side_px, member.width, dtype)
         with warnings.catch_warnings():
-            # Keras only warns if the file lacks the weights of some layers, and would leave these layers untrained.
+            # If the file lacks the weights of some layers, Keras only warns, and leaves these layers untrained. So warnings are turned into
+            # errors here.
             warnings.simplefilter("error", UserWarning)
             with version.copy_files(member.weights_file) as folder:
                 network.load_weights(folder / member.weights_file)

@@ -57,10 +57,10 @@ MIN_CONTRAST = 8
 # A picture is partly blank if at least this share of its rows, at the top or at the bottom, has the same single grey level.
 MAX_BLANK_SHARE = 0.25
 # A BMP or TIFF is partly blank if at least this share of its rows, at the top or at the bottom, has the same single grey level. The limit
-# is low, because these formats have no checksum.
+# is lower than for other formats, because a BMP or TIFF has no checksum that would show that pixels were lost.
 MAX_BLANK_SHARE_RAW = 0.05
-# If the first and the last row of a picture have the same single grey level, the blank rows probably show the background. Then a higher
-# share of blank rows is accepted.
+# If the first and the last row of a picture have the same single grey level, up to this share of the rows may be blank. Such rows probably
+# show the background.
 MAX_BACKGROUND_SHARE = 0.5
 _NAME_DEPTH = "Set depth_bits of the line to the number of bits that the camera delivers."
 
@@ -130,7 +130,7 @@ class PictureReader:
         return _flatten(self._scale(read_levels(value, self.header)), mode)
 
     def _scale(self, levels: npt.NDArray[np.generic]) -> Image.Image:
-        """Scales samples of more than 8 bits to an image of 8 bits. The largest opacity in the picture becomes 255."""
+        """Scales samples of more than 8 bits to an image of 8 bits. If the picture has transparency, its largest opacity becomes 255."""
         if levels.ndim == 2 or levels.shape[2] not in (2, 4):
             return Image.fromarray(scale_to_8_bits(levels, self.header, self.depth_bits))
         colours = scale_to_8_bits(levels[..., :-1], self.header, self.depth_bits)
@@ -259,8 +259,8 @@ def _flatten(image: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:
 def _shrink(image: Image.Image, scale: int, header: FormatHeader, side_px: int) -> Image.Image:
     """Resizes `image` so that its longer side has `side_px` pixels.
 
-    `header` describes the original picture. `image` has 1/`scale` of its width and height, rounded up. Because of the rounding, only a part
-    of the last row and of the last column may belong to the picture. The result leaves out the rest.
+    `header` describes the original picture. `image` may have been reduced by the factor `scale` already, and its size was then rounded up.
+    So the last row and the last column of `image` may lie partly outside the original picture. The result leaves out this part.
     """
     size = _shrink_size(side_px, header.width_px, header.height_px)
     box = (0.0, 0.0, header.width_px / scale, header.height_px / scale)

@@ -73,8 +73,8 @@ class DecoderProcess:
     """Decodes pictures in a separate process, and starts a new process if the old one was killed. Thread-safe.
 
     - `memory_bytes`: the memory for one picture, without the memory of the idle process.
-    - `time_s`: the longest processor time for one picture. The process has the lowest priority and may have to wait for other programs.
-      Waiting included, a picture may take up to `_BUSY_FACTOR` times `time_s`.
+    - `time_s`: the longest processor time for one picture. If other programs keep the processors busy, the picture may take up to
+      `_BUSY_FACTOR` times as long, because the process has the lowest priority.
     """
 
     def __init__(self, memory_bytes: int, time_s: float) -> None:
@@ -141,7 +141,7 @@ class DecoderProcess:
 
         Raises PictureError if the picture is refused, and DecoderProcessError if the process fails for another reason.
         """
-        check_file_size(value, limits)  # The size is checked here, so that no picture that is too large is copied to the process.
+        check_file_size(value, limits)  # The size is checked here, so that no huge picture is copied to the process.
         request = _Request(operation, len(value), side_px, limits.max_bytes, limits.max_pixels, depth_bits)
         with self._lock:
             try:

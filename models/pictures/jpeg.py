@@ -27,9 +27,8 @@ _PROGRESSIVE = (0xC2, 0xC6, 0xCA, 0xCE)
 # A progressive JPEG stores the picture in several scans. Cameras write at most a few dozen scans. A small file with thousands of scans
 # would take minutes to decode.
 _MAX_SCANS = 100
-# The number of segments and the size of all tables are limited, because each segment and each table takes about 1 µs. Pictures of real
-# cameras had at most 8 segments and some hundred bytes of tables. The limits leave room for large metadata (a segment for each 64 KB) and
-# for 100 scans (a few segments each).
+# The number of segments and the size of all tables are limited, so that a malicious file does not keep the decoder busy. Pictures of real
+# cameras had at most 8 segments and some hundred bytes of tables.
 _MAX_SEGMENTS = 1000
 _MAX_TABLE_BYTES = 2**17
 _MAX_ZEROS = 32

@@ -74,9 +74,9 @@ MAX_TILT_DIFFERENCE = 0.06
 RIM_SUPPORT_SHARE = 0.9
 MIN_SUPPORT = 0.35
 SUPPORT_DISTANCE_PX = 2.0
-# An outline has five terms: one for its size, two for its offset and two for its tilt. The rim has nearly the same offset and tilt as the
-# cavity. So an outline is fitted to the edges and also to the terms of the cavity. An edge has the weight 1, and the cavity's five terms
-# have these weights.
+# An outline has five terms: one for its size, two for its offset and two for its tilt. When an outline is fitted to the edges of the rim,
+# the offset and the tilt of the cavity count like additional edges, because the rim has nearly the same offset and tilt. An edge has the
+# weight 1. The terms of the cavity have these weights.
 PRIOR_RAYS = (0.0, 2.0, 2.0, 8.0, 8.0)
 
 # A signature describes the surface of a part from the centre to 96 % of the radius. So the belt and thin excess metal at the rim do not
@@ -119,10 +119,10 @@ _PRIOR = (np.diag(PRIOR_RAYS) + 1e-3 * np.eye(5)).astype(np.float32)
 
 
 def _invert_harmonics(rays: int, terms: int) -> Floats:
-    """Returns matrices that compute an outline from its radii on a few of the 48 rays. Each matrix uses only `rays` rays.
+    """Returns matrices that compute an outline from its radii on only `rays` of the 48 rays.
 
-    A matrix computes the first `terms` of the outline's five terms (harmonics). Example: if `rays` is 6, matrix 0 uses the rays 0, 8, 16,
-    24, 32 and 40, and matrix 1 uses the rays 1, 9, 17, 25, 33 and 41.
+    The outline is described by up to five terms (harmonics). A matrix computes the first `terms` of them. Each matrix uses other rays. For
+    example, if `rays` is 6, matrix 0 uses every eighth ray from ray 0, and matrix 1 uses every eighth ray from ray 1.
     """
     step = RAYS // rays
     return np.stack([np.linalg.pinv(_HARMONICS[first::step, :terms]) for first in range(step)]).astype(np.float32)
@@ -220,8 +220,8 @@ class _Area(NamedTuple):
     def measure_overhang(self, part: FoundPart, reach_x: float, reach_y: float) -> float:
         """Returns how far `part` extends beyond the area, on the side where it extends farthest. Returns 0 if the part lies inside.
 
-        `reach_x` is the distance from the part's centre to its edge on the left and on the right, and `reach_y` at the top and at the
-        bottom. The result is a share of this distance.
+        `reach_x` is the distance from the part's centre to its left or right edge, and `reach_y` to its upper or lower edge. The result is
+        a share of this distance.
         """
         return max(
             (self.left + reach_x - part.centre_x_px) / reach_x,
@@ -448,10 +448,10 @@ def _measure_tilt(mask: Flags) -> Matrix | None:
 
 
 def _complete(start: int, stop: int, side: int, across: int) -> tuple[float, float, bool]:
-    """Returns three values for one axis: the middle of the cavity, half its length, and whether the picture's border cuts the cavity.
+    """Measures the cavity along one axis of the picture, even if the border of the picture cuts the cavity.
 
-    The visible cavity goes from `start` to `stop` on this axis, and has the length `across` on the other axis. If the border cuts the
-    cavity, its full length is taken to be `across`.
+    Returns the middle of the cavity, half its length, and whether it is cut. The visible cavity goes from `start` to `stop` on this axis,
+    and has the length `across` on the other axis. A cut cavity is taken to be round, so its full length is `across`.
     """
     is_cut = (start <= 1) != (stop >= side - 1) and stop - start < across
     if not is_cut:
@@ -504,7 +504,7 @@ def _median(values: Floats) -> Floats:
 def _choose_outline(rays: _Rays) -> Floats | None:
     """Returns the outline of the rim as five terms of its radius (harmonics), shape (5,), or None if no outline is found.
 
-    Near the rim, many rays have an edge. Other outlines can also have edges on many rays. The rim is the outermost of these outlines.
+    The rim has an edge on many rays. Rings farther inside can have that, too. So the rim is the outermost outline with edges on many rays.
 
     Source: RANSAC (Fischler and Bolles, Comm. ACM 24(6), 1981), but with fixed samples.
     """
@@ -531,10 +531,10 @@ def _solve_samples(inverses: Floats, candidates: Floats) -> Floats:
     """Computes outlines from samples. A sample is 4 or 6 edges on different rays from the centre.
 
     - `inverses`: a matrix for each sample (see `_invert_harmonics`).
-    - `candidates`, shape (3, RAYS): the radii of three edges on each ray.
+    - `candidates`, shape (3, RAYS): the radii of three possible edges of the rim on each ray.
 
-    Returns the coefficients of each outline: 1 for the size, 2 for the offset, and with 6 edges also 2 for the tilt. The shape is
-    (3, samples, coefficients), because each sample gives an outline for each of the three edges.
+    Returns the outlines, shape (3, samples, terms). An outline from 4 edges has 3 terms: one for the size and two for the offset. An
+    outline from 6 edges has 2 more terms, for the tilt.
     """
     samples, _, rays = inverses.shape
     radii = candidates.reshape(3, rays, samples).transpose(2, 1, 0)

@@ -21,8 +21,8 @@ _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4),
 # A browser shows a PNG with one of these chunks as several frames, or with other grey levels than the decoder reads.
 _CHANGES_DISPLAY = frozenset((b"tRNS", b"iCCP", b"gAMA", b"acTL"))
 _PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"tRNS")
-# A PNG may have at most this many chunks, plus one for each KiB of the file, because each chunk takes about 5 µs. Cameras write the pixels
-# in chunks of 8 KiB and more, and write only a few other chunks. Pictures of real cameras had at most 34 chunks.
+# A PNG may have at most this many chunks, plus one for each KiB of the file, so that a malicious file does not keep the decoder busy.
+# Pictures of real cameras had at most 34 chunks.
 _MAX_CHUNKS = 1000
 _BYTES_PER_CHUNK = 1024
 
@@ -119,7 +119,7 @@ def _count_bytes(ihdr: bytes) -> int:
 def _walk_chunks(value: bytes) -> Iterator[_Chunk]:
     """Yields the chunks of a PNG up to its end chunk, after verifying their checksums.
 
-    Raises PictureError if a checksum is wrong, the file ends too early, or has too many chunks.
+    Raises PictureError if a checksum is wrong, if the file ends too early, or if it has too many chunks.
     """
     start = len(PNG_SIGNATURE)
     limit = _MAX_CHUNKS + len(value) // _BYTES_PER_CHUNK

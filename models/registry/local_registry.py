@@ -32,8 +32,8 @@ from streams.user_cache import sha256_of_file
 MANIFEST_FILE = "manifest.json"
 # A manifest with more than 1 MiB is refused, so that a wrong file does not fill the memory.
 MANIFEST_MAX_BYTES = 2**20
-# The signature of a manifest lies in the folder `<version>.signature`, beside the version. Older releases would refuse another file in the
-# folder of the version.
+# The signature of a manifest lies in the folder `<version>.signature`, beside the folder of the version. With the signature inside the
+# folder of the version, older releases would refuse the version.
 SIGNATURE_FOLDER = "{version}.signature"
 SIGNATURE_FILE = "manifest.sig"
 SIGNATURE_MAX_BYTES = 1024
@@ -133,8 +133,9 @@ class LocalRegistry:
     def check_version(self, name: str) -> bool:
         """Compares the files of the version `name` with its manifest: names, sizes and checksums.
 
-        The result is always True, because the checksums are compared. Raises ModelError, naming the file, if a file is missing, changed or
-        not named in the manifest.
+        Always returns True. (False would mean that the checksums were not compared, as in a remote registry.)
+
+        Raises ModelError, naming the file, if a file is missing, changed or not named in the manifest.
         """
         self.open_version(name)
         return True
@@ -241,7 +242,7 @@ def expect_signature(public_keys: Path, name: str, manifest: bytes, signature: b
 
 
 def read_verified_manifest(version: Version) -> bytes:
-    """Returns the content of the manifest file of `version`, which a signature covers.
+    """Returns the bytes of the manifest file of `version`. A signature of the version must sign exactly these bytes.
 
     Raises ModelError if the file was changed after `version` was opened and verified.
     """

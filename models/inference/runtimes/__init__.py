@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-# When OpenVINO is imported, a forked process reports to the makers of OpenVINO that it is used. This process can wait for ever for a lock
-# that another thread held at the fork, and then the inspector does not end. Without the module openvino_telemetry, OpenVINO reports
-# nothing.
+# When OpenVINO is imported, it forks a process that sends a usage report to its makers. If another thread holds a lock at this moment, the
+# forked process can wait for ever, and the inspector then never ends. The next line hides the module openvino_telemetry, so that OpenVINO
+# forks no process.
 sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]

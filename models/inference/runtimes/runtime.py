@@ -169,7 +169,7 @@ def resolve_runtime(version: Version, name: str) -> str:
 
 
 def runtime_record_path(version: Version) -> Path:
-    """Returns the path of the file that records the fastest runtimes. It is not in the version's folder, which never changes."""
+    """Returns the path of the file that records the fastest runtimes. The file lies beside the version's folder, which never changes."""
     return version.folder.with_name(f"{version.folder.name}.runtimes.json")
 
 
