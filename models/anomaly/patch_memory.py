@@ -72,7 +72,7 @@ class PatchMemory(ResidualScorer):
     - `means`, shape (features,): the mean features of good parts.
     - `whitening`, shape (features, features): the matrix that makes features uncorrelated, with variance 1.
     - `patches`, shape (patches, features): the remembered patches.
-    - `limits`, shape (rings,): a limit for each ring. Only few good parts have a patch that is farther from the remembered patches.
+    - `limits`, shape (rings,): a distance for each ring. Few good parts have a patch that is farther away from the remembered patches.
     """
 
     convolution: FirstConvolution
@@ -174,7 +174,7 @@ def _compute_whitening(features: FloatArray) -> FloatArray:
 
 
 def measure_limits(features: FloatArray, rings: npt.NDArray[np.int32], random: np.random.Generator) -> FloatArray:
-    """Returns a limit for each ring, shape (rings,). Only few good parts have a patch that is farther from the remembered patches.
+    """Returns the limit of each ring, shape (rings,). It is a distance: few good parts have a patch that is farther away from the memory.
 
     To find the limits, the pictures are divided into two halves. A memory is made from each half, and compared with the pictures of the
     other half.

@@ -26,12 +26,12 @@ PixelArray = npt.NDArray[np.uint8]
 
 # With fewer good pictures than this, the scores do not show how much good parts vary, so no cut-off is chosen.
 MIN_GOOD_PICTURES = 8
-# If a cut-off must be above all known scores, it is extrapolated from the highest scores. The highest 20 % are used, but the scores of at
-# least 5 castings.
+# If a cut-off must be above all known scores, it is extrapolated from the highest scores. They come from this share of the castings, but
+# from at least 5 castings.
 TAIL_SHARE = 0.2
 MIN_TAIL_CASTINGS = 5
-# Few castings cannot show where very rare scores lie. So with 100 castings, a cut-off for less than 1 false alarm in 20 * 100 = 2000 good
-# parts is refused.
+# Very rare false alarms cannot be estimated from few castings. Example: with 100 castings, at least one false alarm in 20 * 100 = 2000 good
+# parts must be allowed. Otherwise no cut-off is chosen.
 MAX_TAIL_EXTENSION = 20.0
 # A cut-off that sends more than this share of the good parts to review is refused, because nobody would review so many parts.
 MAX_ALARM_SHARE = 0.5
@@ -419,7 +419,7 @@ def _expect_usable_scores(all_scores: npt.NDArray[np.float64], group_of: npt.NDA
 
 
 def _place_between_scores(scores: npt.NDArray[np.float64], weights: npt.NDArray[np.float64], castings: int) -> float | None:
-    """Returns the lowest cut-off that lets at most `castings` castings have a higher score, or None if there is no such cut-off.
+    """Returns the lowest cut-off above which the scores of at most `castings` castings lie, or None if there is no such cut-off.
 
     The cut-off lies halfway between two of the sorted `scores`. `weights` says how much of a casting each score counts. For example, each
     of four pictures of the same casting counts as a quarter of a casting.

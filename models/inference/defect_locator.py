@@ -23,11 +23,11 @@ from models.registry import Version
 from streams.records import Label
 
 RESIDUAL = "residual"
-# A segmentation head is used alone only if the hottest point of its map lies near a defect. This must be so in at least 75 % of the
-# validation pictures.
+# If a version has no scorer, its segmentation head is used only if the head was accurate enough. In at least 75 % of the validation
+# pictures, the hottest point of its map must lie near a defect.
 LEAST_POINTING = 0.75
-# If the version has a scorer, the map of the segmentation head is combined with the scorer's residuals. The hottest point of the head's own
-# map must then lie near a defect in only 50 % of the validation pictures.
+# If a version has a scorer, the map of its segmentation head is combined with the scorer's residuals. The head may then be less accurate.
+# In at least 50 % of the validation pictures, the hottest point of its map must lie near a defect.
 LEAST_POINTING_COMBINED = 0.5
 # Combined maps are smoothed with a Gaussian. Its standard deviation is this share of the picture's side: 2 px for 150 px.
 SMOOTHING_SHARE = 1 / 75
@@ -45,7 +45,7 @@ class HeatMapper(Protocol):
 class SegmentationFirst:
     """Takes the map of the segmentation head if the head sees a defect, and otherwise the map of `other`, such as Grad-CAM.
 
-    The second map is needed because the segmentation head can find nothing in a part that the ensemble calls defective.
+    The map of `other` is needed because the head sometimes sees no defect in a part that the ensemble calls defective.
     """
 
     segmentation: HeatMapper

@@ -19,7 +19,7 @@ PICTURE_BINS = 10
 # rounding should seldom move a picture to another bin.
 PROBABILITY_EDGES = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95, 0.98)
 # Limits between the narrow bins of a histogram of defect probabilities, evenly spaced in log odds. If a line has few defects, its threshold
-# is above 0.98, where the wide bins tell nothing. So the narrow bins also divide the range near 1.
+# is above 0.98, so the wide bins cannot show how many parts lie near the threshold.
 DETAIL_EDGES = tuple(float(edge) for edge in 1 / (1 + np.exp(-np.arange(-8, 8.25, 0.25))))
 # With fewer pictures than this, the stability index is mostly sampling noise.
 MIN_PICTURES = 200

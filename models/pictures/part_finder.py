@@ -504,7 +504,7 @@ def _median(values: Floats) -> Floats:
 def _choose_outline(rays: _Rays) -> Floats | None:
     """Returns the outline of the rim as five terms of its radius (harmonics), shape (5,), or None if no outline is found.
 
-    The rim has an edge on many rays. Rings farther inside can have that, too. So the rim is the outermost outline with edges on many rays.
+    The rim has an edge on many rays. Rings farther inside can also have edges on many rays. So the outermost of these outlines is the rim.
 
     Source: RANSAC (Fischler and Bolles, Comm. ACM 24(6), 1981), but with fixed samples.
     """

@@ -113,8 +113,8 @@ class ExperimentFolder:
     ) -> keras.Model:
         """Trains one network of the experiment and returns it.
 
-        The training never stops early, because an early stop would use the validation pictures. Some experiments test the network on the
-        same pictures, so the result of this test would be too good.
+        The training never stops early, because an early stop would be chosen by the validation pictures. Some experiments measure the
+        accuracy on the same pictures, so the measured accuracy would be too high.
         """
         keras.utils.set_random_seed(seed)
         network = build_network(voter, classes)

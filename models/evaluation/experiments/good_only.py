@@ -35,7 +35,7 @@ class LearningCondition:
     """Says from which pictures a scorer learns.
 
     - `good`: the number of good pictures; None means all.
-    - `hidden_share`: this share of the good pictures is replaced by pictures of defective parts. It shows how well a scorer learns if
+    - `hidden_share`: this share of the good pictures is replaced by defective ones. The figures then show how well a scorer learns if
       people have put some defective parts among the good ones by mistake.
     - `with_cut_off`: True if a cut-off is chosen from the same pictures.
     - `draws`: number of random selections of pictures in each fold. The figures are means over these selections.

@@ -119,7 +119,7 @@ def make_light_table(
 ) -> ResultTable:
     """Returns the table of the experiment, with a row for each network.
 
-    The dictionaries hold three values for each network.
+    Each dictionary has an entry for each network.
 
     - `accuracies`: the accuracy with each seed.
     - `times_ms`: the processor time for one picture in each round.
