@@ -50,7 +50,10 @@ class EvaluationReport:
 
     @property
     def doubtful(self) -> list[int]:
-        """Indices of the correctly judged pictures with the label `review`. The picture nearest to the threshold comes first."""
+        """Indices of the pictures that got the label `review`, except for the misses and false alarms.
+
+        The picture nearest to the threshold comes first.
+        """
         errors = set(self.errors)
         doubtful = [index for index, one in enumerate(self.predictions) if one.label == "review" and index not in errors]
         return sorted(doubtful, key=lambda index: abs(self.probability[index] - self.threshold))

@@ -213,7 +213,7 @@ class _TimeLimit:
     If other programs keep the processors busy, the process is killed after `_BUSY_FACTOR` times `time_s` seconds at the latest.
 
     - `is_used_up`: true if the process was killed because it had used its processor time.
-    - `is_starved`: true if the process was killed although it had got less processor time.
+    - `is_starved`: true if the process was killed although it had not yet used its processor time, because other programs used it.
     """
 
     def __init__(self, process: subprocess.Popen[bytes], time_s: float) -> None:
@@ -224,7 +224,7 @@ class _TimeLimit:
         threading.Thread(target=self._enforce, daemon=True).start()
 
     def end(self) -> None:
-        """Ends the limit, because the process has answered or ended."""
+        """Stops the watch over the process, because the process has answered or ended."""
         self._answered.set()
 
     def _enforce(self) -> None:

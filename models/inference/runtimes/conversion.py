@@ -150,7 +150,7 @@ def _write_flatbuffer(version: Version, compute: Callable[[Any], Any], precision
     if precision == "static8":
         converter.representative_dataset = lambda: _representative_pictures(version)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # The converter warns that it uses default values. They are intended.
+        warnings.simplefilter("ignore")  # The converter warns that it uses default values. They are right here.
         try:
             return bytes(converter.convert())
         except (RuntimeError, ValueError, tf.errors.OpError) as error:

@@ -59,7 +59,7 @@ def _trace_graph(networks: list[Any], batch_size: int, side_px: int) -> Callable
 
 
 def _set_threads(threads: int, at_once: int) -> None:
-    """Sets TensorFlow's number of threads for the whole process. It cannot be changed after TensorFlow has computed something."""
+    """Sets TensorFlow's number of threads for the whole process. The number cannot be changed after TensorFlow has computed something."""
     if threads <= 0 and at_once == 1:
         return  # 0 threads means that TensorFlow uses every processor. This is its default.
     intra_op, inter_op = max(1, count_threads(threads) // at_once), at_once
