@@ -23,9 +23,9 @@ View = TypeVar("View", bound=Callable[..., object])
 
 
 def download(view: View) -> View:
-    """Marks a view that sends a large file. An account can download two such files at the same time.
+    """Decorates a view that sends a large file. Each account can download at most two large files at the same time.
 
-    If a view has several decorators, `download` must be the outermost decorator.
+    If a view has several decorators, `download` must be the outermost one, because the middleware looks only at the outermost function.
     """
     view.is_download = True  # type: ignore[attr-defined]
     return view
@@ -36,11 +36,12 @@ class AccountCounter:
 
     def __init__(self) -> None:
         self._counts: Counter[object] = Counter()
-        # The lock must be reentrant. While a thread is in `begin`, the garbage collector can interrupt this thread and call `end` in it.
+        # The lock must be reentrant, because the garbage collector can interrupt a thread in `begin` and call `end` in the same thread.
+        # With a plain lock, `end` would then wait for ever.
         self._lock = threading.RLock()
 
     def begin(self, owner: object, limit: int) -> bool:
-        """Adds 1 to the count of `owner` and returns True. If the count has reached `limit`, returns False."""
+        """Counts one more running task of `owner` and returns True. If `owner` already has `limit` tasks, returns False."""
         with self._lock:
             is_granted = self._counts[owner] < limit
             self._counts[owner] += is_granted
@@ -54,9 +55,9 @@ class AccountCounter:
 
     @contextmanager
     def counted(self, owner: object, limit: int) -> Iterator[bool]:
-        """Adds 1 to the count of `owner` until the `with` block ends, and yields True.
+        """Counts one more running task of `owner` until the `with` block ends, and yields True.
 
-        If the count has reached `limit`, counts nothing and yields False.
+        If `owner` already has `limit` tasks, yields False and does not count the new task.
         """
         is_granted = self.begin(owner, limit)
         try:
@@ -69,10 +70,10 @@ class AccountCounter:
 class AccountLimitMiddleware:
     """Limits how many requests of one account run at the same time, in all its sessions and from all IP addresses together.
 
-    A download counts as a running request until its last byte is sent. An open live page does not count, because `station.live` limits
-    the number of live pages.
+    A download counts as a running request until its last byte is sent. An open live page does not count as a running request. The module
+    `station.live` limits the number of live pages.
 
-    Also answers with an error page if the password hasher is too busy to check a password.
+    This middleware also sends an error page if the password hasher is too busy to check a password.
     """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
@@ -93,7 +94,7 @@ class AccountLimitMiddleware:
             return response
 
     def process_view(self, request: Any, view: Callable[..., object], _args: object, _kwargs: object) -> HttpResponse | None:
-        """Answers 503 if the account has too many downloads. Django calls this method after `__call__` has begun, and before the view."""
+        """Answers 503 if the account has too many downloads. Django calls this method just before it calls the view."""
         counts: ExitStack | None = getattr(request, "account_counts", None)
         if counts is None or not getattr(view, "is_download", False):
             return None
@@ -102,14 +103,15 @@ class AccountLimitMiddleware:
         return _refuse(request, f"This account has {_MAX_DOWNLOADS} downloads at once. Wait until one of them is complete.")
 
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
-        """Answers 503 if the password hasher is busy. Other errors are left to Django."""
+        """Answers 503 if `error` says that the password hasher is busy. Leaves all other errors to Django."""
         return _refuse(request, str(error)) if isinstance(error, PasswordHasherBusyError) else None
 
 
 def _call_at_end(response: HttpResponseBase, end: Callable[[], None]) -> None:
-    """Calls `end` once: when Django closes the response, or at the latest when the response object is deleted.
+    """Calls `end` once, when Django closes the response.
 
-    If the client leaves before the response begins, Django never closes the response.
+    If the client leaves before the response begins, Django never closes the response. In this case, `end` is called when Python deletes
+    the response object.
     """
     finalizer = weakref.finalize(response, end)
     finalizer.atexit = False

@@ -19,8 +19,8 @@ from streams.settings import Settings, StationSettings
 _HERE = Path(__file__).parent
 MAX_FORM_BYTES = 2**20
 MIN_KEY_CHARACTERS = 50
-# The Content-Security-Policy of a picture. A browser that opens the address of the picture runs no script in it, and no page can show the
-# picture in a frame.
+# The Content-Security-Policy that the station sends with a picture. It stops a browser from running a script in the file, and from showing
+# the file in a frame.
 PICTURE_POLICY = "default-src 'none'; base-uri 'none'; frame-ancestors 'none'; sandbox"
 _YEAR_S = 365 * 24 * 3600
 
@@ -77,7 +77,7 @@ def make_django_settings(settings: Settings) -> dict[str, Any]:
             "django.contrib.messages.middleware.MessageMiddleware",
             "django.middleware.clickjacking.XFrameOptionsMiddleware",
             "django_htmx.middleware.HtmxMiddleware",
-            # These middlewares are synchronous, so they must be the last ones. Otherwise Django would have to change several times between
+            # These middlewares are synchronous and must stand at the end. In another order, Django would have to change more often between
             # synchronous and asynchronous code in each request.
             "station.accounts.log_in.ClientAddressMiddleware",
             "station.accounts.log_in.SessionRenewalMiddleware",
@@ -148,7 +148,8 @@ def _security_settings(settings: Settings) -> dict[str, Any]:
                 "img-src": [SELF, "blob:"],
                 "font-src": [SELF],
                 "connect-src": [SELF],
-                # Browsers also apply `form-action` to the redirect that answers a form, so the provider's address must be allowed.
+                # The form that begins a log-in by OpenID Connect is answered with a redirect to the provider. Browsers apply `form-action`
+                # to this redirect too, so the provider's address must be allowed.
                 "form-action": [SELF, station.oidc.origin] if station.oidc.issuer else [SELF],
                 "base-uri": [NONE],
                 "frame-ancestors": [NONE],
@@ -158,10 +159,10 @@ def _security_settings(settings: Settings) -> dict[str, Any]:
 
 
 def name_cookie(name: str, is_secure: bool) -> str:
-    """Returns the name under which a cookie is sent. Over TLS, it begins with `__Host-`.
+    """Returns the name under which the cookie `name` is sent. If `is_secure` is True, the name begins with `__Host-`.
 
-    A browser takes a cookie with this name only over TLS and from the station itself. So neither another host of the same domain nor a page
-    without TLS can set the cookie.
+    A browser accepts a cookie with the prefix `__Host-` only over TLS, and only from the host that it belongs to. So another host of the
+    same domain cannot set the cookie.
     """
     return f"__Host-{name}" if is_secure else name
 
@@ -191,8 +192,8 @@ def make_database_settings(station: StationSettings) -> dict[str, Any]:
     """Returns Django's settings for the database `station.database`. Raises SettingsError if the password file cannot be read."""
     if "://" not in station.database:
         file = Path(station.database).resolve()
-        # Other users of the machine must be able to read this folder, because it usually also contains files for Prometheus. They still
-        # cannot read the database file.
+        # The folder of the database usually also contains files for Prometheus, so other users of the machine must be able to read the
+        # folder. They cannot read the database file.
         make_public_folder(file.parent)
         return {
             "ENGINE": "django.db.backends.sqlite3",
@@ -221,9 +222,9 @@ def make_database_settings(station: StationSettings) -> dict[str, Any]:
 
 
 def read_secret_key(station: StationSettings) -> str:
-    """Returns the key that signs sessions, from `station.secret_key` or from the file `station.secret_key_file`.
+    """Returns the secret key, which signs sessions. It comes from `station.secret_key` or from the file `station.secret_key_file`.
 
-    A missing file is created with a random key. Raises SettingsError if the key is too short or the file cannot be used.
+    Creates a missing file with a random key. Raises SettingsError if the key is too short or the file cannot be used.
     """
     if key := station.secret_key.get_secret_value():
         if len(key) < MIN_KEY_CHARACTERS:

@@ -83,16 +83,16 @@ def assign_role(user: User, role: Role) -> None:
 
 
 def end_sessions(user: User) -> None:
-    """Ends all sessions of `user`, without a change of the password."""
+    """Ends all sessions of `user`. The password stays the same."""
     for session in Session.objects.iterator():
         if session.get_decoded().get(SESSION_KEY) == str(user.pk):
             session.delete()
 
 
 def create_or_update_account(name: str, role: str, password: str) -> str:
-    """Creates the account `name`, or changes its role and password if it exists. Returns "made" or "changed".
+    """Creates the account `name`. If the account exists, changes its role and password. Returns "made" or "changed".
 
-    If the account gets another password, all its API tokens are revoked, because a person who knew the old password may have made them.
+    A new password revokes all API tokens of the account, because a person who knew the old password may have made them.
     Raises SettingsError if the role does not exist, or if the name or the password is not allowed.
     """
     known_role: Role | None = next((known for known in RIGHTS if known == role), None)
@@ -104,7 +104,8 @@ def create_or_update_account(name: str, role: str, password: str) -> str:
         user = user or User(username=name)
         try:
             UnicodeUsernameValidator()(name)
-            # Check only a new password. A script may repeat this command after an update, and the present password may break a newer rule.
+            # Check the rules for passwords only if the password is new. An update of Castline may add a rule that the present password
+            # breaks. A script that creates the same account again must not fail then.
             is_new = not (existed and user.check_password(password))
             if is_new:
                 validate_password(password, user)
@@ -159,5 +160,8 @@ def render_error_page(request: HttpRequest, status: int, title: str, sentence: s
 
 
 def may_see_line(user: AbstractBaseUser | AnonymousUser, line: str) -> bool:
-    """Returns whether `user` is allowed to see all parts of a line. Only administrators see all uploaded pictures."""
+    """Returns whether `user` is allowed to see all parts of `line`.
+
+    Uploaded pictures belong to a line of their own. Only administrators see all parts of that line.
+    """
     return line != current_settings().station.upload_line or "administer" in get_rights(user)

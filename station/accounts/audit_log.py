@@ -1,7 +1,7 @@
 """Verifies the hashes of the audit log, and sends a copy of each entry to a log server.
 
-The hash of each entry covers the hash of the entry before it. Somebody who can write to the database can change entries and compute all
-hashes again. A comparison with the copy on the log server shows this change.
+The hash of each entry covers the hash of the entry before it, so a changed entry no longer fits its hash. Somebody who can write to the
+database could change an entry and compute all hashes again. The copy on the log server then differs from the database.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _SEND_TIMEOUT_S = 10.0
 class ChainReport:
     """The result of a verification: the number of entries, the hash of the newest entry, and a sentence for each fault.
 
-    After a fault, the check of the next entry uses the stored hash of the faulty entry. So one changed entry gives only one fault.
+    Each entry is checked with the stored hash of the entry before it, even if that entry is faulty. So one changed entry gives one fault.
     """
 
     entries: int
@@ -78,8 +78,8 @@ def list_records(after: int = 0) -> Iterator[dict[str, Any]]:
 class SyslogSender:
     """Sends text to a syslog server. `address` has the form of the setting `station.audit_syslog`, and must not be empty.
 
-    Raises OSError if the server cannot be reached, or if the server accepts no text for `timeout_s`. A server never confirms text that
-    was sent by UDP, so the sender does not notice lost datagrams.
+    Raises OSError if the server cannot be reached, or if the server accepts no text for `timeout_s` seconds. UDP has no confirmation, so
+    this class does not notice a lost UDP datagram.
     """
 
     def __init__(self, address: str, timeout_s: float = _SEND_TIMEOUT_S) -> None:
@@ -117,7 +117,8 @@ class _RaisingSyslogHandler(logging.handlers.SysLogHandler):
         self._limit_time()
 
     def _connect_unixsocket(self, address: str) -> None:
-        # After an error, the base class calls this method to connect again. Without a time limit, the next send could wait for ever.
+        # After an error, the base class calls this method to connect again. The new connection needs a time limit, because a send without
+        # a limit could wait for ever.
         super()._connect_unixsocket(address)  # type: ignore[misc]
         self._limit_time()
 
@@ -126,8 +127,8 @@ class _RaisingSyslogHandler(logging.handlers.SysLogHandler):
         getattr(self, "socket").settimeout(self._timeout_s)  # noqa: B009
 
     def is_closed_by_server(self) -> bool:
-        # Check the connection before each message. If the server has closed the connection, the operating system would still accept one
-        # message and lose it.
+        # SyslogSender calls this method before each message. If the server has closed the connection, the operating system would still
+        # accept one message and lose it.
         connected: socket.socket = getattr(self, "socket")  # noqa: B009
         # select.select() would refuse the connection if more than 1023 files are open.
         readiness = select.poll()
@@ -135,13 +136,14 @@ class _RaisingSyslogHandler(logging.handlers.SysLogHandler):
         return bool(readiness.poll(0)) and not connected.recv(4096)
 
     def handleError(self, record: logging.LogRecord) -> None:
-        raise  # logging calls this method in an `except` block, so `raise` without a name raises the caught error again
+        raise  # The module `logging` calls this method in an `except` block, so this statement raises the caught error again.
 
 
 def ship_new_entries(sender: SyslogSender) -> int:
     """Sends all entries that were not sent before, and returns their number. After a crash, some entries are sent twice.
 
-    If an entry is too large for one datagram, its detail is sent as size and SHA-256 only. Raises OSError if the server cannot be reached.
+    If an entry is too large for one datagram, only the size and the SHA-256 of its field `detail` are sent, and not the field itself.
+    Raises OSError if the server cannot be reached.
     """
     position = AuditShipment.objects.first() or AuditShipment()
     sent = 0
@@ -163,7 +165,7 @@ def _send_record(sender: SyslogSender, record: dict[str, Any]) -> None:
     except OSError as error:
         if error.errno != errno.EMSGSIZE:
             raise
-        # The record is too large for one message. Send a shorter record, because newer entries wait until this entry is sent.
+        # The record is too large for one message. Send a shorter record, because the newer entries cannot be sent before this one.
         detail = json.dumps(record["detail"], sort_keys=True, separators=(",", ":")).encode()
         short = {"omitted_bytes": len(detail), "omitted_sha256": hashlib.sha256(detail).hexdigest()}
         sender.send(json.dumps({**record, "detail": short}, sort_keys=True))

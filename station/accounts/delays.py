@@ -1,9 +1,10 @@
 """Delays the next attempt with a password after wrong passwords, and the next code of the second factor after wrong codes.
 
-Nobody is locked out, because each delay ends, and because an attempt during a delay does not make the delay longer.
+Each delay ends, and an attempt during a delay does not make the delay longer. So nobody is locked out.
 
-A wrong password is counted three times: for the account, for the network of the client, and for the account in this network. So an attacker
-cannot quickly try many passwords for one account, or many accounts from one network.
+A wrong password adds 1 to three counters. The first counter belongs to the account, and the second to the IP network of the client. The
+third counts only attempts on this account from this network. So an attacker cannot quickly try many passwords for one account, or many
+accounts from one network.
 
 If somebody has logged in to an account with a browser before, wrong passwords from this browser have a separate counter. So the wrong
 passwords of a stranger do not delay the owner of the account.
@@ -37,15 +38,16 @@ _DEVICE_SALT = "station.accounts.delays.device"
 _DEVICE_AGE = timedelta(days=180)
 _MAX_ACCOUNTS_OF_DEVICE = 16
 
-# The failures of a counter are forgotten if there was no new failure for a day.
+# If nobody enters a wrong password for a day, the counter of wrong passwords starts again at 0.
 _FORGET_AFTER = timedelta(days=1)
 # Each attempt deletes at most this many old rows from the table of failures. It adds at most three rows.
 _MAX_FORGOTTEN = 100
-# All people behind one network address share the delay of the network. So this delay begins only after many failures, and stays short.
+# A wrong password can delay all people who use the same IP address. So the delay of an address begins only after many wrong passwords, and
+# is short.
 _NETWORK_FAILURES_FACTOR = 4
 _LONGEST_NETWORK_DELAY_S = 60.0
-# A stranger with many addresses can cause the delay of an account, so this delay is at most 10 s. With a delay of 10 s, the stranger can
-# try only 8,640 passwords a day.
+# A stranger who enters wrong passwords also delays the owner of the account, so the delay of an account is at most 10 s. With this delay,
+# the stranger can try only 8,640 passwords a day.
 _LONGEST_ACCOUNT_DELAY_S = 10.0
 # A code of the app has six digits, and the station accepts three of the million codes at a time. With a delay of 900 s, somebody who knows
 # the password can try 96 codes a day. The chance that one of them is right is then 0.03 % a day.
@@ -59,7 +61,8 @@ class DelayRule:
 
     After `free_failures` failures, the delay is 1 s. The delay doubles with each further failure, up to `longest_s`.
 
-    If `is_own` is True, a successful log-in sets the counter to 0. It is False if the counter also contains the failures of other people.
+    If `is_own` is True, a successful log-in sets the counter to 0. If the counter also counts the failures of other people, `is_own` is
+    False.
     """
 
     key: str
@@ -74,9 +77,9 @@ class DelayRule:
 
 
 def make_log_in_rules(station: StationSettings, name: str, address: str, device: str) -> list[DelayRule]:
-    """Returns the rules that delay an attempt to log in to the account `name` from `address`: one rule for each counter of wrong passwords.
+    """Returns the rules for an attempt to log in to the account `name` from `address`: one rule for each counter of wrong passwords.
 
-    `device` is the id of the browser if the account has logged in with this browser before, else "".
+    `device` is the id of the browser if somebody has logged in to the account with this browser before, else "".
     """
     account, network = name.casefold(), find_network(address)
     few, longest_s = station.log_in_failures, station.log_in_lock_minutes * 60
@@ -93,7 +96,7 @@ def make_log_in_rules(station: StationSettings, name: str, address: str, device:
 def make_password_rules(station: StationSettings, account: int) -> list[DelayRule]:
     """Returns the rule for a logged-in user who must enter the present password again, for example to change the password.
 
-    The rule has one counter for the account. The network of the client makes no difference.
+    The account has one counter for these attempts, whatever network the user works in.
     """
     return [DelayRule(_make_key("old password", str(account)), station.log_in_failures, station.log_in_lock_minutes * 60, is_own=True)]
 
@@ -129,13 +132,14 @@ def begin_attempt(rules: Sequence[DelayRule], now: datetime) -> float:
     """
     with transaction.atomic():
         rows = {key: LogInDelay(key=key, failed_at=now) for key in sorted(rule.key for rule in rules)}
-        # Make missing rows before the rows are locked. Otherwise two first attempts at the same time would not wait for each other.
+        # Only existing rows can be locked, so first create the rows that are missing. Otherwise two attempts at the same moment could both
+        # be the first one, and neither would wait for the other.
         LogInDelay.objects.bulk_create(rows.values(), ignore_conflicts=True)
         rows |= {row.key: row for row in _lock_rows(rules)}
         for row in rows.values():
             if now - row.failed_at >= _FORGET_AFTER:
                 row.failures = 0
-            # If the clock was set back, the last failure lies in the future. Count its delay from now, so that nobody waits too long.
+            # If the clock was set back, the last failure lies in the future. Begin its delay now, so that nobody waits too long.
             row.failed_at = min(row.failed_at, now)
         wait_s = max(rule.compute_delay_s(rows[rule.key].failures) - (now - rows[rule.key].failed_at).total_seconds() for rule in rules)
         if wait_s <= 0:
@@ -149,15 +153,15 @@ def begin_attempt(rules: Sequence[DelayRule], now: datetime) -> float:
 def end_attempt(rules: Sequence[DelayRule]) -> None:
     """Ends an attempt whose password or code was right. Subtracts the failure that `begin_attempt` has counted.
 
-    Also sets the counter of this account in this network or browser to 0. Keeps the counters of the whole network and of the whole account.
-    Otherwise, attackers could end the delay after wrong passwords for other accounts by a log-in to an account of their own.
+    Also sets the counters with `is_own` to 0. The counter of a network keeps its other failures. Otherwise, an attacker who has an account
+    could reset this counter by a log-in to that account.
     """
     _take_back(rules, {rule.key for rule in rules if rule.is_own})
 
 
 @contextmanager
 def cancelled_if_busy(rules: Sequence[DelayRule]) -> Iterator[None]:
-    """Subtracts the failure that `begin_attempt` has counted, if the password hasher is too busy in the `with` block."""
+    """Cancels the attempt if the `with` block raises PasswordHasherBusyError: subtracts the failure that `begin_attempt` has counted."""
     try:
         yield
     except PasswordHasherBusyError:
@@ -166,7 +170,7 @@ def cancelled_if_busy(rules: Sequence[DelayRule]) -> Iterator[None]:
 
 
 def _take_back(rules: Sequence[DelayRule], forgotten: Set[str]) -> None:
-    """Subtracts 1 from the failures of each rule. If the key of the rule is in `forgotten`, sets its failures to 0."""
+    """Subtracts one failure from the counter of each rule. Sets the counters whose keys are in `forgotten` to 0."""
     with transaction.atomic():
         for row in _lock_rows(rules):
             row.failures = 0 if row.key in forgotten else max(row.failures - 1, 0)
@@ -179,7 +183,7 @@ def _lock_rows(rules: Sequence[DelayRule]) -> QuerySet[LogInDelay]:
 
 
 def _forget_others(now: datetime) -> None:
-    """Deletes some counts of failed log-ins that are too old, or that lie far in the future because the clock was set back."""
+    """Deletes some old counters of failed log-ins. Also deletes counters from the far future, which exist if the clock was set back."""
     over = Q(failed_at__lt=now - _FORGET_AFTER) | Q(failed_at__gt=now + _FORGET_AFTER)
     with transaction.atomic():
         rows = LogInDelay.objects.select_for_update(skip_locked=True).filter(over)[:_MAX_FORGOTTEN]
@@ -187,7 +191,7 @@ def _forget_others(now: datetime) -> None:
 
 
 def find_device(request: HttpRequest, account: int | None) -> str:
-    """Returns the id of the browser if `account` has logged in with this browser before, else "". `account` is a primary key."""
+    """Returns the id of the browser if somebody has logged in to `account` with it before, else "". `account` is a primary key."""
     device, accounts = _read_device(request)
     return device if account is not None and account in accounts else ""
 

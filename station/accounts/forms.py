@@ -40,7 +40,7 @@ class NewAccountForm(UserCreationForm):  # type: ignore[type-arg]
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        # Most people open the page to read the list, so the form must not take the focus.
+        # Most people open the page of accounts to read the list, so the browser must not jump to the form for a new account.
         self.fields["username"].widget.attrs.pop("autofocus", None)
 
     def save(self, commit: bool = True) -> User:
@@ -101,7 +101,7 @@ class ChangeAccountForm(forms.Form):
             if cleaned["without_second_factor"] and has_second_factor(user):
                 changes.append("second factor removed")
                 remove_second_factor(user)
-                # Whoever has the lost phone may also have a session.
+                # The second factor is removed if a phone is lost. A stranger who has the phone may also be logged in with it.
                 end_sessions(user)
             user.save(update_fields=["is_active", *(["password"] if cleaned["password"] else [])])
         return changes

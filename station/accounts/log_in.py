@@ -42,9 +42,9 @@ _DAY_S = 24 * 3600
 
 
 def client_address(request: HttpRequest) -> str:
-    """Returns the network address of the client. The header X-Forwarded-For counts only if a trusted proxy has sent the request."""
+    """Returns the IP address of the client. Uses the header X-Forwarded-For only if a trusted proxy has sent the request."""
     station = current_settings().station
-    # A connection without an address, such as one through a Unix socket, gets 0.0.0.0.
+    # A connection through a Unix socket has no IP address. The address 0.0.0.0 is used for it.
     peer: str = request.META.get("REMOTE_ADDR", "") or "0.0.0.0"
     return find_client_address(peer, request.META.get("HTTP_X_FORWARDED_FOR", ""), station.proxies, station.trusted_proxies)
 
@@ -105,7 +105,7 @@ def _use_up_old_code(user: User, code: str) -> bool:
 
 
 class LogInView(LoginView):
-    """The log-in page. If an attempt comes too early after wrong passwords, the answer is status 429, and the password is not checked."""
+    """The log-in page. If an attempt comes too early after wrong passwords, answers 429 and does not check the password."""
 
     template_name = "station/accounts/log-in.html"
     authentication_form = LogInForm
@@ -130,8 +130,7 @@ class LogInView(LoginView):
     def form_valid(self, form: AuthenticationForm) -> HttpResponse:
         end_attempt(self._rules)
         user = form.get_user()
-        # Give the session its usual lifetime. The lifetime may be only 15 minutes, if the person began a log-in by an OpenID Connect
-        # provider before and did not finish it.
+        # Give the session its usual lifetime. If the person has begun a log-in by OpenID Connect before, the lifetime is still 15 minutes.
         self.request.session.set_expiry(None)
         response = super().form_valid(form)
         remember_device(self.request, response, user.pk)
@@ -139,7 +138,7 @@ class LogInView(LoginView):
         return response
 
     def form_invalid(self, form: AuthenticationForm) -> HttpResponse:
-        # A name that no account has is not written to the audit log, because it is perhaps a password in the wrong field.
+        # If no account has the entered name, this name is not written to the audit log, because it may be a password in the wrong field.
         AuditEntry.record(None, "log-in failed", self._attempted_name)
         return super().form_invalid(form)
 
@@ -147,7 +146,8 @@ class LogInView(LoginView):
 def _read_name(request: HttpRequest) -> str:
     """Returns the name as the log-in form reads it, or "" if the form refuses the name.
 
-    The form accepts several spellings of one name, for example with a space before it. Wrong passwords for all spellings count together.
+    A person can write one name in several ways, for example with a space before it. So wrong passwords are counted for the name that the
+    form has read, and not for the entered text.
     """
     try:
         return str(LogInForm(request).fields["username"].clean(request.POST.get("username", "")))
@@ -200,7 +200,8 @@ class ClientAddressMiddleware:
 def has_session_ended(session: SessionBase) -> bool:
     """Returns whether the log-in of `session` is longer ago than the setting `station.session_days` allows.
 
-    A session that began before release 0.2.0 does not contain the time of its log-in. The time of its next renewal is used instead.
+    A session that began before release 0.2.0 does not contain the time of its log-in. Its days are counted from the first renewal by a
+    later release.
     """
     return bool(time.time() - session.get(_BEGAN_AT, time.time()) > current_settings().station.session_days * _DAY_S)
 

@@ -20,7 +20,7 @@ from django.utils import timezone
 
 from streams.printable import make_printable
 
-# The network address of the client whose request is being answered. "" if no request is being answered, for example in a command.
+# The IP address of the client whose request the station is answering, or "" outside a request, for example in a command.
 client_address_of_request: ContextVar[str] = ContextVar("client_address_of_request", default="")
 
 TokenScope = Literal["inspect", "read"]
@@ -30,12 +30,13 @@ _TOKEN_PREFIX = "castline_"
 _USED_AT_PRECISION = timedelta(minutes=1)
 _MAX_WHO = 150
 _MAX_SUBJECT = 255
-# An arbitrary number that identifies our advisory lock in PostgreSQL. No other program uses this number.
+# The number of an advisory lock in PostgreSQL, which the station holds while it adds an audit entry. The number is arbitrary, but no other
+# lock may have the same number.
 _AUDIT_LOCK = 0x6361_7376
 _RECOVERY_CODES = 8
-# The letters and digits of base32, which are hard to confuse. 28 of them are 140 random bits.
+# A recovery code consists of 28 characters of base32, which have 140 random bits. The characters of base32 are hard to confuse.
 _CODE_LETTERS, _CODE_LENGTH, _CODE_GROUP = "abcdefghijklmnopqrstuvwxyz234567", 28, 4
-# The lifetimes of a new token, from which a person chooses.
+# The lifetimes that a person can choose for a new token.
 TOKEN_LIFETIMES = (timedelta(days=30), timedelta(days=90), timedelta(days=365))
 
 
@@ -144,12 +145,12 @@ class OidcIdentity(models.Model):
 class AuditEntry(models.Model):
     """One entry of the audit log: an action of a person, such as a change of an account. The station never changes an entry.
 
-    The entries are a chain: `sha256` covers the content of the entry and the `sha256` of the entry before it. If somebody changes, removes
-    or inserts an entry, the chain no longer fits.
+    The field `sha256` is a hash of the entry and of the `sha256` of the entry before it. If somebody changes, removes or inserts an
+    entry, the stored hashes no longer fit the entries.
     """
 
     at = models.DateTimeField(default=timezone.now)
-    # The name of the account, not a foreign key, so that the entry remains if the account is deleted.
+    # The name of the account. A foreign key is not used, because the entry must remain if the account is deleted.
     who = models.CharField(max_length=_MAX_WHO)
     action = models.CharField(max_length=64)
     subject = models.CharField(max_length=_MAX_SUBJECT)
@@ -196,7 +197,7 @@ class AuditEntry(models.Model):
         }
 
     def compute_sha256(self, previous: str) -> str:
-        """Returns the hash of this entry in the chain. `previous` is the hash of the entry before it, or "" for the first entry."""
+        """Returns the hash of this entry. `previous` is the hash of the entry before it, or "" for the first entry."""
         return chain_sha256(previous, self.as_record())
 
 
@@ -207,7 +208,7 @@ def chain_sha256(previous: str, record: dict[str, object]) -> str:
 
 
 class AuditShipment(models.Model):
-    """Stores the number of the newest audit entry that was sent to the log server. The table has at most one row."""
+    """Stores which audit entries were sent to the log server: all up to the number `shipped`. The table has at most one row."""
 
     shipped = models.BigIntegerField(default=0)
 
@@ -224,7 +225,7 @@ class LogInDelay(models.Model):
 
 
 def _lock_audit_chain() -> None:
-    """Lets only one transaction at a time add an entry. A transaction of SQLite needs no lock, because it locks the whole database."""
+    """Waits until no other transaction is adding an audit entry. SQLite needs no such lock, because a transaction locks its database."""
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_AUDIT_LOCK])

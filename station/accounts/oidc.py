@@ -1,8 +1,7 @@
 """The log-in by an OpenID Connect provider, with the library Authlib: authorization code flow with PKCE, state and nonce.
 
 The first log-in of a person makes an account. The next log-ins find this account by two claims in the provider's token: issuer and
-subject. A log-in by the provider never gives access to an account that was made at this station, even if the
-names are equal.
+subject. An account that was made at this station cannot be used through the provider, even if the person has the same name there.
 """
 
 from __future__ import annotations
@@ -48,14 +47,14 @@ _REQUEST_TIMEOUT_S = 5.0
 # Largest allowed difference between the clocks of the provider and of the station.
 _CLOCK_LEEWAY_S = 60
 _READ_AGAIN_AFTER_S = 3600
-# The algorithms that are accepted for the signature of a token. The list in the metadata of the provider is not used.
+# A token must be signed with one of these algorithms, whatever algorithms the metadata of the provider names.
 _ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 _LOG_IN_TIME_S = 900
 _MAX_NAME = 150
 
 
 class LogInRefusedError(Exception):
-    """Raised if a log-in by the provider is refused. `reason` is for the audit log, and the message is for the person."""
+    """Raised if a log-in by the provider is refused. `reason` goes to the audit log. The person sees the message."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -79,12 +78,12 @@ def check_library(settings: OidcSettings) -> None:
 @require_POST
 @never_cache
 def begin(request: HttpRequest) -> HttpResponse:
-    """Sends the browser to the provider. State, nonce and code verifier are kept in the session."""
+    """Begins a log-in: sends the browser to the provider. Keeps the state, the nonce and the code verifier in the session."""
     settings = _get_settings()
     if request.user.is_authenticated:
         return redirect("wall")
-    # A stranger can begin many log-ins, and each log-in adds a session to the database. So these sessions expire soon, and each new log-in
-    # deletes the expired sessions.
+    # A stranger can begin many log-ins, and each one adds a session to the database. So the session of an unfinished log-in expires after
+    # 15 minutes, and each new log-in deletes expired sessions.
     request.session.clear_expired()
     request.session.set_expiry(_LOG_IN_TIME_S)
     try:
@@ -94,8 +93,8 @@ def begin(request: HttpRequest) -> HttpResponse:
         sentence = f"The provider of {settings.title} does not answer. Try again later, or log in with a password."
         return render_error_page(request, 503, "No log-in", sentence)
     _forget_oldest_log_ins(request)
-    # The field `next` is the address of the page that the person sees after the log-in. A stranger can send any text in this field, so the
-    # session stores only a short address of this station. Long texts could fill the database.
+    # The field `next` names the page that the person sees after the log-in. A stranger can send any text in this field. The session stores
+    # only a short address of this station, because long texts could fill the database.
     address = request.POST.get("next", "")
     request.session[_NEXT] = address if len(address) <= _MAX_NEXT and _is_safe(request, address) else ""
     return response
@@ -114,7 +113,7 @@ def _is_safe(request: HttpRequest, address: str) -> bool:
 @require_GET
 @never_cache
 def finish(request: HttpRequest) -> HttpResponse:
-    """Takes the answer of the provider, checks its token, and logs the person in."""
+    """Ends a log-in: reads the answer of the provider, checks the token in it, and logs the person in."""
     settings = _get_settings()
     if not _has_begun(request):
         sentence = "No log-in of this browser waits for an answer of the provider. Begin the log-in again."
@@ -135,7 +134,7 @@ def finish(request: HttpRequest) -> HttpResponse:
 def _has_begun(request: HttpRequest) -> bool:
     """Returns whether this browser has begun the log-in that the provider answers.
 
-    Checked before anything is written or sent. Otherwise strangers could fill the audit log and send requests to the provider.
+    `finish` calls this function first. Otherwise each request of a stranger would add an audit entry and send a request to the provider.
     """
     state = request.GET.get("state")
     return bool(state) and f"{_STATE_PREFIX}{state}" in request.session
@@ -217,7 +216,8 @@ def find_or_make_user(settings: OidcSettings, claims: Mapping[str, Any]) -> User
     try:
         return _find_or_make_user_once(settings, claims)
     except IntegrityError:
-        # Another log-in has just made an account for the same person or with the same name. A second call finds this account.
+        # Another request has made an account for the same person, or with the same name, at the same moment. A second call sees that
+        # account.
         return _find_or_make_user_once(settings, claims)
 
 
@@ -236,7 +236,7 @@ def _find_or_make_user_once(settings: OidcSettings, claims: Mapping[str, Any]) -
 
 def _is_taken(name: str) -> bool:
     """Returns whether an account has `name`, or a name that looks the same or differs only in upper and lower case."""
-    # The names are compared in Python, because SQLite ignores the case of ASCII letters only.
+    # Compare the names in Python, because SQLite knows upper and lower case only for ASCII letters, and not for letters such as "é".
     taken = User.objects.values_list("username", flat=True).iterator()
     return any(_fold(other) == _fold(name) for other in taken)
 
@@ -256,7 +256,8 @@ def _make_user(settings: OidcSettings, subject: str, name: str, role: Role) -> U
             "no name", f"The provider sent no valid name for an account in {settings.name_claim}. Ask an administrator."
         )
     if _is_taken(name):
-        # Refuse the name of an existing account. Otherwise a person who can choose a name at the provider could take over the account.
+        # Refuse the name of an existing account. A person can perhaps choose any name at the provider, and must not get the account of
+        # another person.
         raise LogInRefusedError("name taken", f"This station already has another account with the name {name}. Ask an administrator.")
     user = User(username=name)
     user.set_unusable_password()

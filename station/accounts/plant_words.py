@@ -8,7 +8,7 @@ from django.core.exceptions import ValidationError
 from station.accounts.access import ROLES
 from station.configuration import current_settings
 
-# If all words of the plant are removed from a password, at least this many characters must be left.
+# At least 8 characters of a password must be left after all words of the plant are removed from it.
 MIN_OTHER_CHARACTERS = 8
 _SHORTEST_WORD = 3
 

@@ -33,10 +33,10 @@ _APP = "app"
 
 
 class CodeForm(forms.Form):
-    """The form with the first code of the app, which shows that the app has the key.
+    """The form in which a person enters the first code of the app. The right code proves that the app has the key.
 
-    The form also asks for the password. Otherwise somebody could use an unattended computer of a logged-in person to add another app, and
-    so lock this person out.
+    The form also asks for the password. Otherwise, somebody at an unattended computer could add another app, and the owner of the account
+    could no longer log in.
     """
 
     code = forms.CharField(max_length=8, label="Code", widget=forms.TextInput(attrs={"autocomplete": "one-time-code"}))
@@ -56,7 +56,7 @@ def remove_second_factor(user: User) -> None:
 
 
 def count_recovery_codes(user: User) -> int:
-    """Returns how many recovery codes of `user` are left. The codes of earlier releases count, too."""
+    """Returns how many recovery codes of `user` are left, including codes that an earlier release made."""
     return RecoveryCode.objects.filter(user=user).count() + list_old_codes().filter(device__user=user).count()
 
 
@@ -70,10 +70,10 @@ def list_old_codes() -> QuerySet[StaticToken]:
 @sensitive_post_parameters()
 @never_cache
 def set_up(request: HttpRequest) -> HttpResponse:
-    """Makes and shows the new key of the account, and turns the second factor on.
+    """Sets up the second factor of the logged-in user in three steps.
 
-    - A POST request with the field `begin` makes the key. The page of the account sends this request.
-    - A GET request shows the key as a QR code.
+    - A POST request with the field `begin` makes a key. The page of the account sends this request.
+    - A GET request shows the key as a QR code, which the person scans with the app.
     - A POST request with a code of the app and the password turns the second factor on.
     """
     user = request.user
@@ -177,7 +177,8 @@ def _check_proof(request: HttpRequest, user: User, page: str, what_stays: str) -
 def _check_password(user: User, password: str, rules: Sequence[DelayRule], page: str) -> str:
     """Returns a new hash of `password` if the password is right, else "". The caller must have called `begin_attempt(rules)`.
 
-    The hash is made here, because hashing can wait for other log-ins: a recovery code must not be used up and no transaction be open then.
+    The hasher may be busy with other log-ins, so this function can wait or fail. Call it before a recovery code is used up and before a
+    transaction begins.
     """
     with cancelled_if_busy(rules):
         new_hash = make_password(password) if user.check_password(password) else ""
@@ -189,10 +190,10 @@ def _check_password(user: User, password: str, rules: Sequence[DelayRule], page:
 
 
 def _log_out_elsewhere(request: HttpRequest, user: User, new_hash: str) -> None:
-    """Ends all sessions of `user` except that of `request`. `new_hash` is a new hash of the present password, with another salt.
+    """Ends all sessions of `user` except the session of `request`.
 
-    Each session is valid only for the stored hash of the password. Raises PermissionDenied if the password was changed since it was
-    checked.
+    A session is valid only while the stored hash of the password stays the same. So this function stores `new_hash`, which is a hash of
+    the same password with another salt. Raises PermissionDenied if the password was changed since it was checked.
     """
     if not User.objects.filter(pk=user.pk, password=user.password).update(password=new_hash):
         raise PermissionDenied("The password was changed meanwhile. Log in with the new password, and try again.")
@@ -202,7 +203,7 @@ def _log_out_elsewhere(request: HttpRequest, user: User, new_hash: str) -> None:
 
 @transaction.atomic
 def _make_key(user: User) -> None:
-    """Makes a new key. A key that was made before and never confirmed is deleted, because somebody else may have seen that key."""
+    """Makes a new key. Deletes an earlier key that was never confirmed, because somebody else may have seen it."""
     TOTPDevice.objects.filter(user=user, confirmed=False).delete()
     TOTPDevice.objects.create(user=user, name=_APP, confirmed=False)
 

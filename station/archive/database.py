@@ -18,7 +18,7 @@ from streams.errors import SettingsError
 
 log = logging.getLogger(__name__)
 
-# Two arbitrary numbers that identify our advisory locks in PostgreSQL. No other program uses these numbers.
+# The numbers of two advisory locks in PostgreSQL. The numbers are arbitrary, but no other lock may have the same number.
 _MIGRATION_LOCK = 0x6361_7375
 _PARTS_LOCK = 0x6361_7374
 
@@ -38,7 +38,8 @@ def find_database_fault() -> str:
 def wait_for_database(report: Callable[[str], None], sleep: Callable[[float], bool]) -> bool:
     """Waits until the database answers, then returns True. Returns False if the process must stop.
 
-    Before each pause, `report` is called with the reason. `sleep` pauses for the given seconds and returns True if the process must stop.
+    After each failed attempt, calls `report` with a sentence that says why, and then `sleep` with the seconds until the next attempt.
+    `sleep` returns True if the process must stop.
     """
     backoff = Backoff(first_s=0.5, longest_s=5.0)
     while fault := find_database_fault():
@@ -51,7 +52,7 @@ def wait_for_database(report: Callable[[str], None], sleep: Callable[[float], bo
 def migrate_database(apply: bool = True) -> list[str]:
     """Brings the tables up to date and returns the names of the applied migrations. Several processes can call this function at once.
 
-    If `apply` is false, only checks that the tables are up to date, and creates nothing. Raises SettingsError if the tables cannot be used.
+    If `apply` is False, only checks whether the tables are up to date. Raises SettingsError if the tables cannot be used.
     """
     try:
         with _migration_lock(apply):
@@ -88,8 +89,8 @@ def _migrate(apply: bool) -> list[str]:
 @contextmanager
 def _migration_lock(apply: bool) -> Iterator[None]:
     if connection.vendor == "postgresql":
-        # Use a lock that lasts until it is released. A lock of a transaction would end after the first migration, because each migration
-        # is a transaction of its own.
+        # Use a lock that lasts until it is released. A lock that ends with its transaction would end after the first migration, because
+        # each migration is a transaction of its own.
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_lock(%s)", [_MIGRATION_LOCK])
         try:
@@ -100,8 +101,9 @@ def _migration_lock(apply: bool) -> Iterator[None]:
         return
     file = Path(f"{connection.settings_dict['NAME']}.lock")
     if not apply and not file.exists():
-        # Without the lock file, no process has applied migrations yet, so no lock is needed. Do not make the file here. If the command
-        # that checks the tables runs as root, the file would belong to root, and the station could not open it.
+        # The process that applies the first migrations creates the lock file. If the file is missing, no process applies migrations, and
+        # no lock is needed. Do not create the file here: if root checks the tables, the file would belong to root, and the station could
+        # not open it.
         yield
         return
     with file.open("w" if apply else "r") as lock:
@@ -111,7 +113,7 @@ def _migration_lock(apply: bool) -> Iterator[None]:
 
 def lock_parts() -> None:
     """Locks the table of parts against other writing processes until the end of the current transaction."""
-    # SQLite needs no lock, because only one transaction of the mode IMMEDIATE can run at a time.
+    # SQLite needs no lock here, because all its transactions have the mode IMMEDIATE, and only one of them can run at a time.
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_PARTS_LOCK])

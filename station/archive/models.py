@@ -7,48 +7,49 @@ from typing import TYPE_CHECKING, ClassVar
 
 from django.db import models
 
-# A time between these limits can be converted to every time zone, and shown in the date field of every browser.
+# Python can convert the times from 1971 to 8999 to every time zone, and every browser can show them in a date field.
 _EARLIEST = datetime(1971, 1, 1, tzinfo=UTC)
 _LATEST = datetime(8999, 12, 31, tzinfo=UTC)
 
 if TYPE_CHECKING:
-    # mypy knows only Django's own fields. For mypy, RecordTimeField is therefore the same as DateTimeField.
+    # mypy does not know the types of fields that Django does not contain. So mypy reads RecordTimeField as Django's DateTimeField.
     RecordTimeField = models.DateTimeField
 else:
 
     class RecordTimeField(models.DateTimeField):
-        """A time from a record. If the stored time is before 1971 or after 8999, the nearest time in these years is read.
+        """The time of a record. If the stored time is before 1971 or after 8999, Django returns the start of 1971 or the end of 8999.
 
-        Release 0.1.0 stored every time, such as the last hour of the year 9999. Python cannot convert that hour to a time zone east of UTC.
+        Release 0.1.0 could store any time. Python cannot convert the last hour of the year 9999 to a time zone east of UTC, for example.
         """
 
         def from_db_value(self, value, _expression, _connection):
             return None if value is None else min(max(value, _EARLIEST), _LATEST)
 
         def deconstruct(self):
-            """Describes the field in migrations as Django's DateTimeField, because both have the same database column."""
+            """Tells the migrations that this field is a DateTimeField of Django, because both have the same database column."""
             name, _, arguments, options = super().deconstruct()
             return name, "django.db.models.DateTimeField", arguments, options
 
 
-# Each of these reasons in a sorting record means that the gate had no verdict in time. The gate then acted as the line's settings say.
+# A sorting record with one of these reasons means that no verdict arrived in time, so the gate acted as the settings of the line say.
 REASONS_WITHOUT_VERDICT = frozenset({"no-verdict", "late-verdict", "board-restarted"})
 
-# The indexes for the history contain these three columns. So a query with a filter on such a column reads only the index, not the table.
+# The indexes for the history also contain the columns `model`, `defect_probability` and `action`. If a person filters the history by one of
+# these columns, the database need not read the table.
 _FILTERED = ("model", "defect_probability", "action")
 
 
 class Part(models.Model):
     """One part, which is a casting that a line has counted.
 
-    The columns come from several records, such as verdict and sorting. A column is empty until its record arrives. If a part has several
-    verdicts, the row holds the earliest verdict, because the gate acted on this verdict.
+    The columns come from several records, such as the verdict and the sorting. The columns of a record are empty until it arrives. If a
+    part has several verdicts, the row holds the earliest one, because the gate acted on it.
     """
 
     line = models.CharField(max_length=40)
     run = models.BigIntegerField()
     part = models.BigIntegerField()
-    # The time of the picture. A part without a picture has the time at photo-eye 1, or else its earliest known time.
+    # The time of the picture. If this time is unknown, it is the time at photo-eye 1, and if that is unknown too, the earliest known time.
     seen_at = RecordTimeField()
 
     verdict_id = models.UUIDField(null=True)
@@ -76,7 +77,8 @@ class Part(models.Model):
     sorted_reason = models.CharField(max_length=32, blank=True, default="")
     code = models.IntegerField(null=True)
     gate_moved = models.BooleanField(null=True)
-    # `yes`, `no` or `not-equipped`: whether the eye in the reject chute saw the part. Empty if no gate diverted the part.
+    # Whether the photo-eye in the reject chute saw the part: `yes`, `no`, or `not-equipped` if the chute has no photo-eye. Empty if no gate
+    # diverted the part.
     confirmed = models.CharField(max_length=16, blank=True, default="")
     late = models.BooleanField(null=True)
     counted_at = RecordTimeField(null=True)
@@ -88,8 +90,8 @@ class Part(models.Model):
     finding_boxes = models.JSONField(default=list, blank=True)
     heat_map = models.CharField(max_length=255, blank=True, default="")
     found_at = RecordTimeField(null=True)
-    # The result of the acceptance table, which holds the foundry's limits for defects. The keys are the fields of the class `Acceptance`.
-    # Empty if the line has no acceptance table.
+    # The result of a comparison of the part with the acceptance table, which holds the foundry's limits for defects. The keys are the
+    # fields of the class `Acceptance`. Empty if the line has no acceptance table.
     acceptance = models.JSONField(default=dict, blank=True)
 
     review_label = models.CharField(max_length=8, blank=True, default="")
@@ -103,7 +105,7 @@ class Part(models.Model):
     picture_bytes = models.IntegerField(null=True)
     # True if the picture must still be copied to the object store, False when this is done. NULL if the picture is not kept.
     keep_picture = models.BooleanField(null=True)
-    # The part's type of defect, from the review if there is one, otherwise from the verdict or the finding.
+    # The type of the part's defect. It comes from the review if the part has one, otherwise from the verdict or the finding.
     kind = models.CharField(max_length=64, blank=True, default="")
 
     class Meta:
@@ -145,10 +147,9 @@ class Part(models.Model):
 
 
 class RetentionState(models.Model):
-    """What the archivist must know after a restart to delete old parts and pictures. The table has at most one row, with the key 1.
+    """The newest time at which the clock was known to be right. The table has at most one row, with the key 1.
 
-    `clock_right_at` is the newest time at which the clock was known to be right. The archivist compares the clock with this time before
-    it deletes old parts and old pictures.
+    If the clock is wrong, new parts can look old. So the archivist compares the clock with this time before it deletes old parts.
     """
 
     clock_right_at = models.DateTimeField()

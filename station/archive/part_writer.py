@@ -38,20 +38,20 @@ class ReviewQueue(Protocol):
         ...
 
     def add(self, selected: Sequence[tuple[Part, Any]]) -> None:
-        """Adds the parts that `select` has returned to the review queue. Their rows must be in the database already."""
+        """Adds the parts in `selected`, which `select` has returned, to the queue. Their rows must be in the database already."""
         ...
 
 
 class PartWriter:
     """Writes batches of records into the table of parts, each batch in one transaction. A repeated record changes nothing.
 
-    Writers lock the table. Use one PartWriter per thread.
+    Several processes can write at the same time, because each one locks the table. Each thread needs its own PartWriter.
     """
 
     def __init__(
         self, policy: RetentionPolicy, review_queue: ReviewQueue, check_rows: Callable[[Sequence[Part]], None] = lambda rows: None
     ) -> None:
-        """For each batch, `check_rows` gets the rows that the batch adds or changes. PartWriter calls it before the transaction ends."""
+        """`check_rows` is called at the end of each transaction, with the rows that were added or changed in the transaction."""
         self._policy = policy
         self._review_queue = review_queue
         self._check_rows = check_rows
@@ -59,8 +59,8 @@ class PartWriter:
     def write(self, records: Sequence[ArchivedRecord]) -> int:
         """Merges `records` into the rows of their parts. Returns the number of rows that were added or changed.
 
-        If one record cannot be written, writes none and raises ArchiveError. The error is `retriable` if the database has failed, and not
-        `retriable` if a record does not fit the table.
+        If one record cannot be written, writes none and raises ArchiveError. If the database has failed, the error is `retriable`. If a
+        record does not fit the table, the error is not `retriable`.
         """
         try:
             with transaction.atomic():
@@ -70,7 +70,7 @@ class PartWriter:
             connection.close()
             raise ArchiveError(f"a record does not fit the table of parts: {_first_line(error)}", retriable=False) from error
         except (DatabaseError, InterfaceError) as error:
-            # The database has failed: for example, it is read-only, or its file is damaged. The records may be valid.
+            # The database has failed, for example because its file is damaged. The records may be valid, so the error is retriable.
             connection.close()
             raise ArchiveError(f"cannot write {len(records)} records into the database: {_first_line(error)}") from error
 
@@ -91,7 +91,7 @@ class PartWriter:
             if row.keep_picture is None and row.image_offset is not None:
                 row.keep_picture = True
         for row in changed:
-            # Clear the primary key, so that the database recognises existing rows by line, run and part, and updates them.
+            # Without a primary key, the database finds an existing row by line, run and part, and updates it.
             row.pk = None
         Part.objects.bulk_create(changed, update_conflicts=True, unique_fields=list(_IDENTITY), update_fields=_MERGED_FIELDS)
         self._review_queue.add(selected)
@@ -110,8 +110,8 @@ def _load_rows(parts: Iterable[PartId]) -> dict[PartId, Part]:
 
 
 def _values(row: Part) -> list[object]:
-    # The caller compares the values before a merge with the values after it. The merge never changes a list or dict of the row, but puts
-    # a new one in its place. So no copies are needed here.
+    # The caller compares the values before and after a merge. A merge replaces each list or dict of the row, and never changes it in place.
+    # So this function need not copy lists and dicts.
     return [getattr(row, name) for name in _FIELDS]
 
 
@@ -125,7 +125,7 @@ def make_row(part: PartId, seen_at: datetime) -> Part:
 
 
 def time_of(record: PartRecord) -> datetime:
-    """Returns the time of the event that `record` reports. The history shows this time if the part has no other record."""
+    """Returns the time of the event that `record` reports. If a part has only this record, the history shows the part at this time."""
     match record:
         case Verdict():
             return record.captured_at
@@ -174,7 +174,8 @@ def _merge_verdict(row: Part, verdict: Verdict) -> None:
 
 def _merge_sorting(row: Part, sorting: Sorting) -> None:
     if row.sorted_at is not None:
-        # The action `untracked` means that the board lost the part. Any other action tells what the gate did, so it replaces `untracked`.
+        # A sorting with the action `untracked` only says that the board lost the part. Any other sorting replaces it, because it says what
+        # the gate did.
         present, new = (row.action == "untracked", row.sorted_at), (sorting.action == "untracked", sorting.sorted_at)
         if present <= new:
             return
@@ -208,7 +209,7 @@ def _plain_boxes(boxes: tuple[Box, ...]) -> list[dict[str, object]]:
 
 
 def _defect_type(row: Part) -> str:
-    """Returns the type of defect that the review names. Without a review, returns the type in the verdict or the finding, or ""."""
+    """Returns the type of defect that the review names. Without a review, returns the type in the verdict or in the finding, else ""."""
     if row.review_label:
         named = [*row.review_kinds, *(box["kind"] for box in row.review_boxes)]
     else:

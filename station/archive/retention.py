@@ -30,8 +30,8 @@ log = logging.getLogger(__name__)
 
 _ARCHIVED_PER_STEP = 32
 _DELETED_PER_STEP = 500
-# The store sorts the pictures into 256 folders by the first byte of their checksum. Each sweep searches one folder for pictures that belong
-# to no part.
+# The object store has 256 folders of pictures, one for each first byte of a checksum. Each call of `PictureArchiver.sweep` searches one
+# folder for pictures that belong to no part.
 _FOLDERS = 256
 _MAX_TRIES = 5
 _MOST_PUT_OFF = 256
@@ -43,9 +43,10 @@ _LONGEST_WAIT_S = 30.0
 
 @dataclass
 class _Tries:
-    """Counts how often the picture of a part could not be read.
+    """Counts the failed tries to read the picture of a part.
 
-    `archived_before` is how many pictures of all parts the archiver had archived when it last counted a try for this part.
+    A further try is counted only if other pictures were archived in the meantime. So `archived_before` stores how many pictures the
+    archiver had archived at the last counted try.
     """
 
     archived_before: int
@@ -56,8 +57,8 @@ class _Tries:
 class RetentionPolicy:
     """Decides whether a part's picture is kept.
 
-    The pictures of defects, of parts for review, of reviewed parts and of the lines in `complete_lines` are always kept.
-    `ok_share` is the share (0..1) of all other pictures that is kept.
+    The pictures of defects, of parts for review, of reviewed parts and of all parts on `complete_lines` are always kept.
+    `ok_share` says how many of all other pictures are kept: 0 for none, 1 for all.
     """
 
     ok_share: float
@@ -104,25 +105,25 @@ class PictureArchiver:
         self._topics = topics
         self._upload_line = upload_line
         self._next_folder = 0
-        # The failed attempts for each part whose picture could not be read. Such a part is tried again only if no other part waits.
+        # The parts whose picture could not be read, by primary key. They are tried again only if no other part waits.
         self._tries: dict[int, _Tries] = {}
         self._archived_count = 0
         for deleted in ("rows", "pictures", "strays"):
             metrics.archive_dropped.labels(deleted)
 
     def archive_pictures(self, go_on: Callable[[], bool]) -> int:
-        """Copies pictures with the mark `keep_picture` into the object store, at most 32, newest first.
+        """Copies the pictures of parts with `keep_picture` into the object store, at most 32, newest first.
 
         Stops early if `go_on` returns False. Returns the number of pictures that were copied or no longer exist.
 
-        If a picture cannot be read, copies the pictures of other parts first and raises the error afterwards. After five failed tries, the
-        archiver gives the picture up. A further failed try is not counted if no other picture was archived since the last counted try.
+        If a picture cannot be read, goes on with other parts and raises the error at the end. A later call tries the picture again. After
+        five counted tries, the archive does without the picture.
         """
         done: list[Part] = []
         failures: list[Exception] = []
         try:
             for part in self._find_waiting():
-                # Each failure can take seconds, so stop after a few failures. The next call begins with parts that this call has not tried.
+                # A failure can take seconds, so stop after a few failures. The next call begins with parts that have not failed yet.
                 if not go_on() or len(failures) >= _MOST_FAILURES:
                     break
                 try:
@@ -154,12 +155,12 @@ class PictureArchiver:
         return [parts[number] for number in self._tries if number in parts][:_ARCHIVED_PER_STEP]
 
     def _gives_up(self, part: Part) -> bool:
-        """Notes that the picture of `part` could not be read. Returns True after the last attempt.
+        """Counts a failed try to read the picture of `part`. Returns True if this was the last try.
 
-        If no other picture was archived since the last counted attempt, Kafka or the store probably does not answer. The attempt is then
-        not counted.
+        If no other picture was archived since the last counted try, the try is not counted, because the fault is probably not this
+        picture: Kafka or the store probably does not answer.
         """
-        # The part moves to the end of the dictionary, behind all parts whose last failure is longer ago.
+        # Move the part to the end of the dictionary, which is in the order of the last failures.
         tries = self._tries.pop(part.pk) if part.pk in self._tries else _Tries(self._archived_count)
         self._tries[part.pk] = tries
         if tries.archived_before != self._archived_count:
@@ -184,10 +185,10 @@ class PictureArchiver:
         return address, len(value)
 
     def sweep(self, now: datetime, is_clock_trusted: bool = True) -> None:
-        """Deletes the oldest pictures if all pictures together take too much space.
+        """Deletes old parts and pictures, and the oldest pictures if the pictures together take too much space.
 
-        Uploads and castings each have a limit of their own, so that nobody can displace the pictures of castings by uploads.
-        If `is_clock_trusted` is True, also deletes old parts, old pictures, and old pictures that belong to no part.
+        If `is_clock_trusted` is False, deletes pictures only to free space, because the age of a part may be wrong.
+        Uploads and castings each have a limit of their own. Otherwise, many uploads could displace the pictures of castings.
         """
         if is_clock_trusted:
             self._delete_old_parts(now - timedelta(days=self._limits.keep_rows_days))
@@ -218,8 +219,8 @@ class PictureArchiver:
         uploads, castings = with_picture.filter(line=self._upload_line), with_picture.exclude(line=self._upload_line)
         limit = int(self._limits.keep_bytes * self._limits.upload_share) if self._upload_line else 0
         upload_bytes = self._delete_oldest(uploads, _sum_distinct_bytes(uploads), limit)
-        # Compute the bytes of the castings from the bytes of all pictures, which the database finds in an index. For a direct sum, the
-        # database would read each row of the table.
+        # Subtract the bytes of the uploads from the bytes of all pictures. A direct sum over the castings would be slow, because the
+        # database would read the whole table. The sum of all pictures needs only an index.
         casting_bytes = _sum_bytes(with_picture) - _sum_bytes(uploads) - _sum_repeated_bytes(castings)
         casting_bytes = self._delete_oldest(castings, casting_bytes, self._limits.keep_bytes - limit)
         # If somebody uploads the picture of a casting, both sums contain this picture.
@@ -244,15 +245,15 @@ class PictureArchiver:
 
     def _delete_objects(self, parts: Iterable[Part]) -> None:
         pictures = {part.picture for part in parts if part.picture}
-        # In old rows, `heat_map` can be the address of a picture. Such a picture must not be deleted here.
+        # In old rows, the column `heat_map` can contain the address of a picture. Delete only heat maps here, not this picture.
         heat_maps = {part.heat_map for part in parts if is_heat_map_address(part.heat_map)}
         for address in sorted((pictures - _used_addresses("picture", pictures)) | (heat_maps - _used_addresses("heat_map", heat_maps))):
             self._store.delete(address)
 
     def _delete_orphans(self, now: datetime) -> None:
-        """Deletes pictures in the store that belong to no part. Each call searches one folder."""
-        # Delete only pictures that are at least a day older than the oldest picture in Kafka. A newer picture may belong to a part that the
-        # archive does not know yet.
+        """Deletes old pictures in the store that belong to no part. Each call searches one folder."""
+        # A new picture may belong to a part that the archive does not know yet. So delete only pictures that are at least a day older than
+        # any picture in Kafka.
         before = now - timedelta(hours=self._topics.image_hours + 24)
         found = set(self._store.list_older_than(f"pictures/{self._next_folder:02x}", before))
         self._next_folder = (self._next_folder + 1) % _FOLDERS
@@ -274,15 +275,15 @@ def _sum_bytes(parts: QuerySet[Part]) -> int:
 
 
 def _sum_distinct_bytes(parts: QuerySet[Part]) -> int:
-    """Returns the size of the pictures of `parts`. A picture that several of the parts share counts once."""
+    """Returns the size of all pictures of `parts` together. A picture that several of the parts share counts once."""
     sizes = parts.order_by().values("picture").annotate(size=Max("picture_bytes"))
     return int(sizes.aggregate(bytes=Coalesce(Sum("size"), 0))["bytes"])
 
 
 def _sum_repeated_bytes(parts: QuerySet[Part]) -> int:
-    """Returns the bytes that must be subtracted from `_sum_bytes(parts)`, so that each picture counts once.
+    """Returns how many bytes `_sum_bytes(parts)` counts too often.
 
-    `_sum_bytes` counts a picture several times if several parts share the picture.
+    If several parts share a picture, `_sum_bytes` counts its bytes for each of these parts.
     """
     counts = Part.objects.exclude(picture="").order_by().values("picture").annotate(parts=Count("picture"))
     shared = list(counts.filter(parts__gt=1).values_list("picture", flat=True))
@@ -297,19 +298,20 @@ def _sum_repeated_bytes(parts: QuerySet[Part]) -> int:
 
 
 def _find_oldest_pictures(parts: QuerySet[Part], excess_bytes: int) -> dict[str, int]:
-    """Returns the addresses and sizes of the oldest pictures that together have `excess_bytes` or more, at most 500 pictures.
+    """Returns the addresses and sizes of the oldest pictures, until they together have `excess_bytes`. Returns at most 500 pictures.
 
-    Several parts can have the same picture. Such a picture is as old as the newest of these parts.
+    If several parts share a picture, the picture is as old as the newest of these parts.
     """
     oldest: dict[str, int] = {}
     newest: dict[str, datetime] = {}
-    # Read pages with LIMIT, and not one query with a cursor. Outside a transaction, PostgreSQL would first copy all rows for the cursor.
-    # With `F("id") + 0` instead of "id", SQLite uses the index of the pictures. Else it would read all parts, also those without a picture.
+    # Read the rows in pages with LIMIT. A cursor would be slow, because PostgreSQL would first copy all rows for a cursor outside a
+    # transaction.
+    # Order by `F("id") + 0` and not by "id". With "id", SQLite would not use the index of the pictures, and would read all parts.
     rows = parts.order_by("seen_at", F("id") + 0).values_list("picture", "seen_at", "picture_bytes", "id")
     page = rows
     while step := list(page[:_DELETED_PER_STEP]):
         last_id = step[-1][-1]
-        # Look the time up in the database, because `RecordTimeField` does not always return the stored time.
+        # Let the database look up the time. The time in `step` can differ from the stored time, because `RecordTimeField` limits it.
         last_at = Subquery(Part.objects.filter(pk=last_id).values("seen_at"))
         # The condition `seen_at__gte` does not change the result. The database needs it to use the index of `seen_at`.
         page = rows.filter(Q(seen_at__gte=last_at) & (Q(seen_at__gt=last_at) | Q(id__gt=last_id)))
@@ -326,7 +328,7 @@ def _find_oldest_pictures(parts: QuerySet[Part], excess_bytes: int) -> dict[str,
 
 
 def _used_addresses(column: str, addresses: set[str]) -> set[str]:
-    """Returns the `addresses` that parts still use. `column` is the searched column of the table of parts: `picture` or `heat_map`."""
+    """Returns those of `addresses` that a part still uses. `column` says where to look for them: in `picture` or in `heat_map`."""
     used: set[str] = set()
     ordered = sorted(addresses)
     for start in range(0, len(ordered), _DELETED_PER_STEP):
@@ -337,7 +339,7 @@ def _used_addresses(column: str, addresses: set[str]) -> set[str]:
 
 
 def confirm_clock(now: datetime) -> None:
-    """Stores that the clock of this machine is right. If retention has stopped because of the clock, it continues."""
+    """Stores that the clock of this machine is right now. If the archivist has kept old parts because of the clock, it deletes them again."""
     RetentionState.objects.update_or_create(pk=1, defaults={"clock_right_at": now})
 
 
@@ -349,7 +351,7 @@ def _read_clock_right_s() -> float | None:
 class RetentionWorker:
     """A thread that archives pictures continuously and calls `PictureArchiver.sweep` every `sweep_s` seconds.
 
-    `report_fault` is called with a sentence after each failure, and with "" after each success. `clock_trust` decides whether the clock can
+    Calls `report_fault` with a sentence after each failure, and with "" after each success. `clock_trust` decides whether the clock can
     be trusted. A test can pass a `clock_trust` with simulated clocks.
     """
 
@@ -374,11 +376,11 @@ class RetentionWorker:
         self._thread.join(within_s)
 
     def find_doubt(self) -> str:
-        """Returns a sentence that says why the clock is not trusted and why old parts are kept, or "" if the clock is trusted."""
+        """Returns a sentence that says why the clock is not trusted, or "" if it is trusted. Without trust, old parts are kept."""
         return self._doubt
 
     def sweep_once(self, now: datetime) -> None:
-        """Calls `PictureArchiver.sweep` once. While the clock is not trusted, no part and no picture is deleted because of its age."""
+        """Calls `PictureArchiver.sweep` once. While the clock is not trusted, the age of parts and pictures is ignored."""
         self._archiver.sweep(now, self._check_clock(now))
 
     def _check_clock(self, now: datetime) -> bool:
