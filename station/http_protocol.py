@@ -1,6 +1,6 @@
-"""Limits the connections of the station's server: their number, and the time for a request's header and for reading an answer.
+"""Limits the connections of the station's server: their number, and how slowly a client may send a request or read an answer.
 
-uvicorn has none of these limits. `station.middleware` limits the time of a body.
+uvicorn has none of these limits. The module `station.middleware` limits the time in which the body of a request must arrive.
 """
 
 from __future__ import annotations
@@ -12,17 +12,16 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from streams.server_limits import HEADER_TIME_S, Connection, ConnectionLimits
 
-# Time without a request after which uvicorn closes a connection.
+# After this time without a request, uvicorn closes a connection.
 KEEP_ALIVE_S = 20
-# A client that reads an answer slowly has this many seconds in which the send buffer may be full. Each 16 KiB that the client reads adds
-# one second, up to this value. If no time is left, the station closes the connection. A small answer never fills the buffer, so its time is
-# not limited.
+# If a client reads a large answer slowly, the send buffer becomes full. A client has 30 s for such waits, and earns one more second with
+# each 16 KiB that it reads, up to 30 s. When no time is left, the station closes the connection.
 _READ_PAUSE_S = 30.0
 _READ_BYTES_PER_S = 2**14
 
 
 class LimitedProtocol(H11Protocol):
-    """A connection to the station. The station closes it if the client sends a request too slowly, or reads an answer too slowly."""
+    """A connection to the station. It is closed if the client sends the header of a request or reads an answer too slowly."""
 
     def __init__(
         self,
@@ -38,9 +37,9 @@ class LimitedProtocol(H11Protocol):
         self._header_time_s = header_time_s
         self._read_pause_s = read_pause_s
         self._read_bytes_per_s = read_bytes_per_s
-        # The time that is left for waiting until the client reads more of the answer.
+        # How long the send buffer may still be full before the station closes the connection.
         self._wait_left_s = read_pause_s
-        # The time at which the present wait began, and the number of unread bytes at that time.
+        # The time at which the send buffer became full, and the number of bytes in the buffer at that time.
         self._paused_at_s = 0.0
         self._unread_bytes = 0
         self._place: Connection | None = None
@@ -70,7 +69,8 @@ class LimitedProtocol(H11Protocol):
                 self._place.is_idle = False
 
     def on_response_complete(self) -> None:
-        # This timer aborts an idle connection. It is longer than the keep-alive time, after which uvicorn closes the connection properly.
+        # Normally, uvicorn closes an idle connection properly after KEEP_ALIVE_S. This timer aborts the connection if that did not happen,
+        # or if the client sends the next header too slowly.
         self._cancel_header_timer()
         self._header_timer = self.loop.call_later(KEEP_ALIVE_S + self._header_time_s, self.transport.abort)
         if self._place is not None:

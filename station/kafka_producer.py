@@ -18,7 +18,7 @@ from streams.signatures import sign_headers
 
 log = logging.getLogger(__name__)
 
-# Time limits for an answer of Kafka. They are short, because a person waits in a browser.
+# Kafka must answer within these times. They are short, because a person waits in a browser.
 _REQUEST_S = 5.0
 _DELIVERY_S = 8.0
 
@@ -64,7 +64,7 @@ class ConfirmedProducer:
         with self._lock:
             if self._producer is not None:
                 return self._producer
-            # First check that the broker answers, because a KafkaProducer that cannot connect keeps a file descriptor open for some time.
+            # Check first whether the broker answers. A KafkaProducer that cannot connect would keep a file descriptor open for some time.
             if not is_reachable(self.settings.bootstrap):
                 raise KafkaUnavailableError(_not_sent("nothing listens there"))
             try:
@@ -100,7 +100,7 @@ def _close(producer: Any) -> None:
     try:
         producer.close(timeout=1)
     except KafkaError:
-        # If close() cannot send the last records, it leaves the producer's thread running. End this thread here.
+        # If close() cannot send the last records, the thread of the producer goes on. End this thread here.
         producer._sender.force_close()
         producer._sender.join(5)
 

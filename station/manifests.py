@@ -1,4 +1,4 @@
-"""Reads the manifest and the index of training pictures of each model version that judged a part on a page."""
+"""Reads the manifests of model versions, and the indexes of their training pictures, for the pages of the station."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def find_training_index(manifest: Manifest) -> TrainingIndex:
     return _read_training_index(settings.model.root, settings.signing.public_keys, manifest.version, entry.file, sha256)
 
 
-# The checksum is a part of the cache's key. If a person replaces the version, the checksum changes, and the index is read again.
+# The checksum `sha256` is a part of the cache's key. If a person replaces the version, the checksum changes, and the index is read again.
 @lru_cache(maxsize=8)
 def _read_training_index(root: Path | str, public_keys: Path | None, version: str, file: str, sha256: str) -> TrainingIndex:
     return load_training_index(open_registry(root, public_keys=public_keys).read_file(version, file))

@@ -1,4 +1,4 @@
-"""Stores messages that a page shows once, such as "The password is changed.", in a cookie that browsers send only over TLS."""
+"""Stores messages that the next page shows once, such as "The password is changed.". They are in a cookie that is sent only over TLS."""
 
 from __future__ import annotations
 

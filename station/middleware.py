@@ -25,28 +25,28 @@ AsgiReceive = Callable[[], Awaitable[AsgiEvent]]
 AsgiSend = Callable[[AsgiEvent], Awaitable[None]]
 AsgiApplication = Callable[[Any, AsgiReceive, AsgiSend], Awaitable[None]]
 
-# This event is set when the process must end. Responses without an end, such as the live pages, then stop.
+# This event is set when the process must end. It stops the event streams of the live pages, which would never end otherwise.
 stopping = threading.Event()
 
 API_PREFIX = "/api/"
 _UPLOAD_PREFIXES = ("/uploads/", API_PREFIX)
 
-# Largest number of requests at the same time. A live page does not count, because its response never ends.
+# Largest number of requests that run at the same time. The event stream of a live page does not count, because it never ends.
 _MAX_RUNNING = 160
 _MAX_QUEUE_WAIT_S = 15.0
 _MAX_QUEUED = 320
-# One client can have this many running requests, and this many in the queue. A browser sends six requests at once, and several people
-# can share an address.
+# One client can have 40 running requests, and 120 more in the queue. A browser sends six requests at once, and several people can share an
+# IP address.
 _MAX_CLIENT_RUNNING = 40
 _MAX_CLIENT_QUEUED = 120
 _LOG_IN_PATH = "/log-in/"
-# One client may have at most this many log-ins in progress. The limit is low, because the station checks only one password at a time.
+# One client can have two log-ins at the same time. The limit is low, because the station checks only one password at a time.
 _MAX_CLIENT_LOG_INS = 2
 _BUSY = "The station is busy: too many requests at once. Try again in a moment."
 _RETRY_SOON = (b"retry-after", b"5")
-# The request bodies of one client may use as much memory as this many uploads of the largest allowed size.
+# The request bodies of one client may use as much memory as two uploads of the largest allowed size.
 _MAX_CLIENT_BODIES = 2
-# The request bodies of all clients together may use as much memory as this many uploads of the largest allowed size.
+# The request bodies of all clients together may use as much memory as eight uploads of the largest allowed size.
 _MAX_BODIES = 8
 
 
@@ -76,10 +76,10 @@ def find_client(scope: AsgiScope, proxies: int, trusted_proxies: Sequence[str]) 
 class RequestQueueMiddleware:
     """Limits how many requests run at the same time, and how many more wait in a queue. Each client has limits, too.
 
-    If a queue is full, or a request waits longer than `max_wait_s`, the answer is status 503 with the header Retry-After.
+    If the queue is full, or a request waits longer than `max_wait_s`, the answer is status 503 with the header Retry-After.
 
-    A request with a body is counted when the whole body has arrived, so that a slow upload does not delay other requests. A GET or HEAD
-    request is counted at once. An event stream is counted only until its response begins.
+    A slow upload must not take the place of other requests. So a request with a body enters the queue when the whole body has arrived.
+    An event stream never ends, so it frees its place when the response begins.
     """
 
     def __init__(
@@ -157,7 +157,7 @@ class RequestQueueMiddleware:
         self._leave(client, places)
 
     def begin_log_in(self, client: str) -> bool:
-        """Returns False if too many log-ins of `client` are running."""
+        """Counts one more running log-in of `client` and returns True. If too many log-ins of `client` are running, returns False."""
         if self._log_ins[client] >= _MAX_CLIENT_LOG_INS:
             return False
         self._log_ins[client] += 1
@@ -217,8 +217,8 @@ class _QueuedRequest:
 
 
 def _has_body(scope: AsgiScope) -> bool:
-    # Ignore the body of a GET or HEAD request. Otherwise such a request could announce a body in the header Content-Length, and would not
-    # wait in the queue.
+    # Treat each GET or HEAD request as a request without a body. Otherwise, a client could avoid the queue by announcing a body in the
+    # header Content-Length.
     if scope.get("method") in ("GET", "HEAD"):
         return False
     return any(name == b"transfer-encoding" or (name == b"content-length" and value != b"0") for name, value in scope["headers"])
@@ -229,7 +229,7 @@ def _is_event_stream(event: AsgiEvent) -> bool:
 
 
 class BodyBudget:
-    """Counts the bytes of all bodies that are being received or used: in total, and for each client."""
+    """Counts how much memory the bodies of the running requests use: in total, and for each client."""
 
     def __init__(self, max_client_bytes: int, max_bytes: int) -> None:
         self._max_client_bytes = max_client_bytes
@@ -238,7 +238,7 @@ class BodyBudget:
         self._used_bytes = 0
 
     def reserve(self, client: str, size: int) -> bool:
-        """Reserves `size` bytes. Returns False if there is no room."""
+        """Reserves `size` bytes and returns True. If this would exceed the limit of the client or the total limit, returns False."""
         if self._used_bytes + size > self._max_bytes or self._used_by_client[client] + size > self._max_client_bytes:
             return False
         self._used_bytes += size
@@ -253,9 +253,9 @@ class BodyBudget:
 
 
 class BodyLimitMiddleware:
-    """Refuses a request body that is too large (status 413), that arrives too slowly (408), or for which there is no room (503).
+    """Refuses a request body that is too large (status 413), arrives too slowly (408), or for which no memory is left (503).
 
-    Django reads the whole request before it checks who sent it, so the limits are checked here first.
+    Django reads the whole body before it checks who sent the request. So this middleware checks the body before Django reads it.
     """
 
     def __init__(
@@ -314,7 +314,7 @@ class _Body:
         self.refusal: tuple[int, str] | None = None
 
     async def receive(self) -> AsgiEvent:
-        # After the complete body, Django calls receive() again to wait for the end of the connection. This wait has no limit.
+        # After the complete body, Django calls receive() again to wait until the client disconnects. This wait has no time limit.
         if self._is_complete:
             return await self._receive()
         if self.refusal:

@@ -13,7 +13,7 @@ from station.accounts.access import Right, get_rights
 
 @dataclass(frozen=True)
 class MenuEntry:
-    """An entry of the menu: the name of its URL pattern, its title, and the right that a person needs to see it."""
+    """An entry of the menu: the name of its URL pattern, its title, and the right that a person needs to see the entry."""
 
     url_name: str
     title: str

@@ -339,7 +339,7 @@ def _used_addresses(column: str, addresses: set[str]) -> set[str]:
 
 
 def confirm_clock(now: datetime) -> None:
-    """Stores that the clock of this machine is right now. If the archivist has kept old parts because of the clock, it deletes them again."""
+    """Stores that the clock of this machine is right. If the archivist did not trust the clock, it may now delete old parts again."""
     RetentionState.objects.update_or_create(pk=1, defaults={"clock_right_at": now})
 
 

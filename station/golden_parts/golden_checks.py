@@ -1,4 +1,4 @@
-"""Compares the verdicts on golden parts with the expected ones, and finds golden parts that were not shown in a shift."""
+"""Compares the verdicts on golden parts with the right labels, and finds golden parts that nobody put on the belt in a shift."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class GoldenState:
     """What is known about a golden part at one moment.
 
     - `last`: its newest check that has a verdict.
-    - `shown`: true if the golden part was judged in the present shift.
-    - `is_missing`: true if the line had parts in the shift before, but the golden part was not judged in that shift.
+    - `shown`: True if the golden part was judged in the present shift.
+    - `is_missing`: True if the golden part was not judged in the previous shift, although the line had parts in that shift.
     """
 
     golden: GoldenPart
@@ -106,18 +106,18 @@ def _find_checksum(line: str, picture: str) -> str:
 
 
 def retire_golden_part(golden: GoldenPart, retired_by: User, at: datetime) -> None:
-    """Removes a golden part from the page. Its checks stay in the database."""
+    """Ends the use of a golden part, and removes it from the page. The database keeps its earlier checks."""
     with transaction.atomic():
         if GoldenPart.objects.filter(pk=golden.pk, retired_at=None).update(retired_at=at):
             AuditEntry.record(retired_by, "golden part retired", str(golden))
 
 
 def record_showing(golden: GoldenPart, part_text: str, shown_by: User, at: datetime) -> GoldenCheck:
-    """Records that the part with the id `part_text` was the golden part `golden`.
+    """Records that the golden part `golden` passed the camera under the part id `part_text`.
 
-    Compares the part's verdict with the right verdict as soon as the archive has the part's verdict.
+    If the archive has no verdict on this part yet, `check_golden_parts` adds the verdict to the returned check later.
 
-    Raises GoldenPartRefusedError if the id is wrong, or if the part is already recorded as this golden part.
+    Raises GoldenPartRefusedError if the id is wrong, or if it is already recorded for this golden part.
     """
     part = _parse_part(part_text, golden.line)
     row = _find_row(part)

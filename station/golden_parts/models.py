@@ -1,4 +1,4 @@
-"""The tables of golden parts: the known parts of each line, and the times at which they were shown to the line."""
+"""The tables of golden parts: the golden parts of each line, and a row for each time that one of them passed the camera."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from django.db import models
 class GoldenPart(models.Model):
     """A part whose right verdict is known. People put the part on the belt of its line once in each shift.
 
-    `sha256` identifies its picture. If `sha256` is empty, a person enters the part id each time.
+    `sha256` is the checksum of its picture, by which the station recognises the golden part. If `sha256` is empty, a person enters the
+    part id each time.
     """
 
     line = models.CharField(max_length=40)
@@ -32,10 +33,10 @@ class GoldenPart(models.Model):
 
 
 class GoldenCheck(models.Model):
-    """One pass of a golden part over the belt: the part id that the golden part got, and its verdict.
+    """One pass of a golden part over the belt, with the part id and the verdict of this pass.
 
-    `label` is empty until the verdict is in the archive. `shown_by` is the person who entered the part id. It is empty if
-    the station recognised the part by its picture.
+    `label` is empty until the verdict is in the archive. `shown_by` is the person who entered the part id, or "" if the station
+    recognised the golden part by its picture.
     """
 
     golden = models.ForeignKey(GoldenPart, on_delete=models.CASCADE, related_name="checks")
@@ -57,5 +58,5 @@ class GoldenCheck(models.Model):
 
     @property
     def is_right(self) -> bool:
-        """Whether the verdict was right."""
+        """Whether the verdict equals the right verdict of the golden part."""
         return self.label == self.golden.label

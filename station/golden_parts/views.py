@@ -27,7 +27,10 @@ _SHOWN_CHECKS = 50
 @require_http_methods(["GET", "HEAD", "POST"])
 @right_required("look")
 def golden_parts(request: HttpRequest, line: str) -> HttpResponse:
-    """Shows the golden parts of a line and their verdicts. A POST request adds, shows or retires a golden part."""
+    """Shows the golden parts of a line and their verdicts.
+
+    A POST request adds a golden part, retires it, or records that it was shown to the camera.
+    """
     settings = current_settings()
     if line not in {one.name for one in settings.lines if one.name != settings.station.upload_line}:
         raise Http404

@@ -118,7 +118,7 @@ def export_parquet(filters: PartFilters, rows_per_query: int = ROWS_PER_QUERY, r
 
 
 def _query_parts(filters: PartFilters, rows_per_query: int) -> Iterator[list[Part]]:
-    """Yields the parts in lists, newest first. Each list has its own query, because a slow download must not keep a transaction open."""
+    """Yields lists of parts, newest first. Makes a query for each list, because a slow download must not keep a transaction open."""
     key: HistoryKey | None = None
     while True:
         parts = parts_beyond(Part.objects.filter(filters.conditions(), filters.time_conditions()), key, older=True)
@@ -131,7 +131,7 @@ def _query_parts(filters: PartFilters, rows_per_query: int) -> Iterator[list[Par
 
 
 def format_csv_cell(value: Any) -> str:
-    """Returns `value` as the text of a CSV cell. An apostrophe is put before text that a spreadsheet would run as a formula."""
+    """Returns `value` as the text of a CSV cell. Puts an apostrophe before text that a spreadsheet would run as a formula."""
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -180,7 +180,7 @@ class StreamBuffer(io.RawIOBase):
 def stream_file(request: HttpRequest, pieces: Iterator[bytes], content_type: str, file_name: str) -> StreamingHttpResponse:
     """Returns a response that sends `pieces` as a download while they are produced. Works under ASGI and WSGI.
 
-    `file_name` is written into a header without a check, so it must not come from a user. The answer to a HEAD request has no body.
+    `file_name` is written into a header without a check, so it must not come from a user.
     """
     pieces = iter(()) if request.method == "HEAD" else pieces
     content = _iterate_in_thread(pieces) if isinstance(request, ASGIRequest) else pieces

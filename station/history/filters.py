@@ -26,7 +26,8 @@ SUPPORTED_YEARS = range(1971, 9000)
 class PartFilters:
     """The conditions that a part must fulfil to be shown. An empty condition is not applied.
 
-    The time `since` is included and the time `to` is excluded. `errors` holds a phrase for each query parameter that cannot be read.
+    Parts are shown from the time `since` until just before the time `to`. `errors` has a phrase for each query parameter that cannot be
+    read.
     """
 
     line: str = ""

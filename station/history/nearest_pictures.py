@@ -18,16 +18,17 @@ SHOWN_PICTURES = 6
 
 @dataclass(frozen=True)
 class NearestPictures:
-    """Holds the training pictures that are most similar to a part, and sentences for the page. The most similar picture comes first."""
+    """The training pictures that are most similar to a part, most similar first, and sentences about them for the page."""
 
     sentences: list[str]
     pictures: list[TrainingPicture]
 
 
 def find_nearest_pictures(part: Part, manifest: Manifest | None, account: int | None = None) -> NearestPictures:
-    """Compares the picture of `part` with the training pictures of the version that judged the part. Raises no exception.
+    """Compares the picture of `part` with the training pictures of the version that judged the part.
 
-    `manifest` describes this version, or is None if the version cannot be read. `account` is the primary key of the user's account.
+    If they cannot be compared, returns a sentence with the reason and no pictures. `manifest` describes the version, or is None if the
+    version cannot be read. `account` is the primary key of the user's account.
     """
     if manifest is None:
         return NearestPictures([f"The version {part.model or '(unknown)'} cannot be read, so its training pictures are unknown."], [])

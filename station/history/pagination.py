@@ -1,8 +1,8 @@
 """Loads the history in pages, newest parts first.
 
-The URL of a page contains the key of a part. The page shows the parts that are just older, or just newer, than this part.
+The URL of a page contains the key of a part. The page shows the next older parts, or the next newer parts.
 
-If no index fits the filters, a search reads at most SEARCH_LIMIT rows.
+If no single index of the database serves all filters, a search could take long. Such a search reads at most SEARCH_LIMIT rows.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from streams.identity import format_time, parse_time
 ROWS_PER_PAGE = 50
 SEARCH_LIMIT = 20_000
 COUNT_LIMIT = 10_000
-# Most parts have one of these two gate actions. The database index part_action_seen leaves these parts out.
+# Most parts have one of these two gate actions, so the database index part_action_seen does not contain them.
 _COMMON_ACTIONS = ("none", "passed")
-# The partial indexes of the table of parts, by column. Each value is the SQL condition of the index, as in station.archive.models.Part. A
-# partial index holds only the rows that meet its condition.
+# A partial index contains only the rows that meet a condition. These are the SQL conditions of the partial indexes in
+# station.archive.models.Part, by column.
 _INDEX_CONDITIONS = {
     "kind": """NOT ("archive_part"."kind" = '')""",
     "reviewer": """NOT ("archive_part"."reviewer" = '')""",
@@ -62,8 +62,8 @@ class HistoryKey:
 class HistoryPage:
     """A page of parts, newest first.
 
-    `older` and `newer` are the keys of the neighbouring pages, or None. If the search stopped at SEARCH_LIMIT rows, `searched_to` is the
-    time of the last row that it read.
+    `older` and `newer` are the keys of the next and the previous page, or None if there is no such page. If the search stopped at
+    SEARCH_LIMIT rows, `searched_to` is the time of the last row that it read.
     """
 
     rows: Sequence[Part]
@@ -81,18 +81,18 @@ def load_page(
 ) -> HistoryPage:
     """Returns a page of the history: up to `rows` parts that fulfil `filters`.
 
-    - `before`: key of a part. The page has the parts that are just older.
-    - `after`: key of a part. The page has the parts that are just newer.
+    - `before`: key of a part. The page begins with the next older part.
+    - `after`: key of a part. The page ends with the next newer part.
 
-    If `before` and `after` are None, the page has the newest parts.
+    If `before` and `after` are None, the page begins with the newest part.
     """
     if filters.part:
         return HistoryPage(list(order(filter_parts(filters), newest_first=True)[:rows]), None, None)
     if after is not None:
         found, limit = _search(filters, after, False, rows, search_limit)
         shown, has_more = found[:rows][::-1], len(found) > rows
-        # The search has reached the newest part. Load the first page of the history instead, because the page could otherwise have fewer
-        # parts than usual.
+        # The search has reached the newest part, and may have found only a few parts. Load the first page of the history instead, which is
+        # full.
         if not has_more and limit is None:
             return load_page(filters, rows=rows, search_limit=search_limit)
         newer = _key_of(shown[0]) if has_more and shown else limit
@@ -105,9 +105,9 @@ def load_page(
 
 
 def count_parts(filters: PartFilters, limit: int = COUNT_LIMIT, search_limit: int = SEARCH_LIMIT) -> tuple[int, bool]:
-    """Returns the number of parts that fulfil `filters`, at most `limit`, and whether there are perhaps more parts.
+    """Counts the parts that fulfil `filters`, up to `limit`. Returns the count, and True if there may be more parts.
 
-    If no index fits the filters, searches only the newest `search_limit` rows.
+    If no single index of the database serves all filters, searches only the newest `search_limit` rows.
     """
     if filters.part:
         return filter_parts(filters).count(), False
@@ -122,10 +122,13 @@ def order(parts: QuerySet[Part], newest_first: bool) -> QuerySet[Part]:
 
 
 def parts_beyond(parts: QuerySet[Part], key: HistoryKey | None, older: bool) -> QuerySet[Part]:
-    """Returns the parts that are older than `key`, or newer if `older` is False. Returns all parts if `key` is None."""
+    """Returns the parts that are older than the part with the key `key`. If `older` is False, returns the newer parts.
+
+    If `key` is None, returns all parts.
+    """
     if key is None:
         return parts
-    # The first condition, on `seen_at` alone, does not change the result. The database needs it to use the index of `seen_at`.
+    # The first condition, on `seen_at` alone, does not change the result. Without it, the database would not use the index of `seen_at`.
     if older:
         return parts.filter(Q(seen_at__lte=key.seen_at) & (Q(seen_at__lt=key.seen_at) | Q(id__lt=key.id)))
     return parts.filter(Q(seen_at__gte=key.seen_at) & (Q(seen_at__gt=key.seen_at) | Q(id__gt=key.id)))
@@ -137,7 +140,7 @@ def filter_parts(filters: PartFilters) -> QuerySet[Part]:
 
 
 class _IndexCondition(RawSQL):
-    """The condition of a partial index as SQL without query parameters, because SQLite ignores the index if there are parameters."""
+    """The condition of a partial index as SQL. It has no query parameters, because with parameters SQLite does not use the index."""
 
     conditional: ClassVar[bool] = True
 
@@ -146,7 +149,7 @@ class _IndexCondition(RawSQL):
 
 
 def index_condition(column: str) -> Q:
-    """Returns the condition that a query must contain so that the database uses the partial index of `column`.
+    """Returns the condition of the partial index of `column`. The database uses this index only if the query contains the condition.
 
     Returns an empty condition if `column` has no partial index.
     """
@@ -166,9 +169,9 @@ def _search(
 
 
 def _find_bound(filters: PartFilters, key: HistoryKey | None, older: bool, search_limit: int) -> HistoryKey | None:
-    """Returns the key of the part at which a search must stop. The search begins at `key` and stops after `search_limit` parts.
+    """Returns the key of the part at which a search must stop, which is `search_limit` parts after `key`.
 
-    Returns None if fewer parts are left, because the search then ends by itself.
+    Returns None if fewer parts are left, because such a search needs no limit.
     """
     parts = parts_beyond(Part.objects.filter(_indexed_condition(filters), filters.time_conditions()), key, older)
     last = order(parts, newest_first=older).values_list("seen_at", "id")[search_limit : search_limit + 1]

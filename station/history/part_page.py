@@ -1,6 +1,6 @@
 """Makes the content of the page about one part from the part's row in the archive: events, records, boxes and an explanation.
 
-The command `castline trace` shows the same timeline from the Kafka topics.
+The command `castline trace` shows the events of a part, too. It reads them from Kafka.
 """
 
 from __future__ import annotations
@@ -224,7 +224,7 @@ class OverlayBox:
 
     @property
     def caption_px(self) -> tuple[int, int]:
-        """The x and y coordinate of the caption in pixels. The caption is above the box, or inside if there is no room above."""
+        """The x and y coordinates of the caption in pixels. The caption is above the box, or inside the box if there is no room above."""
         return self.left_px, self.top_px - 3 if self.top_px > 14 else self.top_px + 12
 
 
@@ -234,7 +234,7 @@ def picture_size_px(part: Part) -> tuple[int, int]:
 
 
 def make_overlay(part: Part) -> list[OverlayBox]:
-    """Returns all valid boxes of `part`: those that the programs found, then those that the reviewer drew."""
+    """Returns all valid boxes of `part`: first the boxes in the finding, then the boxes that the reviewer drew."""
     return [*_make_boxes(part.finding_boxes, "finding"), *_make_boxes(part.review_boxes, "review")]
 
 

@@ -42,8 +42,8 @@ _THUMBNAIL_SIDES_PX = (160, 240, 480)
 def history(request: HttpRequest) -> HttpResponse:
     """Shows one page of parts. The query of the URL contains the filters.
 
-    The parameter `before` asks for the parts that are older than a key, and `after` for the newer parts. Without a key, the newest parts
-    are shown.
+    The parameter `before` is the key of a part, and asks for older parts. The parameter `after` asks for newer parts. Without them, the
+    page shows the newest parts.
     """
     filters = _read_filters(request)
     before, after, key_errors = _read_keys(request)
@@ -140,7 +140,7 @@ def part(request: HttpRequest, line: str, run: int, part: int) -> HttpResponse:
         "records": make_records(row),
         "boxes": boxes,
         "has_sizes": any(box.size for box in boxes),
-        # The votes are a list of pairs, because a template cannot loop over a dict that has a key "items".
+        # A list of pairs, because the template could not loop over the dict if a network had the name "items".
         "votes": list(row.votes.items()),
         "width_px": width_px,
         "height_px": height_px,
@@ -156,7 +156,7 @@ def part(request: HttpRequest, line: str, run: int, part: int) -> HttpResponse:
 @require_safe
 @right_required("look")
 def show_nearest_pictures(request: HttpRequest, line: str, run: int, part: int) -> HttpResponse:
-    """Shows the training pictures that look most like the part, as a piece of a page. The pages of parts and of reviews load it."""
+    """Shows the training pictures that look most like the part. The answer is a piece of HTML for the pages of parts and of reviews."""
     row = get_visible_part(request, line, run, part)
     nearest = find_nearest_pictures(row, find_manifest(row.model), request.user.pk)
     return render(request, "station/history/_nearest.html", {"part": row, "nearest": nearest})
@@ -219,7 +219,7 @@ def _locate_picture(request: HttpRequest, line: str, run: int, part: int) -> Par
     try:
         archived = Part.objects.filter(line=line, run=run, part=part).first()
     except OverflowError:
-        # The URL contains a number that is too large for the database.
+        # The URL contains a number that is too large for the database, so there is no such part.
         raise Http404 from None
     live = get_live_consumer().find_part(PartId(line, run, part))
     # If the archivist has not stored all records of a new part yet, use what the live consumer has read from Kafka.

@@ -22,7 +22,8 @@ from streams.kafka import is_reachable, read_to_end
 from streams.records import MAX_COMMAND_VALIDITY, Command, CommandAction, make_command
 from streams.topics import TopicNames
 
-# A command that is older than this is not executed, because the person may have walked to the gate, where a movement is dangerous.
+# The sorter does not execute a command that is older than 10 s. The person who sent the command may have walked to the gate, and a moving
+# gate is dangerous.
 _VALID_S = 10.0
 _RIGHTS: dict[CommandAction, Right] = {
     "acknowledge": "acknowledge faults",
@@ -45,7 +46,7 @@ def send_command(request: HttpRequest, line: str) -> HttpResponse:
 
     The form field `action` names the command. Some actions also need one of the fields `code`, `what` and `lane`.
 
-    Returns status 202 and the URL of the answer. The audit log gets an entry before the command is sent.
+    Returns status 202 and the URL under which the answer of the sorter can be read. Writes an audit entry before it sends the command.
     """
     if _has_no_gate(line):
         return _problem(404, f"The line {line} has no gate, so there is no sorter that takes commands.")
@@ -78,7 +79,7 @@ def send_command(request: HttpRequest, line: str) -> HttpResponse:
 @require_safe
 @right_required("look")
 def show_answer(request: HttpRequest, line: str, command_id: uuid.UUID) -> HttpResponse:
-    """Returns the command as JSON, with the field `answer`. The status is 202 while the sorter has not answered."""
+    """Returns the command as JSON. The field `answer` holds the answer of the sorter. The status is 202 until the sorter has answered."""
     settings = current_settings()
     if _has_no_gate(line):
         return _problem(404, f"The line {line} has no gate, so there is no sorter that takes commands.")
@@ -91,7 +92,7 @@ def show_answer(request: HttpRequest, line: str, command_id: uuid.UUID) -> HttpR
             try:
                 command = decode_command(settings, record.key, record.value, make_header_map(record.headers))
             except RecordError:
-                # The sorter reports an invalid record as a dead letter, so it is only skipped here.
+                # Only skip an invalid record here. The sorter reports it as a dead letter.
                 continue
             if command.command_id == command_id and command.line == line:
                 found = command

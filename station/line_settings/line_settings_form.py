@@ -21,10 +21,10 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class LineSettingsForm:
-    """The texts in the fields of the form. An empty text means that the setting is not set.
+    """The texts in the fields of the form. If a field is empty, the line does not have this setting.
 
-    Regions are JSON texts. For example, `[[[0, 0], [1, 0], [1, 1]]]` is one region with three corners `[x, y]`. The coordinates are
-    shares of the picture's width and height, 0..1.
+    Regions are JSON texts. For example, `[[[0, 0], [1, 0], [1, 1]]]` is one region with three corners `[x, y]`. The x coordinate is 0 at
+    the left and 1 at the right of the picture. The y coordinate is 0 at the top and 1 at the bottom.
     """
 
     inspect_regions: str = "[]"
@@ -64,9 +64,10 @@ class LineSettingsForm:
         )
 
     def make_record(self, before: LiveLineSettings | None, line: str, set_by: str, at: datetime) -> LiveLineSettings:
-        """Returns a record with the settings of the form. Copies all other settings from `before`, the present record of the line.
+        """Returns a record with the settings of the form. `before` is the present record of the line, or None.
 
-        Raises LineSettingsRefusedError with a sentence for each wrong field.
+        Settings that the form does not contain are copied from `before`. Raises LineSettingsRefusedError with a sentence for each wrong
+        field.
         """
         problems: list[str] = []
         values = {
@@ -84,7 +85,7 @@ class LineSettingsForm:
 
 
 class LineSettingsRefusedError(ValueError):
-    """Raised if the form contains wrong values. `sentences` has an error message for each wrong value. The page can show these messages."""
+    """Raised if the form contains wrong values. `sentences` has an error message for each wrong value, which the page can show."""
 
     def __init__(self, sentences: list[str]) -> None:
         super().__init__(" ".join(sentences))
@@ -152,7 +153,7 @@ def _format_regions(regions: tuple[Region, ...]) -> str:
 
 
 def describe_settings(record: LiveLineSettings | None) -> dict[str, Any]:
-    """Returns the settings in `record` that have a value, for the audit log."""
+    """Returns the settings in `record` for the audit log. Leaves out settings without a value."""
     if record is None:
         return {}
     return record.model_dump(mode="json", exclude_defaults=True, exclude={"schema_", "line", "set_by", "set_at"})

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from models.inference.defect_share import DefectShareEstimate
 
 NEWEST_PARTS = 100_000
-# The share of defects in the settings of a line must be between MIN_SHARE and 1 - MIN_SHARE.
+# A share of defects that people set for a line must be between MIN_SHARE and 1 - MIN_SHARE.
 MIN_SHARE = 0.00001
 
 
@@ -54,9 +54,11 @@ def read_judged_parts(line: str, version: str, most: int) -> JudgedParts:
 class LineShareEstimate:
     """The estimated share of defective parts on a line.
 
-    - `parts`: number of parts that were used. `reviewed` of them have a review.
-    - `since`: time of the oldest of these parts.
-    - `corrected`: None if too few parts are reviewed. Then nobody knows whether the defect probabilities are right.
+    - `parts`: the number of parts from which the share was estimated.
+    - `reviewed`: how many of these parts have a review.
+    - `since`: the time of the oldest of these parts.
+    - `uncorrected`: the estimate from the defect probabilities.
+    - `corrected`: the estimate after a correction with the reviews. None if too few parts are reviewed.
     """
 
     parts: int
@@ -67,17 +69,17 @@ class LineShareEstimate:
 
     @property
     def best(self) -> DefectShareEstimate:
-        """The estimate that reviews have corrected, or the uncorrected estimate if too few parts are reviewed."""
+        """The estimate that was corrected with the reviews. If too few parts are reviewed, the uncorrected estimate."""
         return self.corrected or self.uncorrected
 
     @property
     def share(self) -> float:
-        """The best estimate, rounded and limited to the range of shares that can be set."""
+        """The best estimate of the share, rounded. It is limited to the range that people can set for a line."""
         return min(max(round(self.best.value, 6), MIN_SHARE), 1 - MIN_SHARE)
 
     @property
     def warning(self) -> str:
-        """A warning for the page if too few parts were reviewed. If enough parts were reviewed, the text is empty."""
+        """A warning for the page that too few parts are reviewed, or "" if enough parts are reviewed."""
         from models.inference.defect_share import MIN_REVIEWED
 
         if self.corrected is not None:

@@ -39,10 +39,10 @@ _SIDE_PX_WITHOUT_PICTURE = 300
 def change_settings(request: HttpRequest, line: str) -> HttpResponse:
     """Shows the settings of a line that can change while the line runs. A POST request stores new settings.
 
-    Stores nothing if another person has changed the settings since the page was opened.
+    If another person has changed the settings since the page was opened, stores nothing and shows a message.
     """
-    # Pictures that people upload belong to a separate line. This page does not exist for that line, because the page would show an engineer
-    # the uploads of other people.
+    # The wall has all lines except the line of the uploads. That line has no page of settings, because the page shows the newest picture,
+    # and must not show an engineer the uploads of other people.
     if line not in get_live_consumer().wall_lines:
         raise Http404
     assert isinstance(request.user, User)
@@ -81,7 +81,7 @@ def change_settings(request: HttpRequest, line: str) -> HttpResponse:
 @require_safe
 @right_required("set lines")
 def show_share_estimate(request: HttpRequest, line: str) -> HttpResponse:
-    """Shows the estimated share of defects of a line, and its effect on rejects and misses, as a piece of the page of line settings."""
+    """Shows the estimated share of defects of a line, and what this share would change. The answer is a piece of HTML for the page."""
     if line not in get_live_consumer().wall_lines:
         raise Http404
     version = get_live_consumer().choices.find(line).version
@@ -114,7 +114,7 @@ def _read_record(line: str) -> LiveLineSettings | None:
 def check_record(record: LiveLineSettings) -> None:
     """Raises LineSettingsRefusedError if the model version of the line cannot use the settings in `record`.
 
-    Checks nothing if the manifest of the version cannot be read.
+    If the manifest of the version cannot be read, accepts the settings without this check.
     """
     version = get_live_consumer().choices.find(record.line).version
     try:

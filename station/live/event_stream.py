@@ -19,20 +19,19 @@ from station.live.line_card import make_card
 from station.live.line_state import LivePart
 from station.live.live_consumer import LiveConsumer, get_live_consumer
 
-# Largest number of event streams that are open at the same time.
+# Each open live page has an event stream, which updates the page. At most 64 streams are open at the same time.
 MAX_STREAMS = 64
-# Largest number of open event streams of one account.
 MAX_ACCOUNT_STREAMS = 32
-# Largest number of open event streams of one log-in session. A session is usually one browser.
+# A log-in session is usually one browser.
 MAX_SESSION_STREAMS = 8
 TICK_S = 0.5
 _STATUS_TICKS = 4
-# Once a minute, the stream checks whether the person is still allowed to see the page.
+# Once a minute, an event stream checks whether the person is still allowed to see the page.
 _PERMISSION_TICKS = 30 * _STATUS_TICKS
 _RENDER_INTERVAL_S = 2.0
 _BUSY_RENDER_INTERVAL_S = 10.0
-# The machine is busy if its load average per processor is above this value. An inspector that works without pauses on two processors gives
-# a load average of 0.96 per processor.
+# The machine counts as busy if its load average per processor is above 0.75. For comparison: on a machine with two processors, an inspector
+# that works without pauses gives 0.96.
 _BUSY_LOAD = 0.75
 _MAX_CARD_AGE_S = 5
 PARTS_ON_WALL, PARTS_ON_PAGE = 5, 18
@@ -40,7 +39,7 @@ PARTS_ON_WALL, PARTS_ON_PAGE = 5, 18
 
 @dataclass(frozen=True)
 class RenderedCard:
-    """The HTML of a card, and the parts that the card shows. `revision` changes when the content of the card changes."""
+    """The HTML of a card, and the castings (`parts`) that the card shows. `revision` changes if the card may have changed."""
 
     revision: tuple[int, int]
     html: str
@@ -49,15 +48,15 @@ class RenderedCard:
 
 
 def is_machine_busy() -> bool:
-    """Returns whether the machine's load average of the last minute is above 0.75 for each processor."""
+    """Returns whether the load average of the last minute, divided by the number of processors, is above 0.75."""
     return os.getloadavg()[0] > _BUSY_LOAD * (os.cpu_count() or 1)
 
 
 class CardRenderer:
     """Renders the cards of all lines, and caches them. Thread-safe.
 
-    Renders a card again if the state of its line has changed, or after at most five seconds. Renders no card more often than every two
-    seconds, or every ten seconds while the machine is busy.
+    A card is rendered again if the state of its line has changed, but at most every two seconds. While the machine is busy, a card is
+    rendered at most every ten seconds. A card whose line has not changed is rendered again after five seconds.
     """
 
     def __init__(self, consumer: LiveConsumer, is_busy: Callable[[], bool] = is_machine_busy) -> None:
@@ -76,11 +75,11 @@ class CardRenderer:
             known = self._cards.get((line, for_page))
             age = now - known.rendered_at if known else busy_interval
             interval = busy_interval if self._is_busy() else timedelta(seconds=_RENDER_INTERVAL_S)
-            # The age is negative if the machine's clock was set back. The card is then rendered again.
+            # If the clock of the machine was set back, the age of the card is negative. Such a card is rendered again.
             if known is not None and (known.revision == revision or timedelta() <= age < interval):
                 return known
-            # While people look at the card, replace at most two of its parts in each update, because people cannot follow more. If nobody
-            # has looked for 20 s, show the newest parts.
+            # While people look at the card, replace at most two castings in each update, because people cannot follow more. If nobody has
+            # looked at the card for 20 s, show the newest castings.
             shown_parts = known.parts if known and age < 2 * busy_interval else []
             with self.consumer.lock:
                 parts = state.update_selection(shown_parts, PARTS_ON_PAGE if for_page else PARTS_ON_WALL)
@@ -109,7 +108,7 @@ def get_card_renderer() -> CardRenderer:
 
 @dataclass(frozen=True)
 class Viewer:
-    """Who looks at a live page: the number of the account, and the key of the log-in session."""
+    """A person who looks at a live page: the primary key of the account, and the key of the log-in session."""
 
     account: int
     session: str
@@ -117,7 +116,7 @@ class Viewer:
 
 @dataclass(eq=False)
 class OpenStream:
-    """An open event stream. If `is_displaced` is True, the stream must end, because a new stream has taken its place."""
+    """An open event stream. If a new stream has taken the place of this stream, `is_displaced` is True, and this stream must end."""
 
     viewer: Viewer
     is_displaced: bool = False
@@ -126,8 +125,8 @@ class OpenStream:
 class OpenStreams:
     """The open event streams, oldest first, and the limits of their number. All methods are called in the event loop.
 
-    If the limit for all people is reached, a new stream displaces the newest stream of the account with the most streams. This happens only
-    if the account of the new stream has at least two streams fewer. Otherwise the new stream is refused.
+    If MAX_STREAMS streams are open, a new stream can take the place of another: the newest stream of the account with the most streams.
+    The new stream is refused unless its account has at least two streams fewer than that account.
     """
 
     def __init__(self) -> None:
@@ -149,7 +148,7 @@ class OpenStreams:
         return ""
 
     def add(self, viewer: Viewer) -> OpenStream:
-        """Adds a stream. If MAX_STREAMS streams are already open, the account with the most streams loses its newest stream."""
+        """Adds a stream of `viewer`. If MAX_STREAMS streams are already open, the account with the most streams loses its newest stream."""
         if self.count >= MAX_STREAMS:
             [(account, _)] = self._count_accounts().most_common(1)
             newest = next(stream for stream in reversed(self._streams) if stream.viewer.account == account)
@@ -160,7 +159,7 @@ class OpenStreams:
         return stream
 
     def remove(self, stream: OpenStream) -> None:
-        """Removes a stream. Does nothing if the stream was displaced."""
+        """Removes a stream that has ended. Does nothing if another stream has already taken its place."""
         if not stream.is_displaced:
             self._streams.remove(stream)
 
@@ -174,12 +173,12 @@ open_streams = OpenStreams()
 async def stream_events(
     renderer: CardRenderer, line: str | None, viewer: Viewer, is_stopping: Callable[[], bool], is_permitted: Callable[[], Awaitable[bool]]
 ) -> AsyncIterator[bytes]:
-    """Yields the events for the page of all lines, or for the page of `line`, until `is_stopping()` is true or `is_permitted()` is false.
+    """Yields the events for the page of all lines, or for the page of `line`, until `is_stopping()` is True or `is_permitted()` is False.
 
-    An event is named after a line and contains the card of this line. The event `page` contains the page of `line`. If `viewer` has too
-    many streams, the only event is a status that says so.
+    For the page of all lines, each event has the name of a line and contains the card of this line. For the page of `line`, the event
+    `page` contains the new content. If `viewer` has too many streams, the only event is a status that says so.
     """
-    # Check the limits again. The view has checked them already, but other streams may have begun since then.
+    # The view has checked the limits already. Check them again, because other streams may have begun since then.
     if refusal := open_streams.find_refusal(viewer):
         yield _format_event("status", render_to_string("station/live/_status.html", {"trouble": refusal}))
         return

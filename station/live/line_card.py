@@ -36,9 +36,9 @@ class LineAlarm:
 
 @dataclass(frozen=True)
 class TrendBar:
-    """The bar for one minute in a line's trend chart. It shows the ok parts at the bottom, then review, then defect.
+    """The bar for one minute in the trend chart of a line. From bottom to top, it shows the parts with the label ok, review and defect.
 
-    The chart has 60 bars that are one unit wide. The highest bar is 100 units high.
+    The chart has room for 60 bars, which are one unit wide. The highest bar is 100 units high.
     """
 
     x: int
@@ -57,7 +57,7 @@ class LineCard:
 
     `plant_state` is None for the line of the uploads, which has no castings.
 
-    The page that shows all lines does not use `faulty_parts`, `bars` and `max_per_minute`, so they are empty or 0 there.
+    Only the page of one line shows `faulty_parts`, `bars` and `max_per_minute`. For the page of all lines, they are empty or 0.
     """
 
     name: str

@@ -1,6 +1,6 @@
-"""The current state of one line, built from its records. Old records are forgotten, so the state needs little memory.
+"""The present state of one line, which the station builds from the line's records. Old records are forgotten, to save memory.
 
-Functions that need the current time get it as the parameter `now`.
+Functions that need the present time get it as the parameter `now`.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class LivePart:
 
     @property
     def seen_at(self) -> datetime | None:
-        """The time of the picture, as the verdict says. Before the verdict arrives, the time at which photo-eye 1 counted the part."""
+        """The time of the picture, which the verdict contains. Until the verdict arrives, it is the time at photo-eye 1, or None."""
         return self.verdict.captured_at if self.verdict else self.sorting.counted_at if self.sorting else None
 
     @property
@@ -119,14 +119,14 @@ class LivePart:
 
     @property
     def thumbnail_url(self) -> str:
-        """URL of the small picture. The URL is signed, except for an upload, which only its owner is allowed to see."""
+        """URL of the small picture. The URL of a casting is signed. The URL of an upload is not, so the station checks who opens it."""
         if self.line == current_settings().station.upload_line:
             return f"{reverse('part-picture', args=(self.line, self.run, self.part))}?side={_THUMBNAIL_PX}"
         return make_signed_url(self, _THUMBNAIL_PX)
 
     @property
     def picture(self) -> str:
-        """Always empty. The picture of a new part is read from Kafka, so it has no address in the object store."""
+        """Always "", because the picture of a new part is read from Kafka and has no address in the object store yet."""
         return ""
 
     @property
@@ -148,7 +148,7 @@ class LivePart:
 
 @dataclass(frozen=True)
 class VerdictLatency:
-    """Seconds from picture to verdict, for the verdicts of the last minute: median and 99th percentile, or None without verdicts."""
+    """The seconds from picture to verdict in the last minute: median and 99th percentile. None if no verdict arrived in this minute."""
 
     p50_s: float | None
     p99_s: float | None
@@ -180,10 +180,10 @@ class LineState:
         self._missed_verdicts: deque[tuple[datetime, str]] = deque(maxlen=_REMEMBERED_EVENTS)
 
     def start_shift(self, since: datetime, counts: Counter[str], minutes: dict[datetime, Counter[str]] | None = None) -> None:
-        """Begins the counts of a new shift, which began at `since`. The counts of the shift before are forgotten.
+        """Replaces the counts of the previous shift by the counts of a new shift, which began at `since`.
 
-        - `counts`: how many parts of the new shift the archive holds already, for each label.
-        - `minutes`: number of parts in each minute of the last hour, for each label. If None, the present numbers are kept.
+        - `counts`: for each label, the number of parts of the new shift that are already in the archive.
+        - `minutes`: for each minute of the last hour, the number of parts by label. If None, the trend stays as it is.
         """
         self.shift_since, self.counts, self.diverted = since, Counter(counts), 0
         if minutes is not None:
@@ -197,7 +197,7 @@ class LineState:
         """
         part = verdict.part_id
         known = self._parts.get(part)
-        # If a part has several verdicts, the earliest counts, because the gate acted on it.
+        # If a part has several verdicts, keep the earliest one, because the gate acted on it.
         if known is not None and known.verdict is not None and known.verdict.decided_at <= verdict.decided_at:
             return
         self._store_part(replace(known or LivePart(part), verdict=verdict))
@@ -214,8 +214,8 @@ class LineState:
         latency_s = (max(arrived_at, verdict.decided_at) - verdict.captured_at).total_seconds()
         self._latencies.append((arrived_at, max(0.0, latency_s)))
         if len(self._trend) > _MAX_TREND_MINUTES:
-            # Delete the counts that are more than an hour older than the new picture. If the camera's clock is fast, the time of the
-            # picture is later than `arrived_at`. Use `arrived_at` in this case, because all counts would be deleted otherwise.
+            # Delete the counts that are more than an hour older than the new picture. If the clock of the camera is fast, the time of the
+            # picture may lie in the future, and all counts would be deleted. So use `arrived_at` if it is earlier.
             newest = min(verdict.captured_at, arrived_at)
             self._trend = {minute: counts for minute, counts in self._trend.items() if newest - minute <= _HOUR}
 
@@ -238,7 +238,7 @@ class LineState:
     def add_finding(self, finding: Finding) -> None:
         """Adds a finding, which holds the boxes and the heat map of a suspicious part.
 
-        A finding is ignored if its part is unknown, or if the part has another verdict than the one that the finding explains.
+        Ignores a finding whose part is unknown. Also ignores a finding that belongs to another verdict than the part has now.
         """
         part = finding.part_id
         known = self._parts.get(part)
@@ -248,7 +248,7 @@ class LineState:
         self.version += 1
 
     def add_dead_letter(self, at: datetime, reason: str) -> None:
-        """Adds a dead letter of this line, which is a record that an agent could not process. `at` is the time of the dead letter."""
+        """Adds a dead letter, which is a record of this line that could not be processed. `at` is the time of the dead letter."""
         self._dead_letters.append((at, reason))
         self.version += 1
 
@@ -264,7 +264,7 @@ class LineState:
     def update_selection(self, shown: Sequence[LivePart], count: int) -> list[LivePart]:
         """Returns the `count` parts that a card shows next, newest first. `shown` holds the parts that the card shows now.
 
-        At most two parts are new at each update, because people cannot look at more new pictures on a fast line.
+        On a fast line, people could not follow all new parts. So at most two parts are new at each update.
         """
         if len(shown) < count:
             return self.last_parts(count)
@@ -283,7 +283,7 @@ class LineState:
         return VerdictLatency(latencies[len(latencies) // 2], latencies[min(len(latencies) - 1, int(len(latencies) * 0.99))])
 
     def trend(self, now: datetime) -> list[tuple[datetime, Counter[str]]]:
-        """Returns the counts by label of each of the last 60 minutes, oldest first, including minutes without parts."""
+        """Returns the number of parts by label for each of the last 60 minutes, oldest first. Includes minutes without parts."""
         last = now.replace(second=0, microsecond=0)
         minutes = [last - _HOUR + (step + 1) * _MINUTE for step in range(60)]
         return [(minute, self._trend.get(minute, Counter())) for minute in minutes]

@@ -38,7 +38,7 @@ from streams.topics import TopicNames
 log = logging.getLogger(__name__)
 
 _POLL_MS = 250
-# Pause between two polls. Without a pause, polling takes 10 % of a processor on a fast line.
+# The pause between two polls. On a fast line, polling without a pause takes 10 % of the time of a processor.
 _POLL_PAUSE_S = 0.4
 _CONNECTION_CHECK_S = 2.0
 _RESPONSE_MS = 4000
@@ -46,10 +46,10 @@ _RECONNECT_WAIT_S = 1.0
 # The consumer starts with the sorting records of the last ten minutes and the dead letters of the last hour.
 _SORTINGS_BACK = timedelta(minutes=10)
 _DEAD_LETTERS_BACK = timedelta(hours=1)
-# The consumer remembers this many uploaded pictures, because a person can upload many pictures at once and waits for all their verdicts.
+# The consumer remembers 2000 uploaded pictures, because a person can upload many pictures at once and waits for all their verdicts.
 # For each production line, the consumer remembers only RECENT_PARTS parts.
 _RECENT_UPLOADS = 2000
-# The archive may not have the parts of the last five minutes yet, so the consumer counts these parts from Kafka.
+# The archive may not contain the parts of the last five minutes yet, so the consumer reads these parts from Kafka and counts them.
 _NOT_YET_ARCHIVED = timedelta(minutes=5)
 _ARCHIVE_DELAY = timedelta(minutes=1)
 _TREND = timedelta(hours=1)
@@ -57,9 +57,9 @@ _TREND = timedelta(hours=1)
 
 @dataclass(frozen=True)
 class ArchivedCounts:
-    """Numbers of archived parts of a line that were seen before `until`.
+    """How many parts of a line are in the archive. Parts whose picture was taken at `until` or later are not counted.
 
-    `counts` has the number of parts in the shift for each label. `minutes` has these numbers for each minute of the last hour.
+    `counts` has the number of parts of the shift by label. `minutes` has the number of parts by label for each minute of the last hour.
     """
 
     until: datetime
@@ -95,9 +95,9 @@ CountParts = Callable[[str, datetime, datetime], ArchivedCounts]
 
 
 class LiveConsumer:
-    """Reads the topics of all lines in a thread, and keeps the records of each line in `lines`. Acquire `lock` to use them.
+    """Reads the topics of all lines in a thread, and keeps the state of each line in `lines`. Acquire `lock` before you use a state.
 
-    Use the attribute `watch` to get the plant state of a line, such as `running`.
+    The attribute `watch` finds what a line is doing, such as running or waiting for castings.
 
     If Kafka does not answer, `connection_fault` is a sentence that the page shows. Otherwise, it is "".
     """
@@ -125,7 +125,7 @@ class LiveConsumer:
         self.watch.start()
 
     def stop(self) -> None:
-        """Stops the threads. Waits up to ten seconds for the end of each."""
+        """Stops the threads, and waits up to ten seconds until each thread has ended."""
         self._stopping.set()
         self.watch.stop()
         self._thread.join(10)
@@ -137,10 +137,10 @@ class LiveConsumer:
             return state.find_part(part) if state else None
 
     def add_record(self, record: Any) -> None:
-        """Adds a record that kafka-python has read to the state of its line. Counts and skips a record that is not valid.
+        """Adds a record that kafka-python has read to the state of its line. Skips an invalid record, and counts it in a metric.
 
-        Does not write a dead letter for an invalid record, because only the archivist writes dead letters for these topics. Otherwise each
-        station would write the same dead letter at each start.
+        The archivist writes a dead letter for an invalid record of these topics. The station writes none, because otherwise each station
+        would write the same dead letter again at each start.
         """
         try:
             self._add_record(record)
@@ -150,7 +150,7 @@ class LiveConsumer:
     def update_shift(self, now: datetime) -> None:
         """Sets the counts of all lines to zero if a new shift has begun since the last call.
 
-        The first call reads the counts of the present shift from the archive.
+        The first call does not set them to zero. It reads the counts of the present shift from the archive.
         """
         station = self._settings.station
         since = period_at(now, station.shifts, station.zone).since
@@ -256,7 +256,8 @@ class LiveConsumer:
         offsets = consumer.offsets_for_times(since_ms, timeout_ms=_RESPONSE_MS)
         for partition in partitions:
             begin = offsets[partition].offset if offsets[partition] else ends[partition]
-            # After a topic was deleted and created again, its offsets begin at 0. So ignore a remembered position after its end.
+            # If a topic was deleted and created again, its offsets begin at 0 again. A remembered position can then be greater than the end
+            # of the topic. Ignore such a position.
             position = self._positions.get(partition)
             consumer.seek(partition, position if position is not None and position <= ends[partition] else begin)
 
@@ -272,12 +273,12 @@ class LiveConsumer:
             if polled and not self.connection_fault:
                 checked_at = now
             elif now - checked_at > _CONNECTION_CHECK_S or self.connection_fault:
-                # Check the connection with end_offsets(), because poll() raises no exception if Kafka does not answer.
+                # Call end_offsets() to check the connection, because poll() raises no exception if Kafka does not answer.
                 consumer.end_offsets(partitions[:1], timeout_ms=_RESPONSE_MS)
                 checked_at = now
                 self.connection_fault, self._is_disconnected = "", False
             self.update_shift(datetime.now(UTC))
-            # If a poll is full, more records probably wait in Kafka. In this case, poll again without a pause.
+            # If a poll has returned as many records as it can, more records probably wait in Kafka. Then poll again without a pause.
             if 0 < sum(map(len, polled.values())) < READER_POLL_RECORDS:
                 self._stopping.wait(_POLL_PAUSE_S)
 
@@ -297,7 +298,7 @@ def get_live_consumer() -> LiveConsumer:
 
 
 def stop_live_consumer() -> None:
-    """Stops the shared consumer. The next call of `get_live_consumer` starts another."""
+    """Stops the shared consumer. The next call of `get_live_consumer` starts a new consumer."""
     global _consumer
     with _creating:
         stopping, _consumer = _consumer, None

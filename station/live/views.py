@@ -43,7 +43,7 @@ def line(request: HttpRequest, line: str) -> HttpResponse:
 @require_safe
 @right_required("look")
 async def live_events(request: HttpRequest) -> HttpResponseBase:
-    """Sends the server-sent events that update the page of all lines. With `?line=line-1`, sends the events for the page of this line."""
+    """Sends the server-sent events that update the page of all lines. With `?line=line-1`, they update the page of line-1."""
     renderer = await sync_to_async(get_card_renderer)()
     line = request.GET.get("line") or None
     if line is not None and (line not in renderer.consumer.lines or not await sync_to_async(may_see_line)(request.user, line)):
@@ -63,7 +63,7 @@ async def live_events(request: HttpRequest) -> HttpResponseBase:
 
 
 def _is_still_permitted(request: HttpRequest, line: str | None = None) -> bool:
-    # Read the session again, because it may have ended, and other requests may have extended it.
+    # Read the session from the database again, because it may have ended or become longer since the stream began.
     session = SessionStore(request.session.session_key)
     user = User.objects.filter(pk=request.user.pk).first() if request.user.is_authenticated else None
     if user is None or not _is_session_of(session, user) or has_session_ended(session):
@@ -72,5 +72,5 @@ def _is_still_permitted(request: HttpRequest, line: str | None = None) -> bool:
 
 
 def _is_session_of(session: SessionStore, user: User) -> bool:
-    """Returns whether `session` is a log-in of `user` with the present password. Returns False for an expired session."""
+    """Returns whether `user` is logged in in `session` with the present password. Returns False if the session has expired."""
     return constant_time_compare(session.get(HASH_SESSION_KEY, ""), user.get_session_auth_hash())
