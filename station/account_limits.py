@@ -16,7 +16,7 @@ from station.accounts.access import render_error_page
 from station.password_hasher import PasswordHasherBusyError
 
 _MAX_REQUESTS = 24
-# A download can last for hours if the client reads slowly, so an account can have only a few.
+# If a client reads slowly, a download can last for hours. So an account can have only two downloads at the same time.
 _MAX_DOWNLOADS = 2
 
 View = TypeVar("View", bound=Callable[..., object])

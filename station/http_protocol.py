@@ -14,8 +14,9 @@ from streams.server_limits import HEADER_TIME_S, Connection, ConnectionLimits
 
 # After this time without a request, uvicorn closes a connection.
 KEEP_ALIVE_S = 20
-# If a client reads a large answer slowly, the send buffer becomes full. A client has 30 s for such waits, and earns one more second with
-# each 16 KiB that it reads, up to 30 s. When no time is left, the station closes the connection.
+# If a client reads a large answer slowly, the send buffer becomes full, and the station must wait. It waits at most 30 s. Each second of
+# waiting shortens this time, and each 16 KiB that the client reads adds one second, up to 30 s. When no time is left, the station closes
+# the connection.
 _READ_PAUSE_S = 30.0
 _READ_BYTES_PER_S = 2**14
 

@@ -67,7 +67,7 @@ async def send_text_response(scope: AsgiScope, send: AsgiSend, status: int, sent
 
 
 def find_client(scope: AsgiScope, proxies: int, trusted_proxies: Sequence[str]) -> str:
-    """Returns the client that sent a request. `proxies` and `trusted_proxies` are settings of the station."""
+    """Returns the IPv4 address of the client, or the /64 network of its IPv6 address. `proxies` and `trusted_proxies` are settings."""
     peer = (scope.get("client") or ("", 0))[0]
     values = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]
     return find_network(find_client_address(peer, b",".join(values).decode("latin-1"), proxies, trusted_proxies))

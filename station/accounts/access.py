@@ -122,7 +122,7 @@ def create_or_update_account(name: str, role: str, password: str) -> str:
 
 
 def right_required(right: Right) -> Callable[[View], View]:
-    """Returns a decorator for a view. Only users with this right are allowed to open the view.
+    """Returns a decorator for a view. Only users who have `right` are allowed to open the view.
 
     A user who is not logged in is sent to the log-in page. A user without the right gets an error page with status 403.
     """

@@ -48,8 +48,8 @@ class ChainReport:
 def verify_chain(known_head: str = "") -> ChainReport:
     """Computes the hashes of all entries again, and compares them with the stored hashes.
 
-    `known_head` is a hash that somebody noted before. A fault is reported if no entry has this hash, for example because the newest entries
-    were deleted.
+    `known_head` is the hash of an entry, which somebody has noted before. If no entry has this hash any more, a fault is reported. For
+    example, the newest entries may have been deleted.
     """
     previous, count, is_head_found = "", 0, not known_head
     faults: list[str] = []

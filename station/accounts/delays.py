@@ -183,7 +183,7 @@ def _lock_rows(rules: Sequence[DelayRule]) -> QuerySet[LogInDelay]:
 
 
 def _forget_others(now: datetime) -> None:
-    """Deletes some old counters of failed log-ins. Also deletes counters from the far future, which exist if the clock was set back."""
+    """Deletes up to 100 old counters of failed log-ins. If the clock was set back, also deletes counters from the far future."""
     over = Q(failed_at__lt=now - _FORGET_AFTER) | Q(failed_at__gt=now + _FORGET_AFTER)
     with transaction.atomic():
         rows = LogInDelay.objects.select_for_update(skip_locked=True).filter(over)[:_MAX_FORGOTTEN]

@@ -101,7 +101,7 @@ class ChangeAccountForm(forms.Form):
             if cleaned["without_second_factor"] and has_second_factor(user):
                 changes.append("second factor removed")
                 remove_second_factor(user)
-                # The second factor is removed if a phone is lost. A stranger who has the phone may also be logged in with it.
+                # The second factor is removed if a phone is lost. Somebody may have found the phone and still be logged in on it.
                 end_sessions(user)
             user.save(update_fields=["is_active", *(["password"] if cleaned["password"] else [])])
         return changes

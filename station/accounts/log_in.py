@@ -50,7 +50,7 @@ def client_address(request: HttpRequest) -> str:
 
 
 class LogInForm(AuthenticationForm):
-    """The form of the log-in page. If an account has a second factor, the log-in also needs the present code of the person's app."""
+    """The form of the log-in page. If an account has a second factor, the person also enters the code that an app on the phone shows."""
 
     code = forms.CharField(
         required=False,
@@ -130,7 +130,7 @@ class LogInView(LoginView):
     def form_valid(self, form: AuthenticationForm) -> HttpResponse:
         end_attempt(self._rules)
         user = form.get_user()
-        # Give the session its usual lifetime. If the person has begun a log-in by OpenID Connect before, the lifetime is still 15 minutes.
+        # If the person has begun a log-in by OpenID Connect and not finished it, the session would end after 15 minutes. Remove this limit.
         self.request.session.set_expiry(None)
         response = super().form_valid(form)
         remember_device(self.request, response, user.pk)

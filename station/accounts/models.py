@@ -1,6 +1,6 @@
 """The tables that Castline adds to Django's accounts.
 
-They hold API tokens, recovery codes, identities at a provider, the audit log, and failed log-ins.
+They hold API tokens, recovery codes, identities at an OpenID Connect provider, the audit log, and failed log-ins.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class ApiToken(models.Model):
 
 
 class RecoveryCode(models.Model):
-    """A text that the person can enter once instead of a code of the app, for example after the person has lost the phone.
+    """A text that a person can enter once at the log-in instead of a code from the app, for example if the phone is lost.
 
     The text is shown once. The table holds only its SHA-256.
     """
@@ -167,7 +167,7 @@ class AuditEntry(models.Model):
 
     @classmethod
     def record(cls, user: AbstractBaseUser | AnonymousUser | None, action: str, subject: str, **detail: object) -> None:
-        """Writes an entry to the audit log. For a new token, `action` is "token made" and `subject` is the name of the token.
+        """Writes an entry to the audit log. For example, `action` is "token made" and `subject` is the name of a new token.
 
         `detail` must be JSON-serialisable. Call this method in the same transaction as the change itself.
         """

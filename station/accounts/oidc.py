@@ -40,7 +40,7 @@ _NEXT = "oidc_next"
 # The name by which Authlib knows the provider. Authlib stores each unfinished log-in in the session, under the key `_state_<name>_<state>`.
 _CLIENT = "castline"
 _STATE_PREFIX = f"_state_{_CLIENT}_"
-# Largest number of unfinished log-ins of one session, such as one in each tab of a browser.
+# One session can have at most 8 unfinished log-ins, for example one in each tab of a browser.
 _MAX_BEGUN = 8
 _MAX_NEXT = 2000
 _REQUEST_TIMEOUT_S = 5.0

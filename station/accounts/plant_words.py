@@ -24,7 +24,7 @@ def list_plant_words() -> list[str]:
 
 
 class PlantWordValidator:
-    """A password validator of Django, for the setting AUTH_PASSWORD_VALIDATORS."""
+    """Refuses a password that consists mostly of words of the plant. Django finds this class in AUTH_PASSWORD_VALIDATORS."""
 
     def validate(self, password: str, user: AbstractBaseUser | None = None) -> None:
         rest = password.casefold()

@@ -147,7 +147,7 @@ class Part(models.Model):
 
 
 class RetentionState(models.Model):
-    """The newest time at which the clock was known to be right. The table has at most one row, with the key 1.
+    """The newest time at which the clock of the archivist's machine was known to be right. The table has at most one row, with the key 1.
 
     If the clock is wrong, new parts can look old. So the archivist compares the clock with this time before it deletes old parts.
     """

@@ -117,7 +117,7 @@ class PictureArchiver:
         Stops early if `go_on` returns False. Returns the number of pictures that were copied or no longer exist.
 
         If a picture cannot be read, goes on with other parts and raises the error at the end. A later call tries the picture again. After
-        five counted tries, the archive does without the picture.
+        five failed tries, the archive does without the picture. `_gives_up` says which tries count.
         """
         done: list[Part] = []
         failures: list[Exception] = []
@@ -157,8 +157,8 @@ class PictureArchiver:
     def _gives_up(self, part: Part) -> bool:
         """Counts a failed try to read the picture of `part`. Returns True if this was the last try.
 
-        If no other picture was archived since the last counted try, the try is not counted, because the fault is probably not this
-        picture: Kafka or the store probably does not answer.
+        A try is not counted if no other picture was archived since the last counted try. Kafka or the store probably does not answer
+        then, and the picture itself may be fine.
         """
         # Move the part to the end of the dictionary, which is in the order of the last failures.
         tries = self._tries.pop(part.pk) if part.pk in self._tries else _Tries(self._archived_count)
@@ -228,7 +228,10 @@ class PictureArchiver:
         metrics.archive_kept_bytes.set(upload_bytes + casting_bytes - _sum_distinct_bytes(in_both))
 
     def _delete_oldest(self, parts: QuerySet[Part], total: int, limit: int) -> int:
-        """Deletes the oldest pictures of `parts` until at most `limit` of their `total` bytes stay. Returns the bytes that stay."""
+        """Deletes the oldest pictures of `parts` until the others have at most `limit` bytes, and returns the bytes of the others.
+
+        `total` is the number of bytes of all pictures of `parts` before.
+        """
         while total > limit and (oldest := _find_oldest_pictures(parts, total - limit)):
             while sharing := list(parts.filter(picture__in=list(oldest))[:_DELETED_PER_STEP]):
                 self._delete_pictures(sharing)
@@ -245,7 +248,8 @@ class PictureArchiver:
 
     def _delete_objects(self, parts: Iterable[Part]) -> None:
         pictures = {part.picture for part in parts if part.picture}
-        # In old rows, the column `heat_map` can contain the address of a picture. Delete only heat maps here, not this picture.
+        # In old rows, the column `heat_map` can contain the address of a picture. Here, delete an address in this column only if it is the
+        # address of a heat map.
         heat_maps = {part.heat_map for part in parts if is_heat_map_address(part.heat_map)}
         for address in sorted((pictures - _used_addresses("picture", pictures)) | (heat_maps - _used_addresses("heat_map", heat_maps))):
             self._store.delete(address)
@@ -380,7 +384,7 @@ class RetentionWorker:
         return self._doubt
 
     def sweep_once(self, now: datetime) -> None:
-        """Calls `PictureArchiver.sweep` once. While the clock is not trusted, the age of parts and pictures is ignored."""
+        """Calls `PictureArchiver.sweep` once. While the clock is not trusted, `sweep` deletes pictures only to free space."""
         self._archiver.sweep(now, self._check_clock(now))
 
     def _check_clock(self, now: datetime) -> bool:

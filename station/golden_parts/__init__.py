@@ -1,1 +1,1 @@
-"""Golden parts: known parts that people show to a line each shift, so that wrong verdicts are noticed."""
+"""Golden parts: parts whose right verdict is known. People put them on the belt in each shift, so that wrong verdicts are noticed."""

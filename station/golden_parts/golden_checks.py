@@ -35,7 +35,7 @@ class GoldenPartRefusedError(CastlineError):
 class GoldenState:
     """What is known about a golden part at one moment.
 
-    - `last`: its newest check that has a verdict.
+    - `last`: the newest pass of the golden part over the belt that has a verdict.
     - `shown`: True if the golden part was judged in the present shift.
     - `is_missing`: True if the golden part was not judged in the previous shift, although the line had parts in that shift.
     """
@@ -47,7 +47,7 @@ class GoldenState:
 
     @property
     def is_wrong(self) -> bool:
-        """Whether the newest verdict on the part was wrong."""
+        """Whether the newest verdict on the golden part was wrong."""
         return self.last is not None and not self.last.is_right
 
 

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from streams.identity import format_time
 from streams.records import MAX_REGIONS, MIN_REGION_AREA, LiveLineSettings, Region, RegionPoint
 
-# Largest length of the JSON text with the regions. The text of 32 regions with 64 corners each has about 60,000 characters.
+# Longer JSON texts with regions are cut off. A valid text has at most 32 regions with 64 corners each, which need about 60,000 characters.
 _MAX_REGION_CHARACTERS = 200_000
 
 Value = TypeVar("Value")

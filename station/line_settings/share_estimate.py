@@ -29,6 +29,7 @@ class JudgedParts:
     - `unreviewed`, shape (n,): defect probabilities of the parts without a review
     - `reviewed`, shape (m,): defect probabilities of the reviewed parts
     - `is_defect`, shape (m,): for each reviewed part, True if the reviewer found a defect
+    - `since`: time of the oldest of these parts, or None if there are no parts
     """
 
     unreviewed: npt.NDArray[np.float64]
@@ -91,9 +92,9 @@ class LineShareEstimate:
 
 
 def estimate_share(line: str, manifest: Manifest, most: int = NEWEST_PARTS) -> LineShareEstimate:
-    """Estimates the share of defects on `line` from the newest parts that the version has judged, at most `most` parts.
+    """Estimates the share of defects on `line` from the newest parts that the model version has judged, at most `most` parts.
 
-    Raises ModelError if the version has judged no part of the line, or if it has no networks.
+    Raises ModelError if the version has judged no part of the line, or if the version has no networks.
     """
     from models.inference.defect_share import MIN_REVIEWED, correct_by_reviews, estimate_from_probabilities
 

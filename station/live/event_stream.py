@@ -66,7 +66,7 @@ class CardRenderer:
         self._lock = threading.Lock()
 
     def render_card(self, line: str, for_page: bool) -> RenderedCard:
-        """Renders `line` for the line's own page if `for_page` is True. Otherwise, renders its small card for the page of all lines."""
+        """Returns the card of `line`: if `for_page` is True, the content of the line's own page, otherwise the small card for the wall."""
         now = datetime.now(UTC)
         busy_interval = timedelta(seconds=_BUSY_RENDER_INTERVAL_S)
         with self._lock:
