@@ -1,6 +1,6 @@
-"""Lets a shadow version, a candidate for the next switch, judge pictures that already have their verdict.
+"""Lets a shadow version judge pictures that already have their verdict, so that people can compare it with the version in use.
 
-Labels that differ are counted and logged, and never move a gate.
+If the two versions give different labels, the difference is counted and logged. A label of the shadow version never moves a gate.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ log = logging.getLogger(__name__)
 # further pictures are dropped.
 _MAX_SAMPLES = 64
 _MAX_SAMPLE_BYTES = 32 * 2**20
-# A shadow version judges this many pictures at a time. The number is small, because pictures from cameras wait in the meantime.
+# A shadow version judges this many pictures at a time. The number is small, because pictures from cameras wait until the shadow
+# version is done.
 _MAX_BATCH = 4
 _BUSY_WAIT_S = 0.02
 

@@ -1,10 +1,10 @@
-"""Queues uploaded pictures, so that they are decoded and judged only in the time that pictures from cameras leave.
+"""Queues uploaded pictures, so that pictures from cameras are judged first.
 
 A decoded upload joins a batch when no picture from a camera waits. If pictures from cameras keep waiting, the upload joins a batch two
 seconds after it was decoded.
 
-If too many uploads wait, the oldest get the label `review` without being decoded, until fewer wait. Otherwise the queue would become full,
-and the worker would accept no more records, not even those with pictures from cameras.
+If too many uploads wait, the oldest ones get the label `review` without being decoded, so that the queue becomes shorter. If the queue
+became full, the worker would accept no more records, not even records with pictures from cameras.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ class UploadAdmission(Generic[Item]):
         if self._is_closed:
             await asyncio.Event().wait()
         await self._queue.put((item, decoding, deadline_s, size))
-        # The size of the upload is added only after `put` has ended. A rebalance can cancel this method while `put` waits for a free
-        # place, and then the upload is not in the queue.
+        # The size is added only here, when the upload is in the queue. A rebalance can cancel this method while it waits for a free place
+        # in the queue.
         self._waiting_bytes += size
         if self.is_crowded:
             self._abort_decoding()

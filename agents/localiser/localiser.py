@@ -73,8 +73,8 @@ _OPEN_AGAIN_S = 60.0
 # On a busy machine, opening a defect locator can take minutes. The watchdog waits this long before it reports a stall.
 _MAX_OPEN_S = 300.0
 _PROGRESS_S = 1.0
-# While other programs keep all processors busy, the localiser waits before each heat map, but at most this many seconds. So people do not
-# wait for ever.
+# While other programs keep all processors busy, the localiser waits at most this many seconds before each heat map. Because of this limit,
+# heat maps are also made on a machine that is always busy.
 _LONGEST_PAUSE_S = 2.0
 
 
@@ -164,7 +164,8 @@ class Localiser:
 
         - `choices`: the chosen models, regions and scales. Outside the regions, a heat map is 0 and has no boxes.
         - `tables`: the acceptance table of each line that has one.
-        - `report_problem`: called with a sentence and the failed service when a problem begins. When the problem ends, the sentence is "".
+        - `report_problem`: called with a sentence and a subject, for example "pictures", when a problem begins. Called with an empty
+          sentence and the subject when the problem has ended.
         - `record_progress`: called during long waits that are no fault of the process, so that the watchdog reports no stall.
         - `are_processors_free`: returns whether other programs leave processor time for heat maps. If it returns False, the next heat map
           waits.
@@ -233,8 +234,8 @@ class Localiser:
         The archivist makes dead letters of invalid verdicts, so they are only counted here.
         """
         record = received.record
-        # Kafka deletes a picture after this time, so an older verdict needs no heat map. Older verdicts are not logged, because thousands
-        # of them can come at once after a long pause.
+        # Kafka deletes a picture after `image_hours`, so a verdict that is older gets no heat map. Such verdicts are not logged, because
+        # thousands of them can come at once after a long pause.
         if datetime.now(UTC) - received.broker_time > timedelta(hours=self._settings.topics.image_hours):
             return None
         line = self._lines[record.topic].name
@@ -424,10 +425,10 @@ def _partition_of(received: ReceivedRecord) -> tuple[str, int]:
 def make_finding(verdict: Verdict, found: DefectMap, address: str, found_at: datetime, mm_per_px: float | None = None) -> Finding:
     """Returns the finding for `verdict`. `found` is the defect map of the whole picture, whose heat map is stored at `address`.
 
-    The score of a box is the highest heat in the box, multiplied by the defect probability of the verdict. So a part that is probably good
-    gets low scores. There are two exceptions, in which the score is only the highest heat:
+    The score of a box is the highest heat in the box, multiplied by the defect probability of the verdict. So the boxes of a part that is
+    probably good have low scores. In two cases, the score is the highest heat, without the multiplication:
 
-    - The box is for a small defect. The networks, which give the defect probability, do not see small defects.
+    - The box shows a small defect. The networks, which give the defect probability, do not see small defects.
     - The verdict has no defect probability.
 
     If `mm_per_px` is given, each box has the area and the length of its defect in millimetres.

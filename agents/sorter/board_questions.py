@@ -1,7 +1,4 @@
-"""Asks the board of a line for its settings and status, and sends a person's commands to the board.
-
-Each error message says what to do.
-"""
+"""Asks the board of a line for its settings and status, and sends a person's commands to the board."""
 
 from __future__ import annotations
 

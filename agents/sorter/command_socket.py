@@ -1,4 +1,4 @@
-"""The local Unix socket of a sorter, by which the command line sends commands through a running sorter.
+"""The local Unix socket of a sorter. The command line sends its commands to the sorter through this socket.
 
 A command and its answer are each one line of JSON (`castline.command.v1`).
 """
@@ -26,7 +26,7 @@ _MAX_LINE_BYTES = 2**18
 _READ_S = 5.0
 # After an error, such as too many open files, the sorter waits this long before it accepts the next client.
 _ACCEPT_AGAIN_S = 1.0
-# A program that sends a command waits for the answer until this many seconds after the command has expired.
+# Each command has a time at which it expires. The program that sent the command waits this many seconds longer for the answer.
 _ANSWER_MARGIN_S = 3.0
 
 

@@ -57,11 +57,12 @@ class CommandTopic:
         self._commands = commands
         self._producers = producers
         self._names = TopicNames(settings.topics.prefix)
-        # A command for an unknown line becomes a dead letter. Only the sorter of the first line with a gate writes this dead letter.
+        # A command for an unknown line must become one dead letter, although all sorters read the command. So only the sorter of the first
+        # line with a gate writes the dead letter.
         gated = [line.name for line in settings.lines if line.gate is not None]
         self._lines_with_gate, self._reports_unknown = set(gated), bool(gated) and gated[0] in commands
         self._loop = asyncio.get_running_loop()
-        # The records that the event loop works on, with their sizes in bytes.
+        # The records that the event loop has not finished yet, each with its estimated memory in bytes.
         self._open: dict[Future[None], int] = {}
         # Ids of the commands that were already answered when the sorter started.
         self._answered: frozenset[uuid.UUID] = frozenset()
@@ -118,7 +119,7 @@ class CommandTopic:
                     yield record, command
 
     def _hand_over(self, record: ConsumedRecord, is_old: bool) -> None:
-        """Starts to handle a record in the event loop. Then waits while the unfinished records together have more than _MAX_OPEN_BYTES."""
+        """Starts to handle a record in the event loop. Then waits while the unfinished records take more memory than _MAX_OPEN_BYTES."""
         handling = asyncio.run_coroutine_threadsafe(self._handle(record, is_old), self._loop)
         handling.add_done_callback(_log_failure)
         self._open[handling] = len(record.value or b"") + _RECORD_OVERHEAD_BYTES

@@ -127,7 +127,7 @@ def verdict_deadline(state: PartState, captured_at: datetime, gate: GateSettings
 
 
 class LaneFaults:
-    """The faults of a lane in the board's present run."""
+    """The faults of a lane since the last reset of its board."""
 
     def __init__(self) -> None:
         self._active: list[int] = []
@@ -150,7 +150,7 @@ class LaneFaults:
         1. The fault `bypass`, if it is active: a person has turned the bypass key. The key controls the gate even during other faults.
         2. The newest active fault that the sorter knows.
         3. `oldest_on_board`, the oldest fault that the board reports. The sorter does not know faults that began before it was started.
-        4. The fault that ended last, because it was still active when the board decided.
+        4. The fault that ended last. Perhaps this fault was still active when the board decided about the part.
         """
         if _BYPASS in self._active:
             return _BYPASS

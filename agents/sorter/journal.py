@@ -1,6 +1,7 @@
 """The sorter's journal of one line: an SQLite file that holds sorting records until Kafka has confirmed them.
 
-The board can forget a report as soon as the journal holds its record. Therefore a Kafka outage does not fill the board's memory.
+As soon as a sorting record is in the journal, the board can forget its report on the part. Therefore the board's memory does not become
+full during a Kafka outage.
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ class SortingJournal:
         self._lock_file: IO[str] | None = None
         self._open_again_at_s = 0.0
         self.fault = ""
-        # Until the file is open, both connections use empty tables in memory.
+        # Until the file is open, `_connection` and `_remover` use empty tables in memory.
         self._connection = _connect_to_memory()
         self._remover = _connect_to_memory()
         try:

@@ -18,7 +18,7 @@ _MAX_RECORDS_AT_ONCE = 256
 class JournalSender:
     """Sends the journal of one line to `topic`. All methods are called in the event loop.
 
-    `report_problem` is called with a sentence when the disk refuses records, and with "" when the disk stores records again.
+    `report_problem` is called with a sentence when the disk refuses records, and with an empty string when the disk stores records again.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class JournalSender:
     ) -> bool:
         """Writes the records to the journal and returns True. If the disk refuses them, sends only `sortings` to Kafka and returns False.
 
-        In both cases the sorting records are safe afterwards. The arguments are those of `SortingJournal.append`.
+        After the call, the sorting records are on the disk or in Kafka. `SortingJournal.append` explains the arguments.
         """
         async with self._write_lock:
             try:

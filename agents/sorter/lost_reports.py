@@ -16,8 +16,8 @@ from agents.sorter.part_states import PartKey, RecordedParts
 
 log = logging.getLogger(__name__)
 
-# After a loss of reports, the sorter looks among this many of the newest parts for parts that the board has announced (event PART) but not
-# reported. A belt never carries so many parts.
+# After the board has lost reports, the sorter checks this many of the newest parts. It looks for parts that the board has announced (event
+# PART) but not reported. The number is larger than the number of parts that a belt can carry.
 _MAX_ANNOUNCED = 1024
 # The largest number of missing parts that get a record. A board counts this many parts in 18 hours at one part a second. In a larger gap,
 # only the newest parts get a record.
@@ -27,11 +27,11 @@ _MAX_TAKEN = 256
 
 
 class LostReports:
-    """Follows the part numbers that the board of one line has reported in its present run. Times are in monotonic seconds.
+    """Follows the part numbers that the board of one line has reported since its last reset. Times are in monotonic seconds.
 
-    - `run`: the present run, or 0 before the first one.
-    - `is_known`: whether the sorter knows a part of a run, for example because the board has announced the part.
-    - `has_record`: whether a part of a run has a sorting record.
+    - `run`: the present run of the board, or 0 before the first run. A run begins when the board is reset.
+    - `is_known`: takes a run and a part number. Returns whether the sorter knows this part, for example because the board has announced it.
+    - `has_record`: takes a run and a part number. Returns whether this part has a sorting record.
     """
 
     def __init__(self, is_known: Callable[[int, int], bool], has_record: Callable[[int, int], bool]) -> None:
@@ -50,8 +50,8 @@ class LostReports:
     def begin_run(self, run: int, recorded: RecordedParts, now_s: float) -> None:
         """Begins with a new run of the board. `recorded` are the parts of this run that already have a sorting record.
 
-        The missing parts of the earlier run are lost, because the board forgets its reports when it is reset. `take_ended` returns these
-        parts.
+        The parts of the previous run that are still missing are now lost, because the board forgets its reports when it is reset.
+        `take_ended` returns these parts.
         """
         self._ended.extend((self.run, part) for part in sorted(self._missing))
         self._missing = {}
@@ -60,32 +60,32 @@ class LostReports:
         self.run = run
         self._lowest = self._highest = 0
         self._recorded = recorded.unreported
-        # Perhaps not all records of the parts before `first` were read. So a missing part number before `first` does not prove that the
-        # board has lost a report.
+        # The search begins with the part `first`. Perhaps the sorter has not read all records of older parts, so a missing record of an
+        # older part does not prove that the board has lost a report.
         newest = max(recorded.reported, default=0)
         first = newest if recorded.complete_from is None else recorded.complete_from
         for part in sorted(part for part in recorded.reported if part >= first):
             self.add_report(part, now_s)
-        # When the board loses reports, it raises a fault only once. Perhaps an earlier process of the sorter has received this fault. So
-        # if an earlier process has written records in this run, this process assumes that reports were lost.
+        # The board tells the sorter only once that it has lost reports. If an earlier process of the sorter has written records in this
+        # run, perhaps that process was told. So this process then assumes that reports were lost.
         self._is_loss_reported = bool(recorded.reported)
 
     def note_loss(self) -> None:
         """Notes that the board has lost reports.
 
-        The board announces a part before it reports the part. The next call of `add_report` also counts announced parts without a report
-        as missing.
+        The board announces a part when it counts the part, and reports the part later. The next call of `add_report` then also counts
+        parts as missing that the board has announced but not reported.
         """
         self._is_loss_reported = True
 
     def add_report(self, part: int, now_s: float) -> None:
         """Notes that the board has reported `part`.
 
-        Parts with smaller numbers then count as missing if they have no report. There are two exceptions:
+        Parts with smaller numbers then count as missing if they have no report. Two kinds of parts do not count as missing:
 
         - Parts before the first reported part of the run. Perhaps the board counted them while it was connected to another host.
         - Parts that the board has announced (event PART). Perhaps they are still on their way to an additional gate. After a call of
-          `note_loss`, these parts count as missing, too.
+          `note_loss`, however, these parts count as missing.
         """
         if not self._highest:
             self._lowest = self._highest = part
@@ -110,7 +110,7 @@ class LostReports:
         self._highest = max(self._highest, part)
 
     def take_lost(self, now_s: float) -> list[PartKey]:
-        """Removes and returns at most 256 parts whose reports are overdue. The board must have lost these reports."""
+        """Removes and returns at most 256 parts that are missing for so long that the board must have lost their reports."""
         due = list(islice((part for part, since_s in self._missing.items() if now_s - since_s >= REPORTED_WITHIN_S), _MAX_TAKEN))
         for part in due:
             del self._missing[part]
@@ -122,7 +122,7 @@ class LostReports:
         return bool(self._ended)
 
     def take_ended(self) -> list[PartKey]:
-        """Removes and returns at most 256 parts that were missing when the board was reset, because the reset has deleted their reports."""
+        """Removes and returns at most 256 parts that were missing when the board was reset. The reset has deleted their reports."""
         taken = [self._ended.popleft() for _ in range(min(_MAX_TAKEN, len(self._ended)))]
         return [key for key in taken if not self._has_record(*key)]
 

@@ -2,10 +2,11 @@
 
     board's report --> record in the journal on disk --> acknowledged to the board
 
-A board stores 64 reports. Without the recorder, a sorter that is restarted during a Kafka outage would lose the later reports.
+A board stores at most 64 unacknowledged reports, and drops further reports. A sorter that waits for Kafka acknowledges no reports. So this
+recorder writes the reports to the disk and acknowledges them, until Kafka answers.
 
-The gateway receives the reports about counted parts only after the sorter has started. A picture from the outage therefore gets no part
-number if it has waited longer than `match_window_s`.
+The gateway, too, needs a report about each counted part, to give the picture of the part its part number. The sorter sends these reports
+only after Kafka has answered. If a picture has then waited longer than `match_window_s`, it gets no part number.
 """
 
 from __future__ import annotations
@@ -64,8 +65,8 @@ class OutageRecorder:
         self._is_over.set()
         with self._lock:
             self._resources.close()
-        # The thread of the timer may still be waiting for the lock. The lock is free now, so the thread sees that the `with` block is
-        # over, and ends.
+        # The timer's thread is joined only when the lock is free, because the thread may be waiting for the lock. When the thread gets the
+        # lock, it sees that the `with` block is over, and ends.
         self._timer.join()
 
     def _wait_and_begin(self) -> None:
@@ -82,7 +83,8 @@ class OutageRecorder:
                 log.warning("The reports of the board are not recorded while Kafka does not answer: %s", error)
                 self._resources.close()
             except Exception:
-                # After an error, the supervised thread calls this function again. So journals that are open now must be closed.
+                # After an error, the supervised thread calls this function again, which opens the journals again. So the open journals
+                # are closed first.
                 self._resources.close()
                 raise
 
@@ -143,8 +145,8 @@ class _LaneRecorder:
         except JournalError as error:
             log.error("%s The board keeps its report about the part.", error)
             if isinstance(event, PartSorted):
-                # The board repeats a report that is not acknowledged. The lane must forget the event, because it ignores repetitions of
-                # known events.
+                # The board repeats a report that is not acknowledged. The lane object ignores events that it remembers, so it must forget
+                # this event. Otherwise the repeated report would be ignored.
                 self.lane.forget_event(event.event, event.run)
             return
         if isinstance(event, PartSorted | FaultChanged):

@@ -71,7 +71,7 @@ class PartReports:
         self._start(CountedPart(counted.run, counted.part, counted.counted_at), counted.age_s)
 
     def send_again(self, parts: Iterable[CountedPart]) -> None:
-        """Sends reports that an earlier process of this sorter could not finish. `parts` are the parts of these reports."""
+        """Sends the reports of `parts`, for which an earlier process of this sorter got no final answer from the gateway."""
         for part in parts:
             self._start(part, self._in_time_s)
 
@@ -81,7 +81,10 @@ class PartReports:
         return finished
 
     def put_back(self, parts: Iterable[CountedPart]) -> None:
-        """Puts back parts from `take_finished` that could not be written to the journal. Keeps only the oldest MAX_REPORTS parts."""
+        """Takes back parts from `take_finished` that could not be written to the journal. The next call returns them again.
+
+        Keeps only the oldest MAX_REPORTS parts.
+        """
         self._finished = [*parts, *self._finished][:MAX_REPORTS]
 
     def _start(self, part: CountedPart, age_s: float) -> None:
@@ -105,7 +108,7 @@ class PartReports:
                 refusal, is_final = await self._send_once(part)
                 if (refusal and is_final) or (not is_late and time.monotonic() > due_s):
                     self._log_failure(part, refusal or "the gateway accepted the report too late", is_final)
-                    # A report is counted as failed only once, even if it is late and the gateway refuses it afterwards.
+                    # A report is counted as failed only once. If a late report is refused afterwards, it is not counted again.
                     if not is_late:
                         metrics.part_reports_failed.labels(self._line).inc()
                     is_late = True

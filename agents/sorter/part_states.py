@@ -30,18 +30,18 @@ log = logging.getLogger(__name__)
 PartKey = tuple[int, int]
 # The number of remembered parts. At 10 parts a second, they cover six minutes. A part reaches the gate in less time.
 MAX_PARTS = 4096
-# A part is counted at most this long before or after its picture is taken. If the difference is larger, the picture shows an older part
-# with the same number.
+# A part is counted at most this long before or after its picture is taken. If the difference is larger, the count and the picture
+# belong to two parts with the same number.
 _MAX_TIME_DIFFERENCE = timedelta(seconds=60)
 _MAX_RESTORE_S = 30.0
 _MAX_BOOTSTRAP_MS = 5000
 # The largest run number of a board. A gateway without a board uses larger numbers.
 MAX_RUN = 65535
-# A verdict can name a newer run than the journal, because perhaps the journal could not be written. The sorter believes such a run number
-# only if it is at most this much above the newest known run number.
+# If the journal could not be written, only verdicts name the newest run of the board. But a verdict can be wrong or forged. So the sorter
+# accepts a run number from a verdict only if it is at most this much above the newest other run number that the sorter knows.
 _MAX_UNSTORED_RUNS = 8
-# A starting sorter reads at most this many verdicts, and at most this many sorting records, of its line from Kafka. The second number is
-# larger, because a part can have two sorting records, but only one verdict.
+# A starting sorter reads at most this many verdicts, and at most this many sorting records, of its line from Kafka. The limit for sorting
+# records is larger, because a part can have two sorting records, but only one verdict.
 _MAX_VERDICTS_READ, _MAX_SORTINGS_READ = MAX_PARTS // 2, 4 * MAX_PARTS
 # The largest number of records that a starting sorter reads from its journal.
 _MAX_UNSENT_READ = 4 * MAX_PARTS
@@ -79,10 +79,10 @@ class PartState:
         return self.counted_at is not None or (self.sorting is not None and self.sorting.counted_at is not None)
 
     def is_of_other_count(self, counted_at: datetime, counted_s: float | None) -> bool:
-        """Returns whether this state belongs to another part than the part that was counted at `counted_at`.
+        """Returns whether this state belongs to an older part with the same number as the part that was counted at `counted_at`.
 
-        After an exchange of the board, two parts can have the same number, but their times differ by more than 60 s. The method compares
-        the times of the monotonic clock if both are known, because nobody can set this clock.
+        Two parts can have the same number if the board was exchanged. Their times differ by more than 60 s. The method prefers times of
+        the monotonic clock, because this clock is never set.
         """
         if self.counted_s is not None and counted_s is not None:
             return abs(counted_s - self.counted_s) > _MAX_TIME_DIFFERENCE.total_seconds()
@@ -132,8 +132,8 @@ class PartStates:
         self._lost: OrderedDict[PartKey, Sorting] = OrderedDict()
         # The last run of the line's board, or 0 if it is unknown.
         self.last_run = 0
-        # Maps each run to the parts whose sorting records were read at the start of the sorter. These are perhaps more parts than `_states`
-        # can hold.
+        # Maps each run to the parts whose sorting records the sorter has read at its start. There can be more of these parts than
+        # `_states` can hold.
         self._restored: dict[int, RecordedParts] = {}
 
     def get(self, run: int, part: int) -> PartState:
@@ -200,7 +200,7 @@ class PartStates:
     def add_lost_sorting(self, sorting: Sorting) -> None:
         """Stores the sorting record of a part whose report the board has lost. Adds no state for the part.
 
-        If a verdict on the part comes later, the sorter finds the stored record, and writes no second record with another reason.
+        If a verdict on the part comes later, the sorter finds the stored record, and writes no second record.
         """
         key = sorting.run, sorting.part
         if self.is_known(*key):
@@ -250,8 +250,8 @@ class PartStates:
         states = list(self._states.items())
         parts = [key for key, state in states if state.is_of_board and key[0] <= MAX_RUN]
         highest = max((self.last_run, *(known_run for known_run, _ in parts)))
-        # Perhaps the journal could not be written, and only verdicts name the newest run. But a verdict can be wrong or forged. So its
-        # run number is believed only if it is at most _MAX_UNSTORED_RUNS above the newest known run.
+        # If the journal could not be written, only verdicts name the newest run. But a verdict can be wrong or forged. So its run number is
+        # accepted only if it is at most _MAX_UNSTORED_RUNS above `highest`, the newest run from other sources.
         judged = [
             named_run for (named_run, _), state in states if state.verdict_id is not None and named_run <= highest + _MAX_UNSTORED_RUNS
         ]
@@ -283,8 +283,8 @@ def restore_states(settings: Settings, line: str, journal: SortingJournal, open_
     # records, and the sender starts later.
     unsent = [entry.sorting for entry in journal.read_newest(_MAX_UNSENT_READ)]
     if len(unsent) == _MAX_UNSENT_READ:
-        # The journal perhaps holds older records that were not read, and that Kafka does not have yet. So all records are known only from
-        # the first record of `unsent` on.
+        # The sorter has read only the newest records of the journal. Kafka does not have the older ones yet, so these are unknown. All
+        # records from the first one of `unsent` on are known.
         known_since: datetime | None = unsent[0].sorted_at
         states = join_states(verdicts, sortings + unsent, known_since)
     else:
@@ -301,8 +301,8 @@ def restore_states(settings: Settings, line: str, journal: SortingJournal, open_
 def join_states(verdicts: list[Verdict], sortings: list[Sorting], known_since: datetime | None = None) -> PartStates:
     """Returns the states of the parts in `verdicts`, and of the newest parts in `sortings` that have no verdict.
 
-    `sortings` begins with the oldest record. Perhaps some records from before `known_since` were not read. So a part with an older picture
-    and without a record in `sortings` was perhaps sorted already. The verdict on such a part is ignored.
+    `sortings` begins with the oldest record. If `known_since` is given, records from before this time may be missing. A verdict is ignored
+    if its picture is older than `known_since` and its part has no record, because this part was perhaps sorted already.
     """
     judged = {(verdict.run, verdict.part) for verdict in verdicts}
     unjudged = [sorting for sorting in sortings if (sorting.run, sorting.part) not in judged]
@@ -335,8 +335,8 @@ def _read_newest(
 ) -> tuple[list[R], bool]:
     """Reads the newest records of a topic. Also returns whether these are all records that were ever written to the topic.
 
-    Reads the records that were sent after `since`: at least the newest `least` records, and at most the newest `most` records. If `since`
-    is None, reads the newest `most` records.
+    If `since` is None, reads the newest `most` records. If `since` is a time, reads the records that were sent after it, but at least the
+    newest `least` records and at most the newest `most` records.
     """
     consumer = open_reader(settings, "recall", bootstrap_timeout_ms=_MAX_BOOTSTRAP_MS, auto_offset_reset="earliest")
     try:

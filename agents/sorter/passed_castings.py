@@ -26,7 +26,7 @@ class EyeEdges:
 
     @classmethod
     def from_page(cls, page: Mapping[str, int | str]) -> Self:
-        """Makes an object from the fields of the status page `edge1` or `edge2`. Each page describes the last casting at one photo-eye."""
+        """Returns the values from the status page `edge1` or `edge2`. Each page describes the last casting at one photo-eye."""
         return cls(*(int(page[name]) for name in ("edges", "edge_ms", "edge_steps", "length_ms", "length_steps")))
 
     @property
@@ -39,10 +39,9 @@ class EyeEdges:
 class PassedCasting:
     """A casting that passed both photo-eyes.
 
-    `travel_ms` and `travel_steps` are the travel from photo-eye 1 to photo-eye 2, in ms and in encoder edges. The length is given in the
-    same units.
-
-    The length is 0 if the trailing edge was not seen at photo-eye 1 before the casting reached photo-eye 2.
+    - `travel_ms`, `travel_steps`: the travel from photo-eye 1 to photo-eye 2, in milliseconds and in encoder edges.
+    - `length_ms`, `length_steps`: the length of the casting in the same units. Both are 0 if photo-eye 1 did not see the trailing edge
+      before the casting reached photo-eye 2.
     """
 
     travel_ms: int
@@ -65,7 +64,7 @@ class PassedCastings:
     A casting must reach photo-eye 2 before the next casting reaches photo-eye 1. So the casting at photo-eye 2 is always the last casting
     that passed photo-eye 1, and the distance between the photo-eyes need not be known.
 
-    If a photo-eye is free for less than `part_min_ms` and then blocked again, both times count as the same casting.
+    If a photo-eye is free for less than `part_min_ms` and then blocked again, it still sees the same casting.
 
     `problem` says why the castings cannot be measured, or is empty.
     """

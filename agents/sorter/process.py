@@ -123,7 +123,8 @@ async def _make_group(
             keeper.submit(_keep_settings, file, line, gate.port, used)
 
     lane.on_accepted = keep
-    # The file of a pause is beside the journal, because systemd deletes the content of service.run_dir when Castline stops.
+    # While the line is paused, this file exists. It is beside the journal and not in service.run_dir, because systemd deletes the content
+    # of service.run_dir when Castline stops.
     pause_file = settings.sorter.journal_dir / f"{line}.paused"
     older_pause_file = settings.service.run_dir / "paused" / line
     commands = LineCommands(line, lane, gate, pause_file, lambda: recent_start.description, older_pause_file)

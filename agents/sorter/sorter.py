@@ -52,10 +52,10 @@ ROLE = "sorter"
 # The largest number of verdicts that are sent to the board at the same time. Further verdicts stay in Kafka.
 MAX_OPEN_VERDICTS = 64
 # The largest number of verdicts that the sorter has accepted and not yet acknowledged. The number is large, because a late verdict can wait
-# for a long time until the board is connected again. New verdicts must not wait behind late verdicts.
+# for a long time until the board is connected again. In this time, the sorter must still accept new verdicts.
 _MAX_ACCEPTED_VERDICTS = 1024
-# The board usually reports a part within this time after the deadline of the verdict. When the sorter must stop, it does not wait longer
-# for the report.
+# The board usually reports a part within this time after the deadline of the verdict. A stopping sorter does not wait longer for the
+# report.
 _USUAL_REPORT_S = 2.0
 # While a late verdict waits, the sorter checks at this interval whether the board can still report the part.
 _REPORT_CHECK_S = 0.5
@@ -252,8 +252,8 @@ class Sorter:
     async def _record_late_verdict(self, refusal: _Refusal) -> bool:
         """Writes a sorting record that says that the verdict came too late.
 
-        Waits first until the board has reported the part or can no longer report it. Then writes the record, unless the part's last record
-        already names a verdict. Returns False if the sorter must stop during the wait.
+        Before that, waits until the board has reported the part or can no longer report it. If the last sorting record of the part then
+        already names a verdict, writes no record. Returns False if the sorter must stop during the wait.
         """
         if not await self._wait_for_report(refusal):
             return False
@@ -301,10 +301,10 @@ class Sorter:
         return True
 
     def _is_recording(self, key: PartKey) -> bool:
-        """Returns whether the report of a part, or of an earlier part in the same run, still waits to be recorded.
+        """Returns whether the report of a part, or of an earlier part in the same run, has arrived and is not recorded yet.
 
-        The board repeats only its oldest unacknowledged reports. So while the report of an earlier part is not recorded, the report of this
-        part can still come.
+        The board repeats only its oldest unacknowledged reports. So perhaps it repeats the report of this part only after the reports of
+        earlier parts are acknowledged. Until then, the report of this part can still come.
         """
         return any(run == key[0] and part <= key[1] for run, part in self._reported)
 
@@ -331,7 +331,7 @@ class Sorter:
         await self._name_obeyed_verdicts()
         while True:
             events: list[GateEvent] = []
-            # The wait for an event ends after some time, because the search for lost reports below must also run while no events come.
+            # This wait has a time limit, because the sorter must search for lost reports even while no events come.
             with suppress(TimeoutError):
                 async with asyncio.timeout(0 if self._lost_reports.has_ended else _LOST_CHECK_S):
                     events.append(await self._events.get())
@@ -345,8 +345,8 @@ class Sorter:
             sortings += self._lost_sortings(self._lost_reports.take_lost(time.monotonic()), "fault", _EVENTS_LOST)
             counted = [CountedPart(event.run, event.part, event.counted_at) for event in events if isinstance(event, PartCounted)]
             runs = [event.run for event in events if isinstance(event, RunBegan)]
-            # The journal has a list of the parts that the gateway does not know yet. `_store` first adds the parts in `counted` to this
-            # list. Then it removes the parts in `reported`, which can be the same parts.
+            # The journal has a list of the parts that the gateway does not know yet. `_store` adds the parts in `counted` to this list, and
+            # then removes the parts in `reported` from it. So a part that is in both is not on the list afterwards.
             reported = self._reports.take_finished() if self._reports is not None else []
             is_on_disk = await self._store(sortings, counted, runs[-1] if runs else None, reported)
             if self._reports is not None and not is_on_disk:
@@ -406,8 +406,8 @@ class Sorter:
                 extra={"part": part},
             )
         if state.is_restored and event.reason == "no-verdict" and not self._lane.is_paused:
-            # The board has sorted the part without a verdict, so the verdict was late. This process has read the verdict in its search at
-            # the start. Kafka does not deliver the verdict again.
+            # The board has sorted the part without a verdict, so the verdict was late. The sorter read this verdict when it started, and
+            # Kafka does not deliver the verdict again. So the late verdict is counted here.
             state.is_late, state.is_restored = True, False
             metrics.verdicts_late.labels(self._line).inc()
         fault = self._faults.explain_safe_action(self._lane.oldest_fault)

@@ -55,7 +55,7 @@ class Teaching:
         self.on_gate_changed: Callable[[GateSettings], None] = lambda gate: None
         self._board = board
         self._gate = gate
-        # True while a session begins, runs or ends. `_session` is None at the beginning and at the end.
+        # True while a session begins, runs or ends. `_session` is set only while the session runs.
         self._is_taken = False
         self._session: uuid.UUID | None = None
         self._person = ""
