@@ -140,7 +140,7 @@ class PlantPins:
 
 
 def _plant_pins(spare: LanePins) -> PlantPins:
-    """Returns the pins of a plant interface: the pins of the lane `spare`. This lane must not be used for a belt or a gate."""
+    """Returns the pins of a plant interface. They are pins of the lane `spare`, which must not have a belt or a gate."""
     return PlantPins(
         ready=spare.relay,
         busy=spare.green,

@@ -1,4 +1,4 @@
-// The main function for the build with plain avr-g++. The Arduino IDE has its own.
+// The main function for the build with plain avr-g++. The Arduino IDE adds its own main function.
 void setup();
 void loop();
 

@@ -52,8 +52,8 @@ void Board::move_gates() {
 
 void Board::tick() {
   const uint32_t silence_ms = shared_.clock.now().ms - received_ms_;
-  // Each call updates only one of the committed lanes, so that the rounds of the main loop are short. If each call updated all lanes, the
-  // times of the gates' moves would have twice the error.
+  // Each call updates only one lane that has received COMMIT. If each call updated all lanes, the rounds of the main loop would be longer,
+  // and the times at which the gates move would have twice the error.
   for (uint8_t index = 0; index < kLanes; ++index) {
     last_updated_ = static_cast<uint8_t>((last_updated_ + 1) & (kLanes - 1));
     Lane& lane = lanes_[last_updated_];

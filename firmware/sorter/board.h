@@ -20,7 +20,8 @@ extern const char kCauseWords[] PROGMEM;
 
 class Board {
  public:
-  // Must be called once after a reset. `run` is the run number. `stored` points at an array with an entry for each lane.
+  // Must be called once after a reset. `run` is the run number. `stored` points at an array with the
+  // data that the EEPROM holds for each lane.
   void start(uint32_t now_us, uint16_t run, Cause cause, const StoredLane* stored);
 
   // Each round of the main loop calls advance(), passes sensor changes to the lanes, and then calls move_gates() and tick().

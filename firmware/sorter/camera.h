@@ -58,7 +58,7 @@ class Camera {
 
  private:
   enum Phase : uint8_t { kIdle, kPulse, kPause };
-  // Shortest pulse, and shortest time between two pulses, in units of 64 us: 1 ms.
+  // The shortest pulse and the shortest pause between two pulses take 1 ms. The unit is 64 us.
   static const int32_t kLeastPulse = 16, kPause64 = 16;
   struct __attribute__((packed)) Moment {
     Place place : 24;

@@ -59,7 +59,7 @@ class Gate {
 
   uint16_t pulse_us_ = 0;
   uint16_t moves_ = 0;
-  // Width of the servo pulse from the command SERVO, or 0.
+  // The pulse width that the command SERVO has set, or 0 if the command does not hold the gate.
   uint16_t held_us_ = 0;
   uint32_t held_since_us_ = 0;
   uint32_t arrives_us_ = 0;

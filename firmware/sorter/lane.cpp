@@ -35,7 +35,8 @@ void Lane::start(uint8_t number, const StoredLane& stored, BoardShared& common) 
     faults_.add(code);
     common.events.fault(number_, code, true, 0, common.clock.now().ms);
   }
-  // After a reset, the program assumes that the inputs of both photo-eyes are high. If `eye_light_on` is set, high means blocked.
+  // After a reset, the program assumes that the inputs of both photo-eyes are high, which usually means free. If `eye_light_on` is set,
+  // high means blocked, so the stored levels are inverted.
   if (settings_[kEyeLightOn]) invert_eyes();
   gate_.start(settings_, has_stored_settings_);
   if (has_stored_settings_) gate_.hold(held_action(), settings_, common.clock.us());
@@ -245,7 +246,7 @@ void Lane::check_inputs(Place here) {
   }
   if (settings_[kEncoder]) {
     const uint32_t timeout_us = settings_[kEncoderTimeoutMs] * 1000UL;
-    // The sensors are read after the clock, so the time of an edge can be later than `now_us`. reached() allows for such times.
+    // The sensors are read after the clock, so the time of an edge can be later than `now_us`. reached() also works in this case.
     if (has_unstepped_edge_ && reached(now_us, unstepped_edge_us_ + timeout_us)) {
       has_unstepped_edge_ = false;
       raise(kEncoderStopped, (now_us - unstepped_edge_us_) / 1000);

@@ -63,7 +63,7 @@ enum Stored : uint8_t { kNothingStored, kDamaged, kStored };
 struct StoredLane {
   Settings settings;
   Stored state;
-  // The faults that a person has not ended yet.
+  // The stored faults. A reset does not end these faults, because a person must end them.
   FaultSet faults;
 };
 
@@ -236,7 +236,8 @@ class Lane {
   void handle_edge1();
   void handle_edge2();
   void check_lengths(Place here);
-  // Returns whether `length` is less than part_min_mm. A shorter object is not a part. A shorter gap does not end a part.
+  // Returns whether `length` is less than part_min_mm. If an object is that short, it is not a part. If a gap is that short, the part
+  // before the gap has not ended.
   bool is_short(int32_t length) const { return length < static_cast<int32_t>(settings_.travel(kPartMinMm)); }
   void count_part();
   void decide_part();

@@ -91,7 +91,8 @@ void Lane::check_lengths(Place here) {
     blocks_eye2_ = false;
     decide_part();
   }
-  // The object at photo-eye 2 is still too short to be a part. It may be the part that seems to be missing, so no part is reported yet.
+  // The object at photo-eye 2 is still too short to be a part. It may be the part that seems to be missing, so no part is reported
+  // as missing yet.
   if (blocks_eye2_) return;
   while (!faults_.has(kHoldsGate) && tracker_.is_front_overdue(here, missing_after_)) report_missing_front(shared_->clock.now());
 }

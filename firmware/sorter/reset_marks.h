@@ -15,7 +15,8 @@ namespace reset_marks {
 // Returns the cause of the last reset. Must be called exactly once after each reset.
 Cause begin();
 
-// Sets the count of count_sample() to 0. A small count shows that the main loop still runs. Must be called in every round of the main loop.
+// Must be called in every round of the main loop. Sets the count of count_sample() to 0, so that the count stays small while the main
+// loop runs.
 void beat(bool is_host_talking);
 
 // Counts the samples of the photo-eyes since the last round of the main loop. Must be called by the interrupt that samples the photo-eyes.

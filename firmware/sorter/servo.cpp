@@ -17,7 +17,8 @@ const uint16_t kTop = kServoFrameUs * kCountsPerUs - 1;
 const uint16_t kQuiet = kServoQuietUs * kCountsPerUs;
 // To delay the next pulse, time_pulse() sets the timer's count back, so that the pulse begins kHold counts (6.5 ms) later.
 const uint16_t kHold = kQuiet + 2000 * kCountsPerUs;
-// If the next pulse begins within kGuard counts (20 us), the timer is not set. The instructions that set it would take too long.
+// If the next pulse begins within kGuard counts (20 us), the timer is not set, because the instructions that set it take too
+// long.
 const uint16_t kGuard = 40;
 
 // The registers of a gate's servo output.

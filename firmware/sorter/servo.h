@@ -14,7 +14,8 @@ void begin(uint8_t index, uint16_t pulse_us);
 void set_pulse(uint8_t index, uint16_t pulse_us);
 
 // Sends a pulse as soon as possible if its width is new. Otherwise, delays the next pulse while `quiet` is true.
-// Must be called in every round of the main loop, after set_pulse() of all gates. Then gates with a common timer get new widths together.
+// Must be called in every round of the main loop. All gates must get their set_pulse() first, so that gates with a common timer get new
+// widths together.
 void time_pulse(uint8_t index, bool quiet);
 
 // Returns true while a new pulse width waits for the end of a pulse in progress.

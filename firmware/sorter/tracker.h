@@ -86,7 +86,7 @@ class Tracker {
   void* unused_memory() { return parts_; }
 
   // Returns the part that the next message PART reports, or nullptr if there is none. Writes the number of the part to `number`.
-  // New parts come before repeated ones.
+  // Parts that were not reported yet come first.
   const Part* next_to_announce(uint32_t& number);
   void announce_all_again() { round_ = 0; }
 
