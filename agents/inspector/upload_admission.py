@@ -20,8 +20,8 @@ Item = TypeVar("Item")
 
 _LONGEST_WAIT_S = 2.0
 _CHECK_S = 0.01
-# If uploads fill more than this share of the queue, the oldest uploads get `review` without being decoded. The rest of the queue is for
-# uploads that arrive in the meantime.
+# If uploads fill more than this share of the queue, the oldest uploads get `review` without being decoded. The rest of the queue is
+# free for uploads that arrive before the queue has become shorter.
 _CROWDED_SHARE = 0.5
 
 

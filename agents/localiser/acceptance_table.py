@@ -35,7 +35,7 @@ class AcceptanceRule(BaseModel):
 
     - `kinds`: the kinds of defect. `unknown` stands for defects whose kind is not sure.
     - `max_number`: the largest number of defects of these kinds on the part. 0 rejects every defect of these kinds. Must be less than
-      MAX_DEFECTS, because no finding marks more defects.
+      MAX_DEFECTS: a finding marks at most MAX_DEFECTS defects, so a part with more defects could not be recognised.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

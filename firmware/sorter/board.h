@@ -20,8 +20,8 @@ extern const char kCauseWords[] PROGMEM;
 
 class Board {
  public:
-  // Must be called once after a reset. `run` is the run number. `stored` points at an array with the
-  // data that the EEPROM holds for each lane.
+  // Must be called once after a reset. `run` is the run number. `stored` points at an array with the data
+  // that the EEPROM holds for each lane.
   void start(uint32_t now_us, uint16_t run, Cause cause, const StoredLane* stored);
 
   // Each round of the main loop calls advance(), passes sensor changes to the lanes, and then calls move_gates() and tick().
@@ -130,7 +130,7 @@ class Board {
   uint32_t overrun_ = 0;
   uint16_t run_ = 0, raised_run_ = 0;
   uint16_t tokens_[kLanes];
-  // Bit mask of the lanes that have received a command TEST since the reset. Only these lanes have a token in tokens_.
+  // Bit mask of the lanes that have received a command TEST since the reset. For these lanes, tokens_ holds the token of the last TEST.
   uint8_t has_token_ = 0;
   uint8_t seq_ = 0;
   // Index of the lane that the last tick() updated.

@@ -25,7 +25,7 @@ class Clock {
   void advance(uint32_t now_us) {
     uint32_t passed = now_us - us_ + stamp_.us;
     us_ = now_us;
-    // Usually, less than 2 ms have passed. So a loop that adds one millisecond at a time is faster than a division.
+    // Usually, less than 2 ms have passed since the last call. So a loop that adds one millisecond at a time is faster than a division.
     for (; passed >= 1000; passed -= 1000) ++stamp_.ms;
     stamp_.us = static_cast<uint16_t>(passed);
   }

@@ -23,7 +23,7 @@ const uint8_t kCameraPulses = kParts;
 const uint8_t kGrades = 1;
 // Largest number of events that wait for the host's acknowledgement.
 const uint8_t kEvents = 64;
-// Largest number of unanswered commands.
+// The host may send at most this many commands before the board has answered them.
 const uint8_t kWindow = 4;
 // Size of the receive buffer in bytes. kWindow commands of 60 bytes fit into it.
 const uint16_t kReceiveRing = 256;
@@ -68,8 +68,8 @@ const uint16_t kServoFrameUs = 20000;
 const uint16_t kServoQuietUs = 4500;
 // The photo-eyes are read at this interval. The interval is short, because a photo-eye that is read late makes the gate move late.
 const uint16_t kEyeSampleUs = 200;
-// The main loop reads the inputs of a gate in every fourth round. If two readings find the same level, the time between them counts as time
-// at this level, but not more than kGateSampleUs.
+// The main loop reads the inputs of a gate in every fourth round. If two consecutive readings find the same level, the time
+// between them counts as time at this level. If this time is longer than kGateSampleUs, only kGateSampleUs count.
 const uint16_t kGateSampleUs = 4000;
 // Largest age of a part that the board can report. 16 bits hold at most 65,535 ms.
 const uint16_t kMaxAgeMs = 65000;

@@ -38,7 +38,7 @@ class Contact {
   __attribute__((always_inline)) bool sample(bool level, uint16_t passed_us, uint16_t hold_us, uint16_t most_us = kMostUs) {
     const bool has_lasted = level == was_on_;
     was_on_ = level;
-    // At the inputs of a gate, a new level must last without interruption. If the old level comes back too early, the sum starts afresh.
+    // At the inputs of a gate, a new level must last without interruption. If the old level comes back too early, the wait begins again.
     if (most_us > kMostUs && level == is_on_) sum_us_ = level ? hold_us : 0;
     // If the level has changed since the last call, the moment of the change is not known. The passed time is not counted, so that a short
     // pulse does not count as a longer one.
