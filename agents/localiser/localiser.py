@@ -327,8 +327,8 @@ class Localiser:
     async def _explain(self, request: HeatMapRequest) -> bool:
         """Makes and delivers the finding of a verdict, if its version makes heat maps.
 
-        Tries again while Kafka or the object store does not answer. Returns False if the localiser stops in the meantime. Kafka
-        then delivers the verdict again after the next start.
+        Tries again while Kafka or the object store does not answer. If the localiser must stop before they answer, returns False. Kafka
+        delivers the verdict again after the next start.
         """
         verdict, backoff = request.verdict, Backoff(first_s=0.2, longest_s=5.0)
         if verdict.model not in self._opened and not self._has_failed(verdict.model):

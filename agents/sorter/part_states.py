@@ -79,10 +79,10 @@ class PartState:
         return self.counted_at is not None or (self.sorting is not None and self.sorting.counted_at is not None)
 
     def is_of_other_count(self, counted_at: datetime, counted_s: float | None) -> bool:
-        """Returns whether this state belongs to an older part with the same number as the part that was counted at `counted_at`.
+        """Returns whether this state belongs to another part than the part that was counted at `counted_at`.
 
-        Two parts can have the same number if the board was exchanged. Their times differ by more than 60 s. The method prefers times of
-        the monotonic clock, because this clock is never set.
+        If the board was exchanged, two parts can have the same run and part number. Their times then differ by more than 60 s. The method
+        prefers times of the monotonic clock, because nobody can set this clock.
         """
         if self.counted_s is not None and counted_s is not None:
             return abs(counted_s - self.counted_s) > _MAX_TIME_DIFFERENCE.total_seconds()
@@ -279,8 +279,8 @@ def restore_states(settings: Settings, line: str, journal: SortingJournal, open_
         raise BrokerError(
             f"Cannot read the newest records of {line} from Kafka at {settings.bootstrap}: {error!r}. Check the broker."
         ) from error
-    # The sorter has read Kafka, and now reads the journal. No record can leave the journal in between, because only the sender removes
-    # records, and the sender starts later.
+    # The sorter has read Kafka, and now reads the journal. No record was moved from the journal to Kafka between the two readings, because
+    # the sender, which moves the records, starts later.
     unsent = [entry.sorting for entry in journal.read_newest(_MAX_UNSENT_READ)]
     if len(unsent) == _MAX_UNSENT_READ:
         # The sorter has read only the newest records of the journal. Kafka does not have the older ones yet, so these are unknown. All

@@ -219,7 +219,7 @@ class Sorter:
     def _check_run(self, verdict: Verdict) -> None:
         """Raises GateError with code 21 (`unknown-run`) if the board has begun a later run, or if the run or part number is too large."""
         is_earlier_run = self._lane.run and verdict.run < self._lane.run
-        # A gateway without a board uses the seconds since 1970 as run number, for example 1700000000. No board has such a large run.
+        # A gateway without a board uses the seconds since 1970 as run number, for example 1700000000. No board has such a large run number.
         if verdict.run > MAX_RUN or verdict.part > _MAX_PART or is_earlier_run:
             row = error_codes()[_UNKNOWN_RUN]
             raise GateError(f"part {verdict.part_id}: {row.meaning}", row.code, row.retriable)
