@@ -86,7 +86,10 @@ class LearnedPicturesEntry(_ManifestModel):
 
 
 class SegmentationMember(_ManifestModel):
-    """The segmentation head of the version: a network that finds where defects are and of which kind. It changes no label."""
+    """The entry for the segmentation head, a small network that shows where a part has defects and names their kinds.
+
+    The segmentation head does not take part in the decision whether the part is good.
+    """
 
     weights_file: str = Field(pattern=FILE_PATTERN)
     side_px: int = Field(ge=16, le=1024, description="Side of the network's input. The version's pictures are resampled to this side.")
@@ -106,7 +109,7 @@ class SegmentationMember(_ManifestModel):
 
 
 class ScorerEntry(_ManifestModel):
-    """The entry for one scorer, which has learned from good parts alone: its files, the size of its pictures, and its cut-off."""
+    """The entry for one scorer. A scorer has learned from pictures of good parts alone, and gives each picture a score."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,31}$", description="Name of the scorer. A verdict contains its score under this name.")
     files: tuple[Annotated[str, Field(pattern=FILE_PATTERN)], ...] = Field(min_length=1)
@@ -120,11 +123,9 @@ class ScorerEntry(_ManifestModel):
 
 
 class DetailEntry(_ManifestModel):
-    """The entry of the manifest for the detail template: a description of good parts that finds small defects in large pictures.
+    """The entry for the detail template, which describes the surface of good parts. With it, a version finds small defects.
 
-    The entry also contains the cut-off: the score above which a picture needs a review.
-
-    A large picture is searched in strips. A strip is a set of neighbouring rings around the centre of the part.
+    The part is divided into rings around its centre. The search takes a few neighbouring rings at a time, which are called a strip.
     """
 
     file: str = Field(pattern=FILE_PATTERN)
@@ -150,25 +151,27 @@ class _ProbabilityBand(_ManifestModel):
 
 
 class ReviewBand(_ProbabilityBand):
-    """The range of doubt. A part gets the label `review` if its defect probability is at least `low` and below `high`.
+    """The review band, a range of defect probabilities. A part gets the label `review` if its probability is from `low` to below `high`.
 
     If `low` and `high` are equal, no part gets the label `review`.
     """
 
 
 class CascadeBand(_ProbabilityBand):
-    """The range of defect probabilities in which a cascade (`model.cascade`) asks all voters.
+    """The range of defect probabilities in which one network cannot decide alone about a part.
 
-    Outside the range, `voter` decides alone. Below `low` the part is good, and from `high` on it is defective.
+    In a cascade, the network `voter` judges every part first. If it gives a defect probability below `low`, the part is good. From `high`
+    on, the part is defective. Between `low` and `high`, all networks judge the part.
     """
 
     voter: str
 
 
 class GoldenSetEntry(_ManifestModel):
-    """The file of the golden set: some pictures, with the probabilities that the version gave them when it was made.
+    """The file of the golden set: a few pictures, and the probabilities that the version gave for them when it was made.
 
-    Before a runtime may judge parts, it must give these pictures the same labels and nearly the same probabilities.
+    A runtime is a library that computes the networks, such as OpenVINO. Castline uses a runtime only if it gives the same labels for these
+    pictures, and nearly the same probabilities.
     """
 
     file: str = Field(pattern=FILE_PATTERN)
@@ -228,10 +231,11 @@ class PercentileHistogram(Histogram):
 
 
 class MissCurve(_ManifestModel):
-    """The number of defective validation castings that pass at each pass threshold. A group of near-duplicates counts as one casting.
+    """Says how many defective castings of the validation pictures pass without a review, for each pass threshold.
 
-    If a threshold is above `probabilities[k]` and at most `probabilities[k + 1]`, `misses[k]` castings pass.
-    Example: with `probabilities` (0.1, 0.3) and `misses` (1, 2), one casting passes at the threshold 0.2.
+    A casting passes if its defect probability is below the pass threshold. A group of near-duplicates counts as one casting.
+
+    Example: with `probabilities` (0.1, 0.3) and `misses` (1, 2), one casting passes at the threshold 0.2, and two castings pass at 0.4.
     """
 
     castings: int = Field(
@@ -254,7 +258,7 @@ class MissCurve(_ManifestModel):
 
 
 class DriftReference(_ManifestModel):
-    """Statistics of pictures that were not used for the training. Pictures of a line are compared with them to detect drift."""
+    """Statistics of known pictures, for example of the validation pictures. Pictures of a line are compared with them to detect drift."""
 
     pictures: int = Field(ge=1, description="Number of pictures measured.")
     brightness: PercentileHistogram = Field(description="Histogram of the mean grey level of a picture, 0..255.")
@@ -401,7 +405,7 @@ class Manifest(_ManifestModel):
     def has_same_classes(self, other: Manifest) -> bool:
         """Returns True if both versions have the same classes, in any order, and the same class of good parts.
 
-        Also returns True if a version has no networks, because pictures for such a version can have any classes.
+        Also returns True if at least one of the two versions has no networks, because its pictures can have any classes.
         """
         if not self.voters or not other.voters:
             return True
@@ -410,7 +414,7 @@ class Manifest(_ManifestModel):
 
     @property
     def entries_by_scorer(self) -> dict[str, ScorerEntry | DetailEntry]:
-        """The entries of all scorers, including the detail template. A key is the name of the scorer in verdicts."""
+        """The entries of all scorers, by name. The detail template counts as a scorer."""
         by_name: dict[str, ScorerEntry | DetailEntry] = {scorer.name: scorer for scorer in self.scorers}
         return by_name | ({DETAIL_TEMPLATE: self.details} if self.details else {})
 
@@ -421,7 +425,7 @@ class Manifest(_ManifestModel):
 
     @property
     def all_warnings(self) -> tuple[str, ...]:
-        """The warnings of the training run, and those of the segmentation head."""
+        """The warnings from the training of the version and from the training of its segmentation head."""
         return (*self.warnings, *(self.segmentation.warnings if self.segmentation else ()))
 
     def describe_training_pictures(self) -> str:
@@ -438,7 +442,7 @@ class Manifest(_ManifestModel):
         return describe_decoder_version(self.decoder_version)
 
     def describe_classes(self) -> str:
-        """Returns the names of all classes and the name of the class of good parts, as words for messages and pages."""
+        """Returns a text for people with the names of all classes. The text also says which class contains the good parts."""
         if not self.voters:
             return "none: the version gives ok or review"
         return f"{', '.join(sorted(self.classes))} with {self.classes[self.ok_class]} as the good one"

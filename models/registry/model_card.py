@@ -40,7 +40,7 @@ Row = tuple[str, str]
 
 @dataclass(frozen=True)
 class CardSection:
-    """A part of the card: its title, whole sentences, and a table of names and values below them."""
+    """A section of a model card: a title, some sentences, and a table of names and values."""
 
     title: str
     sentences: tuple[str, ...] = ()
@@ -80,7 +80,7 @@ class ModelCard:
 
 
 def make_model_card(registry: Registry, name: str) -> ModelCard:
-    """Makes the card of the version `name`. If files beside the version are missing, the card is shorter and says so.
+    """Makes the model card of the version `name` from its manifest and its reports. If a report is missing, the card is shorter.
 
     Raises ModelError if the registry has no such version or its manifest is not valid.
     """
@@ -186,7 +186,10 @@ def _list_figures(figures: ClassificationFigures) -> list[Row]:
 
 
 def _describe_conditions(report: VersionReport | None) -> list[CardSection]:
-    """Returns sections about each network alone, disturbed pictures and heat maps. Leaves out a section if the report has no figures."""
+    """Returns sections about the accuracy of each network, the accuracy on disturbed pictures, and the quality of the heat maps.
+
+    If the report has no figures for a section, the section is left out.
+    """
     if report is None:
         return []
     sections = []

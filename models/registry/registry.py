@@ -26,10 +26,12 @@ class Registry(Protocol):
         """
 
     def check_version(self, name: str) -> bool:
-        """Compares the files of the version `name` with its manifest. Returns True if the checksums of the files were compared.
+        """Compares the files of the version `name` with its manifest. Raises ModelError if a file is missing or changed.
 
-        A remote registry downloads no files, so it compares only their names and sizes. Raises ModelError, naming the file, if a file is
-        missing, changed or unknown.
+        A local registry compares checksums, and returns True. A remote registry compares only names and sizes, because it does not
+        download the files, and returns False.
+
+        Also raises ModelError if the folder of the version contains a file that the manifest does not name.
         """
 
     def open_version(self, name: str) -> Version:
@@ -48,13 +50,13 @@ class Registry(Protocol):
         """Returns the signature of the manifest of the version `name`, or b"" if there is none. The signature is not checked."""
 
     def write_signature(self, name: str, signature: bytes) -> None:
-        """Stores `signature`, the signature of the manifest of the version `name`, and replaces a former one."""
+        """Stores `signature` as the signature of the manifest of the version `name`. An earlier signature is replaced."""
 
     def list_companions(self, folder: str) -> list[str]:
-        """Returns the sorted names of the files in `folder`. The folder, such as `demo.report`, lies in the registry beside a version."""
+        """Returns the sorted names of the files in `folder`, a folder beside a version. Example: the version `demo` has `demo.report`."""
 
     def read_companion(self, folder: str, file: str, max_bytes: int) -> bytes | None:
-        """Returns the content of `file` in `folder`. The folder, such as `demo.report`, lies in the registry beside a version.
+        """Returns the content of `file` in `folder`, a folder beside a version. Example: the version `demo` has `demo.report`.
 
         Returns None if the file is missing, is a link, or has more than `max_bytes`.
         """
@@ -63,19 +65,20 @@ class Registry(Protocol):
 def open_registry(root: Path | str, reuse_checksums: bool = False, public_keys: Path | None = None) -> Registry:
     """Returns the registry at `root`: a folder of this machine or an fsspec address such as s3://bucket/castline/versions.
 
-    With `reuse_checksums`, the checksum of a file is computed again only if the size or the modification time of the file has changed. Use
-    `reuse_checksums` for web pages, never for workers.
+    With `reuse_checksums`, the checksum of a file is computed again only if the size or the modification time of the file has changed. This
+    makes web pages faster. Workers must not use `reuse_checksums`, because they must notice every change of a file.
 
-    If `public_keys`, a folder of public keys, is given, manifests without a valid signature are refused.
+    `public_keys` is a folder of public keys. If it is given, the registry refuses manifests without a valid signature.
     """
     url = parse_remote_url(root)
     return RemoteRegistry(url, reuse_checksums, public_keys) if url else LocalRegistry(Path(root), reuse_checksums, public_keys)
 
 
 def open_plant_registry(settings: Settings, reuse_checksums: bool = False) -> Registry:
-    """Returns the registry of the plant, at the setting `model.root`. All programs that work for the plant must use this function.
+    """Returns the registry of the plant. The setting `model.root` says where the registry is.
 
-    If the setting `signing.public_keys` is set, manifests without a valid signature are refused.
+    All programs that work for the plant must open the registry with this function, because it refuses manifests without a valid
+    signature if the setting `signing.public_keys` is set.
     """
     return open_registry(settings.model.root, reuse_checksums, settings.signing.public_keys)
 
@@ -83,7 +86,8 @@ def open_plant_registry(settings: Settings, reuse_checksums: bool = False) -> Re
 def locate_version(model: str | Path) -> Version:
     """Returns the version `model` after its checksums were verified.
 
-    `model` is a folder, or the name of a version in BUNDLED_VERSIONS. Raises ModelError if the version is missing or damaged.
+    `model` is the folder of a version, or the name of a version that was installed with Castline, such as `demo`. Raises ModelError if the
+    version is missing or damaged.
     """
     folder = Path(model)
     if not folder.is_dir() and len(folder.parts) == 1 and (BUNDLED_VERSIONS / model).is_dir():

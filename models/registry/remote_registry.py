@@ -1,6 +1,7 @@
 """Model versions on S3 or any other file system that fsspec opens, such as `s3://bucket/castline/versions`.
 
-Before a version is used, it is downloaded and its checksums are verified. If the registry does not answer, an earlier copy is used.
+Before a version is used, it is copied to this machine and its checksums are verified. If the registry does not answer later, the copy is
+used.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ log = logging.getLogger(__name__)
 def parse_remote_url(root: Path | str) -> str | None:
     """Returns `root` as an fsspec address, or None if `root` is a folder of this machine.
 
-    The class `Path` shortens `s3://` to `s3:/`. So an address with a single slash is accepted, too.
+    An address with a single slash (`s3:/`) is accepted, too, because the class `Path` removes the second slash.
     """
     found = re.match(r"([a-z][a-z0-9+.-]+):/{1,3}([^/].*)", str(root))
     if not found:
@@ -56,12 +57,12 @@ class RemoteRegistry:
     Local copies of versions are kept in the user's cache folder, in a separate subfolder for each address.
 
     With `reuse_checksums`, the checksum of a local file is computed again only if the size or the modification time of the file has
-    changed. If `public_keys`, a folder of public keys, is given, manifests without a valid signature are refused.
+    changed. `public_keys` is a folder of public keys. If it is given, the registry refuses manifests without a valid signature.
     """
 
     def __init__(self, url: str, reuse_checksums: bool = False, public_keys: Path | None = None) -> None:
         self._url = url
-        # The address without passwords, for messages.
+        # This attribute is for messages, so it contains no passwords.
         self.url = mask_address(url)
         self._reuse_checksums = reuse_checksums
         copies = user_cache_folder() / "versions" / hashlib.sha256(url.encode()).hexdigest()[:16]
@@ -85,8 +86,9 @@ class RemoteRegistry:
     def check_version(self, name: str) -> bool:
         """Compares the names and sizes of the remote files of the version `name` with its manifest.
 
-        Returns False, because no checksums are compared. Raises ModelError, naming the file, if a file is missing, has another size or is
-        unknown.
+        The result is always False. This means that the checksums were not compared.
+
+        Raises ModelError if a file is missing or has a wrong size, or if the manifest does not name a file in the folder.
         """
         with _connect(self._url) as (files, root):
             folder = f"{root}/{_check_name(name)}"
@@ -107,9 +109,9 @@ class RemoteRegistry:
         return False
 
     def open_version(self, name: str) -> Version:
-        """Returns a local copy of the version `name`, and downloads the version if it is new or has changed.
+        """Returns a local copy of the version `name`. Downloads the version if this machine has no intact copy with the same manifest.
 
-        If the remote registry does not answer, an earlier copy is used. Raises ModelError if the version is missing or damaged.
+        If the remote registry does not answer, the local copy is used. Raises ModelError if the version is missing or damaged.
         """
         try:
             with _connect(self._url) as (files, root):
@@ -138,7 +140,9 @@ class RemoteRegistry:
         return content
 
     def push(self, version: Version) -> str:
-        """Copies `version` into the registry and returns its address. The manifest is copied last, because it makes the version visible.
+        """Copies `version` into the remote registry and returns its address there.
+
+        The manifest is copied last. Other programs see the version only when its manifest exists, so they never see half a version.
 
         Raises ModelError if a version with this name exists, because versions are never changed once written.
         """
@@ -161,7 +165,7 @@ class RemoteRegistry:
             return _download_signature(files, f"{root}/{_check_name(name)}")
 
     def write_signature(self, name: str, signature: bytes) -> None:
-        """Stores `signature`, the signature of the manifest of the version `name`, and replaces a former one."""
+        """Stores `signature` as the signature of the manifest of the version `name`. An earlier signature is replaced."""
         with _connect(self._url) as (files, root):
             _upload_signature(files, f"{root}/{_check_name(name)}", signature)
 
@@ -210,14 +214,14 @@ class RemoteRegistry:
             for file, entry in manifest.files.items():
                 _download_file(files, f"{folder}/{file}", staged / file, entry.bytes)
             verify_files(staged, manifest.files)
-        # Copy the signature last. If the download fails, the former local copy of the version keeps the signature that fits it.
+        # Copy the signature only after the version. If the download of the version fails, the older local copy must keep its own signature.
         self._copy_signature(name, content, signature)
         log.info("Version %s was downloaded from %s.", name, folder)
 
     def _copy_signature(self, name: str, manifest: bytes, signature: bytes) -> None:
-        """Stores `signature`, which comes from the remote registry, in the local copy of the version.
+        """Stores `signature` beside the local copy of the version. Does nothing if `signature` is empty.
 
-        Raises ModelError if public keys are set and `signature` is not valid. The local copy then stays unchanged.
+        Raises ModelError if this registry has public keys and `signature` is not valid. In this case, nothing is stored.
         """
         if not signature or signature == self._copies.read_signature(name):
             return
@@ -240,12 +244,12 @@ class RemoteRegistry:
 
 
 class _UnreachableError(ModelError):
-    """The remote registry does not answer. An earlier local copy of the version can be used instead."""
+    """The remote registry does not answer. If this machine has a copy of the version, the copy can be used instead."""
 
 
 @contextmanager
 def _connect(url: str) -> Iterator[tuple[Any, str]]:
-    """Yields the fsspec file system for `url` and the path in it. Converts errors of fsspec to ModelError."""
+    """Yields the fsspec file system for `url`, and the path of `url` in this file system. Raises ModelError instead of errors of fsspec."""
     shown = mask_address(url)
     try:
         with open_files(url) as (files, root):

@@ -40,7 +40,7 @@ class _ReportModel(BaseModel):
 
 
 class Proportion(_ReportModel):
-    """The share `value` = `count` / `of`, 0..1, with its 95 % confidence interval from `low` to `high`.
+    """A share, 0..1: `value` is `count` divided by `of`. The 95 % confidence interval goes from `low` to `high`.
 
     If `of` is 0, `value` is NaN. Source of the interval: Clopper, Pearson, Biometrika 26, 1934.
     """
@@ -87,9 +87,10 @@ class Proportion(_ReportModel):
 
 
 class ClassificationFigures(_ReportModel):
-    """The figures of a version on one set of labelled pictures. A defect is the positive class.
+    """Figures that say how well a version judges a set of labelled pictures. The positive class is the defective parts.
 
-    Pictures in the review band count too. `roc_auc` and `average_precision` are None if only one class is present.
+    Pictures in the review band are not left out. Each counts as called good or called defective, as if there were no review band.
+    `roc_auc` and `average_precision` are None if all pictures are good or all are defective.
     """
 
     pictures: int
@@ -113,9 +114,9 @@ class ClassificationFigures(_ReportModel):
 
 
 class LocalisationFigures(_ReportModel):
-    """Figures that tell how well one source of heat maps, such as Grad-CAM, shows where the defects are.
+    """Figures that say how well the heat maps of one method, such as Grad-CAM, show where the defects are.
 
-    All values except the counts are 0..1, and 1 is the best. None means unknown.
+    All values except the counts are 0..1, and 1 is the best. None means that the value is unknown.
     """
 
     defective: int = Field(description="Number of defective pictures that have a mask.")
@@ -137,16 +138,17 @@ class LocalisationFigures(_ReportModel):
 
 
 class LocalisationReport(_ReportModel):
-    """Compares several sources of heat maps on the same pictures. The keys of `sources` are names of sources, such as grad-cam.
+    """Compares several methods that make heat maps, on the same pictures.
 
-    `left_out` names pictures and masks that could not be compared, and says why.
+    - `sources`: the figures of each method. A key is the name of a method, for example grad-cam.
+    - `left_out`: sentences that name pictures and masks that could not be compared, and say why.
     """
 
     sources: dict[str, LocalisationFigures]
     left_out: tuple[str, ...] = ()
 
 
-# Groups of pictures in the gallery. A doubtful picture has the label `review`.
+# The groups of pictures that a report shows. A doubtful picture is judged correctly, but has the label `review`.
 GalleryGroup = Literal["misses", "false alarms", "doubtful"]
 
 
@@ -161,7 +163,7 @@ GROUP_TITLES = {
 class ReportPicture(_ReportModel):
     """A PNG file beside report.json, with the text to show under it.
 
-    `group` is the group of a picture in the gallery. It is None for curves, and in reports of earlier releases.
+    `group` says whether the picture is a miss, a false alarm or doubtful. It is None for curves, and in reports of earlier releases.
     """
 
     file: str
@@ -208,7 +210,10 @@ class VersionReport(_ReportModel):
 
 
 class ErrorShare(_ReportModel):
-    """A share of wrongly judged pictures, or the difference of two shares. Its 95 % interval goes from `low` to `high`."""
+    """A share of wrongly judged pictures, or the difference of two such shares.
+
+    The share is `value`. Its 95 % confidence interval goes from `low` to `high`.
+    """
 
     value: float
     low: float
@@ -274,8 +279,8 @@ class LearningCurve(_ReportModel):
 class ExportCheck(_ReportModel):
     """The speed of one runtime at one batch size, in pictures a second (`per_s`).
 
-    The runtime also judged the golden set, which holds the probabilities that the version must give. `distance` is the largest difference
-    between a probability of the runtime and the probability in the golden set.
+    The runtime was also checked with the golden set: a few pictures, and the probabilities that the version gave for them when it was made.
+    `distance` is the largest difference between these probabilities and those that the runtime computed.
     """
 
     runtime: str
@@ -287,8 +292,8 @@ class ExportCheck(_ReportModel):
 class RuntimeReport(_ReportModel):
     """The content of runtimes.json: the speed of each runtime, and which runtimes are refused.
 
-    - `pictures`: how many pictures TensorFlow and the other runtimes judged, so that their labels could be compared. The golden set is not
-      included.
+    - `pictures`: the number of pictures on which the labels of each runtime were compared with those of TensorFlow. The pictures of the
+      golden set are not counted.
     - `refused`: for each refused runtime, the reason.
     """
 

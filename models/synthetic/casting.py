@@ -1,4 +1,4 @@
-"""Renders castings, each with a picture, its defects and a mask of the defects. The same seed and number give the same casting."""
+"""Renders castings. Each has a picture, and a mask that shows its defects. The same seed gives the same castings."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class RenderedCasting:
         return OK_CLASS if self.is_ok else DEFECT_CLASS
 
     def to_jpeg(self) -> bytes:
-        """Returns the picture as JPEG, as a camera would send it. The comment of the file says that the picture was rendered."""
+        """Returns the picture as the content of a JPEG file. The comment of the file says that the picture was rendered."""
         buffer = io.BytesIO()
         Image.fromarray(self.pixels).save(buffer, "JPEG", quality=JPEG_QUALITY, comment=RENDERED_COMMENT)
         return buffer.getvalue()
@@ -70,7 +70,7 @@ def render_series(count: int, seed: int, defect_share: float = 0.5) -> Iterator[
 def render_casting(rng: Generator, kinds: tuple[DefectKind, ...], number: int = 0) -> RenderedCasting:
     """Returns a casting with one defect of each of `kinds`.
 
-    With the same state of `rng`, castings with different `kinds` have the same view, surface and light.
+    Two calls with the same state of `rng` give the same casting, even if `kinds` differ. Only the defects are different.
     """
     # The camera has its own random generator, so a casting's defects do not change the exposure and the noise.
     camera_rng = rng.spawn(1)[0]
@@ -112,7 +112,7 @@ def write_castings(
 
 
 def encode_jpeg(pixels: npt.NDArray[np.uint8]) -> bytes:
-    """Returns `pixels`, shape (rows, columns), as JPEG, as a camera would send it."""
+    """Returns `pixels`, shape (rows, columns), as the content of a JPEG file."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=JPEG_QUALITY)
     return buffer.getvalue()

@@ -1,6 +1,7 @@
-"""Draws casting defects into the picture of a good casting, and returns which pixels they cover.
+"""Draws casting defects into the picture of a good casting, and returns which pixels the defects cover.
 
-Sizes are shares of the plate's radius. A person can just see the smallest defects in a picture of 300 px.
+Sizes are given as shares of the radius of the plate, the round disc of the impeller. The smallest defects can just be seen in a picture
+with a side of 300 px.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ MIN_COVER = 0.3
 
 
 class DefectKind(IntEnum):
-    """Kinds of casting defects. In the mask of a picture, the pixels of a defect have the number of its kind. All others are 0."""
+    """Kinds of casting defects. In the mask of a picture, each pixel of a defect has the number of its kind, and all other pixels are 0."""
 
     # A gas bubble that broke through the surface.
     BLOW_HOLE = 1
@@ -121,7 +122,7 @@ def _scratch(image: Field, view: CameraView, rng: Generator) -> Field:
 
 
 def _coordinates_around(view: CameraView, distance: float, direction: float) -> tuple[Field, Field]:
-    """Returns x and y of every pixel relative to a point on the plate, in radii of the plate."""
+    """Returns x and y of every pixel relative to a point on the plate. A value of 1 means the radius of the plate."""
     far, angle = view.plate
     x = far * np.cos(angle) - np.float32(distance * np.cos(direction))
     y = far * np.sin(angle) - np.float32(distance * np.sin(direction))

@@ -20,8 +20,8 @@ from models.training.training_run import TrainingCallback, TrainingResult, Train
 CASTINGS, SEED = 4000, 2026
 HEAD_STEPS = 2000
 COMMAND = "castline models make-demo"
-# The side is 160 px, because the smallest hole is then still two pixels wide. The batches are small, because AlexNet learns better from
-# many small batches.
+# With a side of 160 px, even the smallest hole is two pixels wide. The batches are small, because AlexNet learns better from many small
+# batches.
 OPTIONS = TrainingOptions(
     side_px=160,
     lenet_side_px=160,
@@ -43,8 +43,7 @@ def make_demo_version(
 ) -> TrainingResult:
     """Renders castings, trains the networks and the segmentation head on them, and writes the model version.
 
-    On two cores this takes about half an hour.
-    If the training of the networks is interrupted, the version has no segmentation head.
+    On two cores, this takes about half an hour. If the training of the networks is interrupted, the version has no segmentation head.
     """
     with tempfile.TemporaryDirectory(prefix="castings-") as folder:
         castings = Path(folder) / "castings"

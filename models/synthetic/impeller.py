@@ -63,18 +63,18 @@ class CameraView:
 
     @cached_property
     def plate(self) -> tuple[Field, Field]:
-        """Polar coordinates of every pixel around the plate's centre: the distance in radii of the plate, and the angle."""
+        """Distance and angle of every pixel, measured from the plate's centre. The distance 1 is the radius of the plate."""
         return self.polar((0.0, 0.0))
 
     @cached_property
     def hub(self) -> tuple[Field, Field]:
-        """Polar coordinates of every pixel around the hub's centre: the distance in radii of the plate, and the angle."""
+        """Distance and angle of every pixel, measured from the hub's centre. The distance 1 is the radius of the plate."""
         return self.polar(self.depth_px)
 
     def polar(self, shift_px: tuple[float, float]) -> tuple[Field, Field]:
-        """Returns the distance and the angle of every pixel, as seen from a point `shift_px` away from the plate's centre.
+        """Returns the distance and the angle of every pixel, measured from a point that is `shift_px` away from the plate's centre.
 
-        Distances are in radii of the plate.
+        The distance 1 is the radius of the plate.
         """
         steps = np.arange(self.side_px, dtype=np.float32)
         x = (steps - self.centre_px[0] - shift_px[0])[None, :] / self.radius_px
@@ -92,7 +92,7 @@ class CameraView:
         return as_float32(np.clip((radius - distance) / self.pixel + 0.5, 0, 1))
 
     def band(self, distance: Field, middle: float, width: float) -> Field:
-        """Returns a soft ring: 1 where `distance` is `middle`, and nearly 0 where the difference is more than 2 * `width`."""
+        """Returns a ring with soft edges: 1 where `distance` is `middle`, and nearly 0 more than 2 * `width` away from `middle`."""
         result: Field = np.exp(-np.square((distance - middle) / width, dtype=np.float32))
         return result
 
@@ -127,7 +127,7 @@ def _belt(view: CameraView, rng: Generator) -> Field:
 
 
 def _plate(view: CameraView, rng: Generator) -> Field:
-    """Returns grey levels of the plate. It has rings and streaks from the lathe, and bright sectors towards the light."""
+    """Returns grey levels of the plate. The plate has rings and streaks from the lathe, and bright and dark sectors."""
     distance, angle = view.plate
     image = np.full_like(distance, rng.uniform(140, 190))
     first = view.light + rng.normal(0, 0.5)
@@ -161,7 +161,7 @@ def _bore(view: CameraView, rng: Generator) -> Field:
 
 
 def as_float32(values: npt.NDArray[Any]) -> Field:
-    """Returns `values` as float32. NumPy turns a float32 array into float64 if a float64 number is added to it."""
+    """Returns `values` as float32. This is needed because float32 arrays become float64 if a float64 number is added to them."""
     return values.astype(np.float32, copy=False)
 
 
@@ -172,7 +172,7 @@ def clouds(rng: Generator, side_px: int, cells: int) -> Field:
 
 
 def noise_along(rng: Generator, values: Field, cells: int, smooth: int = 1) -> Field:
-    """Returns noise of standard deviation 1. The noise of a pixel depends only on its value in `values`, 0..1.
+    """Returns noise of standard deviation 1. Pixels with the same value in `values`, 0..1, have the same noise.
 
     If `values` are distances from a centre, the noise forms rings. If `values` are angles, the noise forms streaks from the centre.
     """

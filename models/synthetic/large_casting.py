@@ -20,7 +20,7 @@ from models.synthetic.impeller import CameraView, Field, Generator, angle_betwee
 FIVE_MEGAPIXELS_SIDE_PX = 2236
 SMALL_KINDS = (DefectKind.BLOW_HOLE, DefectKind.SCRATCH, DefectKind.CHIPPING, DefectKind.FLASH)
 GRAIN_LEVELS = (2.0, 6.0)
-# The grain of the metal surface is random noise, smoothed with this standard deviation. One grain has a size of about 2 px.
+# The metal surface has a grain: random noise, smoothed with this standard deviation. One grain is about 2 px wide.
 GRAIN_SMOOTHING_PX = 1.0
 DUST_PX = (7, 15)
 WINDOW_LENGTHS = 6
@@ -40,7 +40,8 @@ class SmallDefect:
 class LargeCasting:
     """A good casting in a large picture.
 
-    `surface`, shape (side, side), holds its grey levels before the camera adds blur and noise. `camera_rng` is the source of this noise.
+    - `surface`: the grey levels of the casting and the belt, without the blur and the noise of a camera. Shape: (side, side).
+    - `camera_rng`: the random generator for the exposure, the blur and the noise.
     """
 
     view: CameraView
@@ -147,7 +148,7 @@ def _draw_fin(window: Field, view: CameraView, rng: Generator, place: _Place) ->
 
 
 def _find_coordinates(view: CameraView, place: _Place) -> tuple[Field, Field]:
-    """Returns x and y of every pixel relative to `place`, as shares of the plate's radius."""
+    """Returns x and y of every pixel relative to `place`. A value of 1 means the radius of the plate."""
     distance, angle = view.plate
     x = distance * np.cos(angle) - np.float32(place.distance * np.cos(place.direction))
     y = distance * np.sin(angle) - np.float32(place.distance * np.sin(place.direction))

@@ -10,9 +10,9 @@ import math
 
 from models.networks.framework import tf
 
-# A picture becomes larger or smaller by at most this share: 100 px become 90 to 110 px.
+# A casting becomes larger or smaller by at most this share: 100 px become 90 to 110 px.
 MAX_SCALE = 0.1
-# A picture is moved in each direction by at most this share of its side.
+# A casting is moved in each direction by at most this share of the picture's side.
 MAX_SHIFT = 0.05
 # A casting becomes narrower along one axis by at most this share, as if the camera were tilted: 100 px become 80 to 100 px.
 MAX_TILT = 0.2
@@ -45,15 +45,17 @@ def augment(grey: tf.Tensor, seed: tf.Tensor, turned: str = "free", handed: bool
 
 
 def move_marks(marks: tf.Tensor, seed: tf.Tensor, turned: str = "free", handed: bool = False) -> tf.Tensor:
-    """Moves `marks`, shape (n, side, side, 1), exactly as `augment` moves the pictures. Both functions need the same arguments.
+    """Changes the masks of pictures as `augment` changes the pictures, so that the masks still show where the defects are.
 
-    Each pixel gets the mark of the nearest original pixel. Marks are not averaged, because a mark is only the number of a kind of defect.
+    `marks`, shape (n, side, side, 1), gives for each pixel the number of a kind of defect. The other arguments must be those of `augment`.
+
+    Each pixel gets the number of the nearest original pixel. A mean of several numbers would mean another kind of defect.
     """
     return _move(marks, _draw_chance(marks, seed), turned, handed, "NEAREST")
 
 
 def _draw_chance(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Returns ten random numbers, -1..1, for each picture. They decide how the picture is changed. Shape: (10, n)."""
+    """Returns ten random numbers, -1..1, for each picture, shape (10, n). The numbers decide how the picture is changed."""
     return tf.random.stateless_uniform((10, tf.shape(images)[0]), seed, -1.0, 1.0)
 
 

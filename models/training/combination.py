@@ -21,11 +21,11 @@ from streams.errors import ModelError
 TEMPERATURE_LIMITS = (0.5, 20.0)
 WEIGHT_STEPS = 20
 FOLDS = 5
-# The threshold lies between the probabilities of two pictures. It must not be too near to one of them, so this share of the gap stays free
-# at both ends. Example: between 0.4 and 0.6, the threshold lies from 0.42 to 0.58.
+# The threshold lies in the gap between the probabilities of two pictures. This share of the gap stays free at both ends, so that rounding
+# does not change a label. Example: if the probabilities are 0.4 and 0.6, the threshold lies from 0.42 to 0.58.
 GAP_MARGIN = 0.1
-# The review band ends at most this far, in log odds, beyond the last picture in it. Without this limit, the band could reach far into a gap
-# in which no pictures lie.
+# An end of the review band lies at most this far, in log odds, beyond the last picture in the band. Without this limit, the band could
+# reach far into a gap that contains no pictures.
 MAX_LOGITS_BEYOND_PICTURE = 0.1
 # Largest distance, in log odds, between the threshold and an end of the review band. With the threshold 0.5, this allows 0.05 to 0.95.
 MAX_BAND_LOGITS = 3.0
@@ -40,8 +40,8 @@ class Combination:
 
     - `cost`: mean cost per picture.
     - `cross_entropy`: how wrong the defect probabilities are, in nats. If there are enough pictures, it is measured on held-out pictures.
-    - `member_costs`, `member_cross_entropies`: the same figures for each network alone, with its best threshold.
-    - `notes`: sentences about the choice that a person should read.
+    - `member_costs`, `member_cross_entropies`: the cost and the cross-entropy of each network, if it decides alone with its best threshold.
+    - `notes`: warnings and explanations for the person who trains the version.
     """
 
     vote: SoftVote
@@ -53,7 +53,7 @@ class Combination:
 
     @property
     def beats_members(self) -> bool:
-        """True if the ensemble has lower costs than each network alone. If the costs are equal, the lower cross-entropy is better."""
+        """True if the ensemble has lower costs than each network alone. If costs are equal, the ensemble needs a lower cross-entropy."""
         members = zip(self.member_costs, self.member_cross_entropies, strict=True)
         return all((self.cost, self.cross_entropy) < member for member in members)
 
@@ -86,8 +86,8 @@ def choose_combination(
     plain = SoftVote(tuple(names), np.ones(len(names)) / len(names), temperatures, 1.0, ok_class, 0.5, 0.5, 0.5)
     candidates = _candidate_weights(len(names))
     held_out = compare_weights(candidates, probabilities, labels, ok_class, counts, groups)
-    # Each candidate is a set of weights. The first candidates use one network alone, and the next candidate has equal weights for all
-    # networks. If the candidates could not be compared, the equal weights are used.
+    # If `held_out` is None, the candidates could not be compared. In this case, all networks get the same weight. The candidate with equal
+    # weights follows after the candidates that use one network alone.
     best = min(len(names), len(candidates) - 1) if held_out is None else int(np.argmin(held_out))
 
     def rate(weights: Numbers) -> tuple[SoftVote, float, float]:
@@ -112,10 +112,12 @@ def compare_weights(
     counts: Numbers,
     groups: npt.NDArray[np.int32] | None = None,
 ) -> Numbers | None:
-    """Returns the cross-entropy of the ensemble with each of the weights `candidates`, in nats, shape (candidates,).
+    """Returns the cross-entropy of the ensemble for each candidate. A candidate gives each network a weight.
+
+    The result is in nats and has the shape (candidates,). It is None if there are too few pictures for two folds.
 
     The pictures are divided into folds, and near-duplicates stay in the same fold. The cross-entropy of a fold is computed with
-    temperatures that were chosen on the pictures of the other folds. Returns None if there are too few pictures for two folds.
+    temperatures that were chosen on the pictures of the other folds.
 
     - `counts`, shape (n,): the weight of each picture.
     - `groups`, shape (n,): the groups of near-duplicates. None means that each picture is a group.
@@ -178,8 +180,8 @@ def choose_threshold(probability: Numbers, is_defect: Flags, costs: Costs, count
         spent[is_degenerate] = np.inf
     ideal = costs.false_alarm / (costs.miss + costs.false_alarm)
     cheapest = np.flatnonzero(spent <= spent.min() + 1e-12)
-    # `edges` are 0, the probabilities of the pictures, and 1, in ascending order. No picture lies between two neighbouring edges, so all
-    # thresholds between them give the same labels.
+    # `edges` holds 0, the probabilities of all pictures, and 1, in ascending order. All thresholds between two neighbouring edges give the
+    # same labels, because no picture lies between the edges.
     lowest = np.where(cheapest > 0, edges[cheapest - 1], 0.0)
     margin = (edges[cheapest] - lowest) * GAP_MARGIN
     nearest = np.clip(ideal, lowest + margin, edges[cheapest] - margin)
@@ -190,8 +192,8 @@ def choose_threshold(probability: Numbers, is_defect: Flags, costs: Costs, count
 def choose_review_band(probability: Numbers, threshold: float, share: float) -> ReviewBand:
     """Returns the review band around `threshold`. A `share` of 0.05 means that about 5 % of the pictures lie in the band.
 
-    The threshold is the middle of the band in log odds. No picture has exactly the probability at which the band begins or ends. So
-    rounding cannot move a picture into or out of the band.
+    The threshold is the middle of the band in log odds. The ends of the band are never equal to the probability of a picture, because
+    rounding could then move this picture into the band or out of it.
     """
     inside = int(share * len(probability))
     if inside == 0:
@@ -268,7 +270,9 @@ def _describe_threshold(
 
 
 def expect_separation(probability: Numbers, is_defect: Flags) -> None:
-    """Raises ModelError if no defective picture has a higher defect probability than a good picture, so that no threshold is useful.
+    """Raises ModelError if every good picture has at least the defect probability of every defective picture.
+
+    In this case, no threshold can separate good and defective pictures.
 
     `probability`, shape (n,), holds the defect probabilities of the pictures. `is_defect`, shape (n,), is True for defective pictures.
     """

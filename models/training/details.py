@@ -26,19 +26,19 @@ from models.pictures.part_finder import FoundPart, find_part
 from models.registry.manifest import DetailEntry
 from streams.errors import ModelError
 
-# A template is learned from at most this many pictures, because each of them takes a quarter of a second.
+# A template is learned from at most this many pictures, because the work for one picture takes a quarter of a second.
 MAX_PICTURES = 200
 RADIUS_PICTURES = 5
-# The longer side of an original picture must be at least this many times the side of a reduced picture. A smaller original picture would
-# show hardly more than the reduced picture.
+# The networks see a reduced picture. The longer side of the original picture must be at least this many times the side of the reduced
+# picture. A smaller original would show hardly more defects.
 LEAST_REDUCTION = 1.5
-# Side of the reduced picture that the decoder makes besides the original one. This module does not use the reduced picture.
+# The decoder always makes a reduced picture with this side. This module uses only the original picture.
 _REDUCED_SIDE_PX = 192
 
 
 @dataclass(frozen=True, slots=True)
 class LearnedDetails:
-    """A detail template, which finds small defects, with its cut-off."""
+    """A detail template, which finds small defects, and its cut-off. A part with a score above the cut-off is unusual."""
 
     template: DetailTemplate
     cut_off: CutOff

@@ -50,10 +50,10 @@ log = logging.getLogger(__name__)
 CLASSES = ("defect", "ok")
 OK_CLASS = CLASSES.index("ok")
 MAX_LEFT_OUT_SHARE = 0.2
-# With fewer good pictures than this, the training warns that the cut-off is uncertain.
+# If there are fewer good pictures than this, the training warns that the cut-off is uncertain.
 ENOUGH_PICTURES = 20
 GOLDEN_PICTURES = 24
-# On two machines, the scores (0..1) of a picture of the golden set may differ by at most this value.
+# Two machines can compute slightly different scores (0..1) for a picture of the golden set. This is the largest allowed difference.
 GOLDEN_TOLERANCE = 0.02
 _MAX_NAMED = 8
 
@@ -68,7 +68,7 @@ class GoodOnlyCallback(Protocol):
         """Called if pictures are not used, once for each reason. `names` are the files that are not used for this reason."""
 
     def on_scorer_learned(self, done: int, total: int) -> None:
-        """Called after each learned scorer. The last of the `total` scorers is the final one. The others help to choose the cut-off."""
+        """Called after each learned scorer. Only the last of the `total` scorers is kept. The others serve to choose its cut-off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +87,8 @@ class GoodOnlyResult:
 class LearnedScorer:
     """A scorer that has learned from all good pictures, with its cut-off.
 
-    `scores`, shape (n,), are the scores of the good pictures. The cut-off was chosen from these scores. They come from other scorers than
-    `scorer`, because a picture must be scored by a scorer that has not learned from this picture.
+    `scores`, shape (n,), are the scores of the good pictures, from which the cut-off was chosen. A score of `scorer` itself would be too
+    low, because `scorer` has learned from these pictures. So each score comes from a scorer that has not learned from the picture.
     """
 
     scorer: GoodOnlyScorer
@@ -119,8 +119,8 @@ class GoodOnlyRun:
     - `objective`: which share of the good parts is allowed to go to review.
     - `depth_bits`: the number of bits per pixel that the camera really uses, for files with more than 8 bits per pixel.
     - `command`: the command line, for the manifest.
-    - `with_details`: if True, the version also searches the original pixels of large pictures for small defects. The
-      allowed false alarms are then divided between the golden template and this search.
+    - `with_details`: if True, the version also searches the original pixels of large pictures for small defects. The golden template and
+      the search then each get half of the allowed false alarms.
     """
 
     folder: Path
@@ -229,7 +229,7 @@ def add_scorer(
 
 
 def find_good_pictures(folder: Path) -> list[LabelledFile]:
-    """Returns the pictures in `folder` and its subfolders, sorted by path, with the class of good parts.
+    """Returns the pictures in `folder` and its subfolders, sorted by path. Each picture gets the class of good parts.
 
     Raises ModelError if the folder does not exist, or if it has subfolders for several classes of pictures.
     """
@@ -286,7 +286,7 @@ def _find_unsuitable(pictures: LabelledPictures) -> dict[str, npt.NDArray[np.int
 def _leave_out(
     pictures: LabelledPictures, unsuitable: dict[str, npt.NDArray[np.int64]], files: int, callback: GoodOnlyCallback
 ) -> LabelledPictures:
-    """Returns `pictures` without the unsuitable ones. Tells `callback` the names of the files that were left out.
+    """Returns `pictures` without the unsuitable pictures. Tells `callback` the names of the files that were left out.
 
     Raises ModelError if too many files would be left out.
     """

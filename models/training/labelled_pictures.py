@@ -29,9 +29,9 @@ log = logging.getLogger(__name__)
 FOLDERS_WITHOUT_CLASS = ("masks",)
 _FOREIGN_FOLDERS = "folders of the system or the NAS device"
 MAX_REPEATS = 16
-# Grey levels go from 0 to 255. If all pixels of all pictures are at most this bright, `depth_bits` is probably two or more bits too large.
+# Grey levels go from 0 to 255. If no pixel of any picture is brighter than this, `depth_bits` is probably at least two bits too large.
 DARK_LEVEL = 64
-# Number of threads that decode pictures. They run in parallel, because Pillow releases the interpreter's lock while it decodes.
+# Number of threads that decode pictures. Threads are faster here, because Pillow releases the interpreter's lock (GIL) while it decodes.
 DECODER_THREADS = 4
 
 
@@ -95,7 +95,7 @@ class LabelledPictures:
 
     @property
     def areas(self) -> tuple[PictureArea, ...]:
-        """For each picture, the rows and columns of its pixels that show the original picture. The rest is margin."""
+        """The area of each picture that shows the original picture. Pictures that were not square have a margin around this area."""
         side_px = self.pixels.shape[1]
         sizes = self.sizes or ((side_px, side_px),) * len(self)
         return tuple(find_picture_area(side_px, width_px, height_px) for width_px, height_px in sizes)
@@ -114,8 +114,8 @@ class LabelledPictures:
     def select(self, is_included: npt.NDArray[np.bool_]) -> LabelledPictures:
         """Returns only the pictures for which `is_included`, shape (n,), is True. The list of unreadable files stays the same.
 
-        Nobody knows which of the pictures are rendered. So `rendered` becomes the largest possible number. Example: if 5 of 100 pictures
-        are rendered, `rendered` is 5 for a selection of 20 pictures, and 3 for a selection of 3 pictures.
+        Only the number of rendered pictures is known, and not which pictures they are. So the result has the largest possible number.
+        Example: if 5 of 100 pictures are rendered, `rendered` is 5 for a selection of 20 pictures, and 3 for a selection of 3 pictures.
         """
         indices = np.flatnonzero(is_included)
         files, checksums = tuple(self.files[index] for index in indices), tuple(self.checksums[index] for index in indices)
@@ -160,9 +160,9 @@ class LabelledPictures:
         """Returns how often each picture is used in one epoch, shape (n,). Pictures of small folders and lists are used more often.
 
         For example, the largest folder has 1000 pictures, and another folder has 100. With `balance` 1, each of the 100 pictures is used
-        10 times. With `balance` 0.5, each is used 3 times.
+        10 times. With `balance` 0.5, each is used 3 times (the square root of 10). With `balance` 0, each is used once.
 
-        No picture is used more than MAX_REPEATS times. Otherwise twenty corrected pictures could make up half of an epoch.
+        No picture is used more than MAX_REPEATS times, so that a folder with a few pictures does not make up half of an epoch.
         """
         sizes = Counter(file.source for file in self.files)
         largest = max(sizes.values())
@@ -290,7 +290,7 @@ def _decode_file(
         content = file.path.read_bytes()
         picture = decode_picture(content, side_px, limits, depth_bits, keep_original=details is not None)
         inspection = None if details is None else details.inspect_decoded(picture)
-        # The original pixels are dropped here, because those of all pictures would not fit into memory.
+        # Keep only the reduced picture, because the original pixels of all pictures would not fit into memory.
         return _DecodedFile(replace(picture, original=None), hashlib.sha256(content).hexdigest(), is_rendered(content), inspection)
     except PictureError as error:
         return UnreadableFile(file.path, error.reason, str(error))

@@ -22,7 +22,8 @@ from models.registry.manifest import LearnedPicturesEntry
 
 log = logging.getLogger(__name__)
 
-# A file holds at most this many pictures, so it has at most 8 MB. Pictures of the start version are left out first.
+# A list holds at most this many pictures, so its file has at most 8 MB. If there are more pictures, those of the start version are left
+# out first.
 MAX_PICTURES = 1_000_000
 # Of each SHA-256, the first 64 bits are stored. Among a million pictures, two have equal bits with a probability of 3e-8.
 _HEX_DIGITS = 16
@@ -36,7 +37,7 @@ def shorten_checksums(checksums: Sequence[str]) -> Checksums:
 
 
 class Missing(Enum):
-    """Says how complete a list of learned pictures is: no picture is missing, only rendered pictures can be missing, or any can."""
+    """Says which pictures can be missing from a list of learned pictures: none, only rendered pictures, or any pictures."""
 
     NONE = 0
     RENDERED = 1
@@ -45,17 +46,21 @@ class Missing(Enum):
 
 @dataclass(frozen=True, slots=True)
 class LearnedPictures:
-    """The list of the pictures that the weights of a version have learned, in its own training and in those of its start versions."""
+    """The list of the pictures that a version has learned.
+
+    The training of a version can begin with the weights of another version, its start version. The list also contains the pictures that the
+    start version has learned.
+    """
 
     checksums: Checksums = field(default_factory=lambda: np.zeros(0, np.uint64))
     missing: Missing = Missing.NONE
 
     @classmethod
     def load(cls, version: Version, entry: LearnedPicturesEntry | None, is_only_rendered: bool = False) -> Self:
-        """Reads the list that `entry`, an entry in the manifest of `version`, names.
+        """Reads the list from a file of `version`. `entry` is the entry for this file in the manifest.
 
-        Returns an empty list if `entry` is None, as in versions of older releases. `is_only_rendered` says that the weights have learned
-        only rendered pictures. Raises ModelError if the file of the list is missing or damaged.
+        Returns an empty list if `entry` is None, as in versions of older releases. `is_only_rendered` says whether the version has learned
+        only rendered pictures. Raises ModelError if the file is missing or damaged.
         """
         if entry is not None and entry.is_complete:
             missing = Missing.NONE
@@ -85,14 +90,17 @@ class LearnedPictures:
         return LearnedPictures(np.sort(np.concatenate((new, old))[:MAX_PICTURES]), Missing.ANY)
 
     def find_groups(self, checksums: Sequence[str], groups: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
-        """Returns a mask of pictures. The mask is True for a picture if the list contains a picture of the same group."""
+        """Returns a mask of pictures. The mask is True for a picture if the list contains this picture or a near-duplicate of it.
+
+        `groups` gives the group of near-duplicates of each picture.
+        """
         is_learned = np.isin(shorten_checksums(checksums), self.checksums)
         return np.isin(groups, groups[is_learned])
 
     def may_miss(self, rendered: int) -> bool:
-        """Returns whether a picture of the present training may be missing in this list, although the version has learned the picture.
+        """Returns whether the version may have learned a picture of a new training that is not in this list.
 
-        `rendered` is the number of pictures of the present training that Castline has rendered.
+        `rendered` says how many pictures of the new training were rendered by Castline.
         """
         return self.missing is Missing.ANY or (self.missing is Missing.RENDERED and rendered > 0)
 

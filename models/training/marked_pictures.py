@@ -1,4 +1,4 @@
-"""Reads pictures whose defects are marked, from masks that name the kind of each pixel or from boxes around defects.
+"""Reads pictures whose defects are marked. A defect is marked by a mask, which gives the kind of defect of each pixel, or by a box.
 
 Each pixel of a picture has a mark, which is a number:
 
@@ -32,10 +32,11 @@ from streams.errors import ModelError, PictureError
 
 Pixels = npt.NDArray[np.uint8]
 
-# Marks from 1 to 127 are numbers of kinds of defect. Marks from 128 on mean that the pixel lies in a box. So there must be fewer than 128
-# kinds of defect.
+# Marks from 1 to 127 are the numbers of kinds of defect, so there can be at most 127 kinds. Marks from 128 on mean that the pixel lies in a
+# box around a defect.
 BOX_MARK = 128
-# A pixel of a reduced mask is marked if defects cover more than this share of the pixel. The renderer's masks have the same limit.
+# When a mask is reduced, a pixel is marked if defects cover more than this share of the pixel. The masks of rendered pictures have the
+# same limit.
 MIN_COVER = 0.3
 _NAMED_FILES = 3
 _BOX_COLUMNS = ("image", "x", "y", "w", "h")
@@ -326,8 +327,8 @@ def _parse_data_set_row(row: Mapping[str, str]) -> list[DefectBox]:
 def _reduce_marks(numbers: Pixels, side_px: int) -> Pixels:
     """Reduces a mask to `side_px` rows and columns. Returns for each pixel the number of a kind of defect, or 0.
 
-    If defects cover more than the share MIN_COVER of a pixel, the pixel gets the kind that covers most of the pixel. If there is no such
-    pixel, only the pixel that defects cover most is marked.
+    A pixel is marked if defects cover more than the share MIN_COVER of the pixel. It gets the number of the kind that covers most of it. If
+    no pixel is covered so much, only the pixel with the largest covered share is marked, so that a tiny defect is not lost.
     """
     rows, columns = numbers.shape
     area = find_picture_area(side_px, columns, rows)

@@ -11,10 +11,11 @@ import numpy.typing as npt
 from PIL import Image
 from scipy.ndimage import gaussian_filter, map_coordinates  # type: ignore[import-untyped]  # no stubs
 
-# For a perceptual hash, a picture is divided into 16 x 16 cells. Each cell gives two bits. The first bit says whether the next cell in the
-# row is brighter. The second bit says whether the next cell in the column is brighter.
+# For a perceptual hash, a picture is divided into 16 x 16 cells. Each cell gives two bits: whether its right neighbour is brighter, and
+# whether its lower neighbour is brighter.
 HASH_SIDE = 16
-# The hashes of near-duplicates differ in at most this many bits. With 60 bits or more, thousands of real impellers formed one group.
+# The hashes of near-duplicates differ in at most this many bits. In a trial with a limit of 60 bits, thousands of real impellers formed
+# one group.
 NEAR_BITS = 40
 BLOCK = 256
 
@@ -97,7 +98,10 @@ def find_contradicting_groups(labels: npt.NDArray[np.int32], groups: npt.NDArray
 
 
 def _ring_spectrum(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """Returns the Fourier amplitudes of the grey levels along rings. Turning the casting or changing the light does not change them."""
+    """Returns the Fourier amplitudes of the grey levels along rings around the centre of the picture.
+
+    The amplitudes stay nearly the same if the casting is turned or if the light changes.
+    """
     grey = np.asarray(Image.fromarray(picture).resize((RING_SIDE, RING_SIDE)), np.float32)
     radius = (np.arange(RINGS)[:, None] + 0.5) / RINGS * (RING_SIDE / 2 - 4)
     angle = np.arange(ANGLES)[None] / ANGLES * 2 * np.pi

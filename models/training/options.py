@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from models.anomaly.scorer import CutOffObjective
 
 
-# These options choose the cut-offs of the scorer and of the search for small defects. They change nothing else.
+# These options are used only to choose the cut-offs of the scorer and of the search for small defects.
 CUT_OFF_OPTIONS = ("alarm_share", "alarms_per_hour", "parts_per_hour", "defect_share")
 
 
@@ -169,7 +169,8 @@ class TrainingOptions(BaseModel):
 
         Raises ModelError if two objectives are given, or if only one of `alarms_per_hour` and `parts_per_hour` is given.
         """
-        from models.anomaly.scorer import AlarmShare, AlarmsPerHour, ExpectedCosts  # imported here, because this import takes long
+        # This import is not at the top of the file, because it takes long.
+        from models.anomaly.scorer import AlarmShare, AlarmsPerHour, ExpectedCosts
 
         if self.alarms_per_hour is not None and self.defect_share is not None:
             raise ModelError("The options --alarms-per-hour and --defect-share give two objectives for one cut-off. Leave out one option.")

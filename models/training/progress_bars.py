@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
-    # The trainer loads TensorFlow, which the training with --good-only does not need. So the trainer is imported for type checks only.
+    # The trainer would load TensorFlow, which takes long. A training with --good-only does not need it.
     from models.training.labelled_pictures import LabelledPictures
     from models.training.trainer import EpochResult
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class ProgressBars:
     """The TrainingCallback of the command line. Draws progress bars on standard error, and handles Ctrl-C. Use it as a context manager.
 
-    The first Ctrl-C raises KeyboardInterrupt after the current batch, because TensorFlow would lose an exception during the batch. The
+    The first Ctrl-C raises KeyboardInterrupt when the current batch is finished. During a batch, TensorFlow would lose the exception. The
     second Ctrl-C stops the program at once.
     """
 
@@ -41,11 +41,11 @@ class ProgressBars:
         signal.signal(signal.SIGINT, self._previous_handler)
 
     def on_casting_rendered(self, done: int, total: int) -> None:
-        """Advances the progress bar of rendered castings."""
+        """Shows how many castings have been rendered."""
         self._advance("rendering", done, total)
 
     def on_picture_read(self, done: int, total: int) -> None:
-        """Advances the progress bar of the picture files that were read."""
+        """Shows how many picture files have been read."""
         self._advance("reading", done, total)
 
     def on_pictures_left_out(self, reason: str, names: Sequence[str]) -> None:
@@ -54,7 +54,7 @@ class ProgressBars:
             self._console.print(f"left out: {name}: {reason}", style="yellow", markup=False)
 
     def on_scorer_learned(self, done: int, total: int) -> None:
-        """Advances the progress bar of the scorers that are learned."""
+        """Shows how many scorers have been learned."""
         self._advance("learning", done, total)
 
     def on_pictures_split(self, pictures: LabelledPictures, groups: int, contradicting: int, validation: int) -> None:
@@ -73,7 +73,7 @@ class ProgressBars:
             self._console.print(f"left out: {file.path}: {file.message}", style="yellow", markup=False)
 
     def on_training_step(self, network: str, done: int, total: int, epoch: EpochResult | None) -> None:
-        """Advances the progress bar of the network that is being trained, and prints a line after each epoch."""
+        """Shows how many batches of the training of `network` are finished, and prints a line after each epoch."""
         self._advance(network, done, total)
         if epoch:
             self._console.print(
@@ -82,7 +82,7 @@ class ProgressBars:
             )
 
     def on_cell_progress(self, cell: str, done: float, total: int) -> None:
-        """Advances the progress bar of an experiment, which trains many networks one after the other.
+        """Shows the progress of an experiment, which trains many networks one after the other.
 
         When the training named `cell` is finished, its own progress bar is removed.
         """

@@ -16,9 +16,10 @@ from models.registry.manifest import SegmentationMember
 from models.training.augmentation import augment, move_marks
 from models.training.marked_pictures import BOX_MARK, MarkedPictures
 
-# The share of each batch that shows marked defects. If pictures were drawn evenly, most batches would show only good castings.
+# This share of the pictures in each batch shows marked defects. If all pictures had the same chance, most batches would show only good
+# castings.
 DEFECT_SHARE = 0.6
-# Weight of a pixel of a defect in the loss. Defects cover only about 1 % of the pixels.
+# In the loss, a pixel of a defect has this weight, because defects cover only about 1 % of the pixels. Other pixels have the weight 1.
 DEFECT_WEIGHT = 4.0
 KIND_WEIGHT = 0.5
 # The learning rate rises during this share of all batches, at the start of the training.
@@ -31,7 +32,7 @@ WEIGHTS_FILE = "segmentation.weights.h5"
 class SegmentationRecipe:
     """Hyperparameters for training a segmentation head.
 
-    A training has `steps` batches of `batch` pictures, however many pictures there are. `rate` is the highest learning rate of AdamW.
+    A training always has `steps` batches of `batch` pictures. `rate` is the highest learning rate of AdamW.
     """
 
     side_px: int = 192
@@ -53,8 +54,8 @@ def train_segmentation(
 ) -> keras.Model:
     """Returns a segmentation head that was trained on `pictures`. The pictures must have the side `recipe.side_px`.
 
-    If `start` is given, the training begins with its weights. If `start` has another number of kinds of defect, the last layer begins with
-    random weights instead.
+    `start` is a segmentation head whose weights are used for the start of the training. If `start` knows another number of kinds of defect,
+    the last layer begins with random weights instead.
 
     `on_step` gets the number of finished batches, the number of all batches and the loss.
     """
@@ -135,7 +136,7 @@ def make_mark_loss(kinds: int) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
         for number in range(1 + kinds):
             inside = tf.cast(marks == BOX_MARK + number, tf.float32)
             level = inside * (1 - probabilities[..., 0] if number == 0 else probabilities[..., number])
-            # The loss uses a weighted mean of the pixels in a box, because their maximum would train only one pixel of the box.
+            # Take a weighted mean of the pixels in a box. With their maximum instead, only one pixel of the box would be trained.
             strength = tf.reduce_sum(level * level, axis=(1, 2)) / tf.maximum(tf.reduce_sum(level, axis=(1, 2)), 1e-6)
             has_box = tf.cast(tf.reduce_any(inside > 0, axis=(1, 2)), tf.float32)
             total -= tf.reduce_sum(has_box * tf.math.log(tf.clip_by_value(strength, 1e-6, 1.0)))

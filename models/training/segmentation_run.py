@@ -34,11 +34,11 @@ MeasureHead = Callable[[Segmentation, MarkedPictures], dict[str, float]]
 class SegmentationRun:
     """Trains a segmentation head and adds it to a copy of `version`. The copy is the new version `root`/`name`.
 
-    The training begins with the weights of an older head. This head comes from `version`, or from `start` if `version` has no head. If
-    neither version has a head, the training begins with random weights.
+    If `version` has a segmentation head already, the training begins with the weights of this head. If it has none, the head of the version
+    `start` is used. If `start` has none either, the training begins with random weights.
 
-    The pictures are divided into groups of near-duplicates. The share `validation_share` of the groups is kept for the validation, which
-    gives the figures in the manifest. Groups that the older head has learned are used only for the training.
+    A share of the pictures, `validation_share`, is kept for the validation. Pictures that the older head has learned are used only for the
+    training. A group of near-duplicates is used either for the training or for the validation.
     """
 
     version: Version
@@ -56,8 +56,11 @@ class SegmentationRun:
         - `on_step`: see `train_segmentation`.
         - `replace`: replaces an existing version `name`.
 
-        An interrupted training writes nothing. Raises ModelError if too few defects are marked, if no defect is left for the training, or
-        if the version exists and `replace` is False.
+        An interrupted training writes nothing. Raises ModelError in these cases:
+
+        - Too few pictures have marked defects, or none of them is left for the training.
+        - The pictures cannot be divided into training and validation pictures.
+        - The version exists, and `replace` is False.
         """
         final = self.root / self.name
         if final.exists() and not replace:
@@ -81,7 +84,10 @@ class SegmentationRun:
         return add_segmentation(self.version, self.root, self.name, network, member, replace, learned)
 
     def _split(self, pictures: MarkedPictures) -> tuple[MarkedPictures, MarkedPictures | None]:
-        """Returns the training pictures and the validation pictures. If no validation picture has a mask, the second value is None."""
+        """Returns the training pictures and the validation pictures.
+
+        Returns None in place of the validation pictures if none of them has a mask, or if `validation_share` is 0.
+        """
         if self.validation_share == 0:
             return pictures, None
         groups = group_near_duplicates(pictures.pixels, pictures.checksums)
@@ -133,7 +139,7 @@ class FirstHead:
 
 
 def _comes_with_castline(version: Version, member: SegmentationMember) -> bool:
-    """Returns whether the head comes from a version in BUNDLED_VERSIONS. Such a head has learned only rendered pictures."""
+    """Returns whether the head comes from a version that was installed with Castline. Such a head has learned only rendered pictures."""
     bundled = LocalRegistry(BUNDLED_VERSIONS)
     for name in bundled.list_names():
         manifest = bundled.read_manifest(name)
@@ -154,8 +160,10 @@ def add_segmentation(
 ) -> Version:
     """Writes a copy of `version` with the segmentation head `network` as the new version `root`/`name`, and returns the new version.
 
-    The weights of the head are stored as float16. An existing version is only replaced if `replace` is True. The pictures that the head has
-    `learned` are stored with it.
+    - `learned`: the list of the pictures that the head has learned. It is stored in the new version.
+    - `replace`: if True, an existing version `name` is replaced.
+
+    The weights of the head are stored as float16.
     """
     manifest = version.manifest
     old = manifest.segmentation

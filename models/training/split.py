@@ -28,8 +28,8 @@ def find_dominant_groups(labels: npt.NDArray[np.int32], groups: npt.NDArray[np.i
     A group of near-duplicates is dominant if it would make up more than a fifth of the validation pictures of its class. If too few other
     groups would be left, no group is dominant. A `share` of 0.2 means that a fifth of all pictures are used for validation.
 
-    A dominant group has many pictures, but shows few castings. In a trial, a threshold was chosen on the pictures of two dominant groups.
-    This threshold rejected every fifth good casting of the other groups.
+    Dominant groups are bad for the validation, because they have many pictures of few castings. In a trial, the threshold was chosen on the
+    pictures of two dominant groups, and then rejected every fifth good casting of the other groups.
     """
     is_dominant = np.zeros(len(labels), np.bool_)
     for label in np.unique(labels):
@@ -40,9 +40,9 @@ def find_dominant_groups(labels: npt.NDArray[np.int32], groups: npt.NDArray[np.i
 
 
 def class_share_weights(labels: npt.NDArray[np.int32], validates: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
-    """Returns a weight for each validation picture. Weights are needed if a class has another share of the validation pictures than of all.
+    """Returns a weight for each validation picture. With the weights, each class has the same share as among all pictures.
 
-    Example: 20 % of all pictures are defective, but only 10 % of the validation pictures. So each defective validation picture gets the
+    Example: 20 % of all pictures are defective, but only 10 % of the validation pictures are. So each defective validation picture gets the
     weight 2.
     """
     all_shares = np.bincount(labels, minlength=labels.max() + 1) / len(labels)
@@ -65,12 +65,13 @@ def split_by_group(
 ) -> npt.NDArray[np.bool_]:
     """Returns a mask of the validation pictures. A `share` of 0.2 means about a fifth of the pictures.
 
-    Dominant groups (very large groups of near-duplicates) are used only for training.
+    Some pictures are used only for training:
 
-    `is_learned` is True for pictures in groups that the start version has learned. These pictures are used only for training, too. So the
-    validation pictures come from the other pictures, of which at least half stay for training.
+    - Pictures in very large groups of near-duplicates (dominant groups).
+    - Pictures in groups that the start version has learned. For these pictures, `is_learned` is True.
 
-    Raises ModelError if a class would have no training or no validation pictures.
+    Of the pictures that the start version has not learned, about half at most are used for validation. Raises ModelError if a class would
+    have no training or no validation pictures.
     """
     folds, others = count_folds(share), np.arange(len(labels))
     if is_learned is not None and is_learned.any():
@@ -85,7 +86,7 @@ def split_by_group(
     for _, fold in _divide(labels[candidates], groups[candidates], folds, seed):
         validates[:] = False
         validates[candidates[fold]] = True
-        # If there are few pictures, a fold may contain no picture of a class. In this case, the next fold is tried.
+        # If there are few pictures, a fold may contain no picture of a class. Such a fold is not used for validation.
         if all(len(np.unique(labels[side])) == len(np.unique(labels)) for side in (validates, ~validates)):
             return validates
     raise ModelError(
@@ -153,9 +154,9 @@ def expect_groups_of_each_class(labels: npt.NDArray[np.int32], groups: npt.NDArr
 
 
 def expect_members(labels: npt.NDArray[np.int32], folds: int) -> None:
-    """Raises ModelError if no class has at least `folds` pictures.
+    """Raises ModelError if no class has at least `folds` pictures. `labels` gives the class of each picture.
 
-    `labels` holds the classes of the pictures that can be used for validation.
+    Pictures that cannot be used for validation must be left out of `labels`.
     """
     counts = np.bincount(labels) if len(labels) else np.zeros(1, np.int64)
     if counts.max() < folds:

@@ -1,7 +1,7 @@
 """Trains one network of the ensemble with Keras' `fit`.
 
-A checkpoint is written after each epoch. A training that was stopped continues from its last checkpoint, with the same result as if it
-had not been stopped.
+A checkpoint is written after each epoch. If a training is stopped, it can continue from its last checkpoint. The result is the same as
+without the stop.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from models.training.options import NetworkRecipe
 from streams.atomic_file import write_atomically
 from streams.errors import ModelError
 
-# The learning rate rises during this share of the training steps (warm-up). It starts low, because the first gradients are large.
+# During this share of the training steps, the learning rate rises (warm-up). The rate starts low, because the first gradients are large.
 WARM_UP_SHARE = 0.05
 FIRST_RATE_SHARE = 0.02
 LAST_RATE_SHARE = 1e-3
@@ -53,7 +53,8 @@ class Checkpoint:
     """Holds everything that is needed to continue the training of one network after a stop.
 
     - `variables`, `optimiser`: the variables of the network and of the optimiser after the last finished epoch.
-    - `best`: the best variables of the network so far. At the end of a complete training, they are the variables of its last epoch.
+    - `best`: the variables after the epoch with the lowest validation loss so far. After the last epoch of the recipe, `best` holds the
+      variables of the last epoch instead.
     """
 
     variables: list[Array]
@@ -127,7 +128,7 @@ class Trainer:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Number of batches in one epoch. Pictures that do not fill a whole batch are left out, different ones in each epoch.
+        """Number of batches in one epoch. An epoch has only whole batches, so a few pictures, chosen at random, are not used in the epoch.
 
         If all epochs together would have fewer than `min_steps` batches, an epoch uses each picture several times.
         """
@@ -142,10 +143,10 @@ class Trainer:
     def fit(self, checkpoint_path: Path, on_progress: OnProgress) -> Checkpoint:
         """Trains the network and returns the last checkpoint.
 
-        The training ends after the last epoch, or after `patience` epochs without a lower validation loss. In the second case, the network
-        gets the weights with the lowest validation loss.
+        The training ends after the last epoch, or earlier if the validation loss has not become lower for `patience` epochs. If it ends
+        earlier, the network gets the weights with the lowest validation loss.
 
-        A checkpoint is written to `checkpoint_path` after each epoch. If there is one already, the training continues from it.
+        A checkpoint is written to `checkpoint_path` after each epoch. If this file exists already, the training continues from it.
 
         Raises KeyboardInterrupt if `on_progress` raises it, or if the process is interrupted. The checkpoint of the last complete epoch
         then stays on disk.
@@ -181,7 +182,10 @@ class Trainer:
         return True
 
     def is_finished(self, history: Sequence[EpochResult]) -> bool:
-        """Returns whether all epochs are done or the best epoch was `patience` epochs ago. If `patience` is 0, all epochs must be done."""
+        """Returns whether the training must end: all epochs are done, or the last `patience` epochs were not better than an earlier one.
+
+        If `patience` is 0, the training never ends early.
+        """
         if not history:
             return False
         best = min(history, key=lambda epoch: epoch.validation_loss).number
@@ -205,8 +209,8 @@ class Trainer:
         checkpoint = Checkpoint.load(path)
         values = checkpoint.optimiser
         if len(values) == len(optimiser.variables) + 1:
-            # Checkpoints of release 0.1.0 hold the learning rate as second variable. It is left out, because the learning rate now follows
-            # from the step number.
+            # In checkpoints of release 0.1.0, the second variable is the learning rate. Leave it out, because the learning rate is now
+            # computed from the number of the step.
             values = [values[0], *values[2:]]
         _assign(self.network.variables, checkpoint.variables)
         _assign(optimiser.variables, values)
@@ -257,8 +261,8 @@ class _CheckpointCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Ke
         logs = logs or {}
         result = EpochResult(epoch + 1, *(float(logs[name]) for name in ("loss", "accuracy", "val_loss", "val_accuracy")))
         before, network = self.checkpoint, self._trainer.network
-        # Take the weights of the last epoch as the best weights, because the learning rate is nearly 0 in this epoch. A lower validation
-        # loss in an earlier epoch does not change this.
+        # The last epoch counts as the best one, even if an earlier epoch had a lower validation loss. The weights of the last epoch are
+        # more reliable, because the learning rate is nearly 0 there.
         is_last = result.number == self._trainer.recipe.epochs
         is_best = is_last or all(result.validation_loss < earlier.validation_loss for earlier in before.history)
         variables = _arrays(network.variables)

@@ -48,8 +48,8 @@ log = logging.getLogger(__name__)
 OPTIONS_FILE = "options.json"
 LEARNED_FILE = "learned-pictures.npz"
 GOLDEN_PICTURES = 24
-# The defect probabilities of two runtimes for a picture of the golden set may differ by at most this value. With bfloat16, they differed by
-# 0.02.
+# For a picture of the golden set, the defect probabilities of two runtimes may differ by at most this value. In a trial, the probabilities
+# of a runtime with bfloat16 differed by 0.02.
 GOLDEN_TOLERANCE = 0.05
 
 
@@ -107,8 +107,11 @@ class TrainingRun:
         If the run is interrupted, the version is written with the best weights so far. If a network has not completed any epoch, no version
         is written, and KeyboardInterrupt is raised.
 
-        Raises ModelError if the options contradict each other, if the pictures are not suitable for a training, or if the version or the
-        folder of the training run exists already. Nothing is written in these cases.
+        Raises ModelError, and writes nothing, in these cases:
+
+        - The options contradict each other.
+        - The pictures are not suitable for a training.
+        - The version exists already, or the folder of the training run holds another run.
         """
         self.options.expect_useful_objective()
         self._expect_own_folder(resume)
@@ -129,14 +132,18 @@ class TrainingRun:
         return self.options.model_dump() | {"data": [str(source) for source in self.sources]}
 
     def _expect_own_folder(self, resume: bool) -> None:
-        """Raises ModelError if the folder of the training run holds another run, or if the version exists."""
+        """Raises ModelError if this run cannot use the folder `training_dir`, because the folder holds an earlier run.
+
+        The folder can be used if `resume` is True and the earlier run had the same options. Also raises ModelError if the folder does not
+        exist, but the version does.
+        """
         path, options = self.training_dir / OPTIONS_FILE, self._describe_options()
         if path.exists():
             if not resume:
                 raise ModelError(
                     f"{self.training_dir} holds an earlier training run. Add --resume to continue it, or choose another --out."
                 )
-            # Older releases had no options near_rings, balance and min_steps. They trained as these options do with the value 0.
+            # Older releases did not have the options near_rings, balance and min_steps. They trained as if these options had the value 0.
             defaults = TrainingOptions().model_dump() | {"near_rings": 0.0, "balance": 0.0, "min_steps": 0}
             previous = defaults | json.loads(path.read_text(encoding="utf-8"))
             compared = (options.keys() | previous.keys()) - set(CUT_OFF_OPTIONS)
@@ -158,7 +165,7 @@ class TrainingRun:
             find_pictures(self.sources), side_px, classes, depth_bits=self._depth_bits, on_read=callback.on_picture_read
         )
         pictures.expect_two_classes()
-        # `ok_class` raises ModelError if the good class is unclear. It is read now, before hours of training.
+        # Read `ok_class` now, because it raises ModelError if the class of good parts is unclear. Later, hours of training would be lost.
         _ = pictures.ok_class
         return pictures
 
@@ -196,7 +203,7 @@ class TrainingRun:
             validates = split_by_group(pictures.labels, groups, options.validation_share, options.seed, is_learned)
         else:
             validates = load_split(path, pictures)
-        # Write the first file only after the pictures were checked. A run with unsuitable pictures must not create the folder.
+        # The first file is written after the check of the pictures, so that a run with unsuitable pictures creates no folder.
         write_atomically(self.training_dir / OPTIONS_FILE, json.dumps(self._describe_options(), indent=2) + "\n")
         if is_new:
             save_split(path, pictures, groups, validates)
@@ -215,7 +222,7 @@ class TrainingRun:
             "equal_files": len(pictures) - len(set(pictures.checksums)),
             "groups": len(sizes),
             "largest_group": int(sizes.max()),
-            # A person must look at groups that contain pictures of several classes. Either a label is wrong, or two castings look alike
+            # A person must look at groups of near-duplicates with different labels. Either a label is wrong, or two castings look alike
             # except for a defect.
             "contradicting_groups": [
                 {
@@ -351,16 +358,16 @@ class TrainingRun:
     ) -> tuple[ScorerEntry, LearnedScorer] | None:
         """If the option `scorer` is set, trains a scorer on the good pictures alone and writes it into `folder`.
 
-        If the version also has a detail template, the false alarms that the objective allows are divided between the two.
+        If the version also has a detail template, the scorer gets only half of the false alarms that the options allow.
         """
         if not self.options.scorer:
             return None
         return add_scorer(folder, pictures, groups, split_alarm_share(self.options.choose_objective(), 2 if has_details else 1))
 
     def _learn_details(self, pictures: LabelledPictures, groups: npt.NDArray[np.int32]) -> LearnedDetails | None:
-        """Learns a detail template from the original good pictures if the option `details` says so.
+        """If the option `details` is set, learns a detail template from the original pixels of the good pictures.
 
-        If no template can be learned, logs the reason and returns None, so that the trained networks are not lost.
+        If no template can be learned, logs the reason and returns None. An error would end the run, and the trained networks would be lost.
         """
         if not self.options.details:
             return None
@@ -375,7 +382,7 @@ class TrainingRun:
 
 
 def _find_band(vote: SoftVote, probabilities: VoterProbabilities) -> CascadeBand | None:
-    """Returns the cascade band: the range of defect probabilities in which LeNet does not decide alone.
+    """Returns the cascade band: the range of defect probabilities in which LeNet cannot decide alone about a picture.
 
     Returns None if the version has no LeNet, or if only one network has a weight above 0.
     """
@@ -384,9 +391,10 @@ def _find_band(vote: SoftVote, probabilities: VoterProbabilities) -> CascadeBand
 
 
 def learn_part(pictures: LabelledPictures) -> PartReference | None:
-    """Learns the part reference from the good parts in `pictures`. If this is not possible, logs the reason and returns None.
+    """Learns from the good parts in `pictures` what a whole part looks like (part reference).
 
-    Pictures of a texture, for example, show no part. Without a part reference, an inspector judges every picture.
+    Returns None, and logs the reason, if the pictures show no whole part, such as pictures of a texture. Without a part reference, an
+    inspector judges every picture, even if the picture shows no part.
     """
     try:
         good = pictures.select(pictures.labels == pictures.ok_class)
@@ -416,9 +424,9 @@ def draw_curves(title: str, history: Sequence[EpochResult]) -> bytes:
 
 
 def measure_validation(combination: Combination, probabilities: npt.NDArray[np.float32], labels: npt.NDArray[np.int32]) -> dict[str, float]:
-    """Returns the measures of the ensemble and of each network on the validation pictures, by their names in the manifest.
+    """Returns figures of the ensemble and of each network on the validation pictures. The keys are the names of figures in the manifest.
 
-    Misses and false alarms are counted as if there were no review band. Pictures in the review band are also counted as reviews.
+    Misses and false alarms are counted as if there were no review band. In addition, pictures in the review band count as reviews.
     """
     vote = combination.vote
     is_defect = labels != vote.ok_class
