@@ -35,8 +35,8 @@ ReportProgress = Callable[[str], None]
 
 # The new inspector is "no slower" if it needs at most 3 % more processor time per picture.
 MAX_PROCESSOR_RATIO = 1.03
-# A 95 % interval for the median needs at least six pairs. With five pairs, even the interval from the smallest to the largest ratio misses
-# the true median in 6 % of cases.
+# A pair is one run of the old and one run of the new inspector. A 95 % interval for the median ratio needs at least six pairs. With five
+# pairs, even the interval from the smallest to the largest ratio misses the true median in 6 % of cases.
 MIN_PAIRS_FOR_INTERVAL = 6
 _CONFIDENCE = 0.95
 _DIFFERENT_PICTURES = 256
@@ -76,7 +76,8 @@ class InspectorCheckout:
     def read_sections(self, versions: Path) -> dict[str, Any]:
         """Returns the sections of the settings file that affect the inspector's speed.
 
-        If the file does not set `model.root`, this setting gets the value `versions`, a folder of model versions.
+        `versions` is a folder of model versions. It becomes the value of `model.root` if the file does not set `model.root`.
+
         Raises SettingsError if the file cannot be read or is not valid TOML.
         """
         sections = self._read_file()
@@ -324,7 +325,8 @@ class _ComparisonBench:
 
     def _make_environment(self, checkout: InspectorCheckout, prefix: str, run_dir: Path) -> dict[str, str]:
         sections = self._sections[checkout.name] | {
-            # Old releases do not know the setting `broker.access`. So these settings contain the address and the log-in of the broker.
+            # Give the inspector the address of the broker and its log-in. An old release cannot find them alone, because it does not know
+            # the setting `broker.access`.
             **self.listeners.make_sections(checkout.protections),
             "topics": {"prefix": prefix},
             "service": {"run_dir": str(run_dir)},
@@ -388,8 +390,8 @@ class _ProcessorTimes:
     def _read_seconds(self) -> float:
         times = [self._process.cpu_times()]
         for child in self._process.children(recursive=True):
-            # A child process can end during this loop. Nothing is lost, because its processor time is then part of `children_user` and
-            # `children_system` of its parent.
+            # A child process can end during this loop. Its processor time is not lost, because the operating system adds it to the values
+            # `children_user` and `children_system` of the parent.
             with contextlib.suppress(psutil.NoSuchProcess):
                 times.append(child.cpu_times())
         return float(sum(each.user + each.system + each.children_user + each.children_system for each in times))

@@ -26,10 +26,11 @@ _SEED = 5
 
 @dataclass(frozen=True, slots=True)
 class DecodingTime:
-    """Mean time for decoding one picture in the fastest round, in microseconds.
+    """How long it takes to decode one picture, as the mean of the fastest round, in microseconds.
 
-    `form` is the format of the pictures: "as stored" or "as PNG". `thread_us` is processor time in this process. `process_us` is the time
-    until a separate decoder process answers.
+    - `form`: the format of the pictures, "as stored" or "as PNG".
+    - `thread_us`: processor time if the picture is decoded in this process.
+    - `process_us`: time until the answer comes if a separate process decodes the picture.
     """
 
     form: str

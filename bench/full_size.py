@@ -31,7 +31,8 @@ def write_full_size_version(root: Path) -> str:
 
     AlexNet gets pictures of 224 px, and LeNet of 112 px. The verdicts mean nothing, but take as long as real ones.
     """
-    from models.inference.runtimes.tensorflow import TensorFlowRuntime  # imported late, because TensorFlow takes seconds to import
+    # This import is not at the top of the file, because TensorFlow takes seconds to import.
+    from models.inference.runtimes.tensorflow import TensorFlowRuntime
 
     seed_weights(_SEED)
     wide: dict[str, NetworkOption] = {"dense_width": 4096, "dense_layers": 2}

@@ -125,7 +125,7 @@ def _measure_round(spool_class: type[Spool], place: Path, seconds: float, connec
 
 
 async def _upload(camera: UploadCamera, seconds: float, connections: int, picture_bytes: int) -> tuple[list[float], float]:
-    """Uploads pictures for `seconds`. Returns the time of each upload and the time of the whole measurement, in seconds."""
+    """Uploads pictures for `seconds`. Returns how long each upload took, and how long the whole measurement took, in seconds."""
     app = build_app({_LINE: LineEndpoint(_LINE, SecretStr(_TOKEN), camera, None, None)}, picture_bytes, SecretStr(""))
     runner, address = await start_site(app, "127.0.0.1", 0)
     headers = {"Authorization": f"Bearer {_TOKEN}", "Content-Type": "image/jpeg"}

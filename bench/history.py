@@ -43,7 +43,7 @@ class HistoryQuery:
 
 @dataclass(frozen=True)
 class PageTime:
-    """The time for one page, and the processor time of this process during that time. SQLite runs in this process, too."""
+    """How long one page took, and how much processor time this process used for the page. The time of SQLite is included."""
 
     ms: float
     cpu_ms: float
@@ -84,7 +84,7 @@ def _make_insert_statement(rows: int) -> str:
     from station.archive.models import Part
 
     time = f"({int(_LAST_PART_AT.timestamp())} - ({rows} - i) / {_PARTS_PER_S})"
-    # The multiplication gives two neighbouring parts very different values. The values are the same in every run.
+    # The multiplication makes values that look random: two neighbouring parts get very different values. Every run makes the same values.
     permille = "((i * 2654435761) % 1000)"
     scatter = "((i * 40503) % 997)"
     label = f"CASE WHEN {permille} < 900 THEN 'ok' WHEN {permille} < 980 THEN 'defect' ELSE 'review' END"
@@ -190,7 +190,7 @@ def make_queries(rows: int) -> list[HistoryQuery]:
 def measure_pages(rows: int, requests: int, report_progress: ReportProgress) -> dict[str, Any]:
     """Requests the first two result pages of each kind of search, and measures the times. Repeats each kind of search `requests` times.
 
-    Returns milliseconds, as values for JSON.
+    Returns the times in milliseconds, in a form that can be written as JSON.
     """
     from django.contrib.auth.models import User
     from django.test import Client

@@ -1,8 +1,8 @@
 """Measures how many heat maps the localiser makes, and whether it slows down an inspector on the same machine.
 
 The inspector is measured in short windows of time, with and without the localiser. For a window without the localiser, the signal SIGSTOP
-pauses the localiser's process. The window must be shorter than Kafka's session time-out, because Kafka then removes a silent consumer from
-its group.
+pauses the localiser's process. Each window must be shorter than Kafka's session time-out. After a longer pause, Kafka would remove the
+localiser from its consumer group.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ _SCRAM_LOGIN = "org.apache.kafka.common.security.scram.ScramLoginModule required
 
 
 class ProtectedListeners:
-    """Three more listeners for the broker of `settings`: with SCRAM, with TLS, and with both.
+    """Three protected listeners for the broker of `settings`: with SCRAM, with TLS, and with both. A listener is a port for clients.
 
     The passwords, certificate and keys for the listeners are written to `folder`.
     """
@@ -53,7 +53,7 @@ class ProtectedListeners:
         _write_certificate(self._certificate, self._key_store)
 
     def make_properties(self) -> dict[str, str]:
-        """Returns properties for the broker: its listener without protection, and the three additional listeners."""
+        """Returns the broker's properties for four listeners: one without protection, and the three protected listeners."""
         port = self._settings.broker.port
         clients = [f"PLAINTEXT://127.0.0.1:{port}", *(f"{_KAFKA_NAMES[name]}://127.0.0.1:{port}" for name, port in self._ports.items())]
         return {

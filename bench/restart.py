@@ -130,7 +130,10 @@ class _Plant:
         return int(starts[-1]) if starts else 0
 
     def read_spans(self, pid: int) -> dict[str, float]:
-        """Returns the steps of the start of process `pid`, in order. Before its first verdict, returns an empty dictionary."""
+        """Returns the names and lengths of the steps in which the process `pid` started, in their order.
+
+        Returns an empty dictionary as long as the process has given no verdict.
+        """
         address = find_target(self._run_dir, pid)
         if address is None:
             return {}

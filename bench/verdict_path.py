@@ -89,7 +89,9 @@ class VerdictPathTimes:
 
 
 def measure_verdict_path(per_s: float, seconds: float, is_avr: bool, report_progress: ReportProgress) -> VerdictPathTimes:
-    """Measures with a temporary broker, a sorter, and a simulated board. The four lanes of the board together get `per_s` parts a second.
+    """Measures how long verdicts take from Kafka to a simulated board. Starts a temporary broker and a sorter for the measurement.
+
+    The four lanes of the board together get `per_s` parts a second.
 
     If `is_avr` is True, the board runs the real firmware in the AVR simulator. Otherwise it is the simulated board in Python.
     """

@@ -81,7 +81,7 @@ class _UntouchedFolder(DropFolder):
 
 @contextmanager
 def open_trial_camera(line: LineSettings, settings: Settings, say: Callable[[str], object]) -> Iterator[GatewayCamera]:
-    """Yields the camera of `line` for a `with` block. The trial needs no board.
+    """Yields the camera of `line` for a `with` block. The camera takes pictures without the trigger of a board.
 
     `say` is called with sentences for the user, such as the address for uploads. Raises SettingsError if the camera cannot be opened.
     """

@@ -66,7 +66,7 @@ class BoardAddress:
     baud: int
     lane: int
     gate: GateSettings | None
-    # The line of the settings that has this port, or None if there is no such line. The sorter of this line may have opened the port.
+    # The line whose gate has this port in the settings, or None if there is no such line. The sorter of this line may have opened the port.
     line: str | None
     service: ServiceSettings
 
@@ -545,10 +545,10 @@ def teach(
 ) -> int:
     """Measure the settings of a gate and its photo-eyes, with castings on the running belt and the help of a person.
 
-    The step `encoder` measures how far the belt moves for each tick of the encoder. The step `travel` measures the distance of the
-    photo-eyes, the speed of the belt, and how far from its expected place a part may reach photo-eye 2. In the step `servo`, you move the
-    servo to its rest and out positions. The step `swing` measures how long the gate needs to swing. If the gate has no end switch, the
-    command asks you for this time.
+    The step `encoder` measures how far the belt moves for each tick of the encoder. The step `travel` measures the distance between the
+    photo-eyes and the speed of the belt. It also chooses `window_mm`: the board accepts a part at photo-eye 2 only within this distance of
+    the expected place. In the step `servo`, you move the servo to its rest and out positions. The step `swing` measures how long the gate
+    needs to swing. If the gate has no end switch, the command asks you for this time.
 
     The sorter of the line must run. Name the line with --line, or with --port and --lane of its gate. The command shows the old and the
     new settings, and asks before it uses the new settings. If you press Ctrl-C, the lane keeps its old settings.
@@ -741,8 +741,8 @@ def _make_avr_line(stack: ExitStack, plants: dict[int, Plant], memory: Path, log
 
 def _make_belt(gate: GateSettings, travel_s: float | None) -> Belt:
     speed_mm_s = gate.belt_mm_per_s if travel_s is None else gate.travel_mm / travel_s
-    # A real servo needs 0.08 s to swing the blade. In this time, a part moves on by `swing_mm`. The simulated blade swings at once.
-    # So it is `swing_mm` further down the belt, and meets a part at the same moment as a real blade.
+    # A real servo needs 0.08 s to swing the blade. In this time, a part moves on by `swing_mm`. The simulated blade swings at once. Put the
+    # simulated blade `swing_mm` further down the belt, so that it meets a part at the same moment as a real blade.
     swing_mm = 0.08 * speed_mm_s
     further = tuple(Blade(grade.lane, grade.gate_mm + swing_mm) for grade in gate.grades)
     return Belt(

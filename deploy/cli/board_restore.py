@@ -34,7 +34,7 @@ class FileEdit:
 def find_differences(used: Mapping[int, Mapping[str, object]], saved: Mapping[int, LaneSettings]) -> Iterator[tuple[str, str, str]]:
     """Yields name, present value and saved value of each setting that differs.
 
-    If old firmware does not know a setting, the present value is the default, because old firmware acts as the default says.
+    Old firmware does not know some newer settings, and acts as if they had their default values. So their default is the present value.
     """
     for lane, settings in saved.items():
         for key, value in settings.values.items():
@@ -76,7 +76,7 @@ def plan_edit(file: Path | None, line: str, gate: GateSettings, saved: Mapping[i
 
 
 def _find_changes(gate: GateSettings, saved: LaneSettings) -> dict[str, Value]:
-    """Returns the keys of the section [lines.gate] that must change, with their new values. The lane then has the settings `saved`."""
+    """Returns the changes that make the section [lines.gate] equal to the settings `saved`. A key is the name of a setting."""
     present = lane_settings(gate).values
     differing = {key: value for key, value in saved.values.items() if value != present[key]}
     changes: dict[str, Value] = {}

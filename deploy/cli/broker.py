@@ -44,8 +44,8 @@ def command(file: Path | None, fetch_only: bool) -> int:
         return 0
     settings = start_role(file, "broker")
     with suppress(OSError):
-        # This process needs room on the disk, because it writes a file for its health pages. If the disk is full, delete the reserve file.
-        # An error is ignored here, because `has_room_to_start` reports the problem later.
+        # If the disk is full, delete the reserve file, because this process must write a small file for its health pages. An error is
+        # ignored here, because `has_room_to_start` reports the problem later.
         release_reserve(settings.broker.data_dir)
     with worker_process(settings, "broker", 0) as process:
         return _run(settings, process)

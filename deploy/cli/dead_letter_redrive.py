@@ -148,9 +148,10 @@ def read_dead_letters(settings: Settings) -> list[DeadLetter]:
 
 
 def group_by_origin(letters: Sequence[DeadLetter], marks: Sequence[RedriveMark]) -> dict[tuple[str, int, int], tuple[RedriveMark, ...]]:
-    """Groups the marks that say who sends which dead letter again. All marks for the same original record are in one group.
+    """Groups the marks by the original record of their dead letter.
 
-    The key of a group is the `origin` of the dead letter. Within a group, the marks keep their order.
+    A mark says that a person has begun to send a dead letter again. The key of a group is the `origin` of the dead letter. Within a group,
+    the marks keep their order.
     """
     origins = {letter.place: letter.origin for letter in letters}
     by_origin: dict[tuple[str, int, int], tuple[RedriveMark, ...]] = {}

@@ -97,8 +97,8 @@ def redrive(file: Path | None, places: tuple[str, ...], reason: str | None, topi
 
     Choose the dead letters by PLACE, by --reason or by --topic. The command first shows what it would send, and asks for confirmation.
 
-    The command marks each record that it sends, on the topic of dead letters. A marked record is not sent a second time. The archive and
-    the gate keep the first verdict of a part. A second verdict for the same part changes nothing.
+    The command marks each record that it sends, on the topic of dead letters. A marked record is not sent a second time. A verdict that is
+    sent again changes nothing if the part already has a verdict, because the archive and the gate keep the first verdict of a part.
 
     If this command was interrupted, a marked record was perhaps not sent. To send such records, give --again. To send a record a second
     time, give --again and its PLACE.

@@ -34,8 +34,8 @@ _DATA = click.option(
 )
 
 
-def DATA(function: Callable[..., Any]) -> Callable[..., Any]:  # a decorator, like OUT and SEEDS
-    """Adds the options --data and --depth-bits to a command."""
+def DATA(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A decorator that adds the options --data and --depth-bits to a command. Its name is in capitals like those of OUT and SEEDS."""
     return _DATA(DEPTH_BITS(function))
 
 

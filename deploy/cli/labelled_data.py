@@ -1,6 +1,6 @@
-"""For commands that read labelled pictures: the option --depth-bits, and messages about some of the pictures.
+"""Holds what several commands for labelled pictures need: the option --depth-bits and two messages.
 
-The messages name pictures that cannot be read, and say how many pictures the version has already learned.
+One message names the pictures that cannot be read. The other message says how many of the pictures the version has already learned.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _HELP = "Number of bits that the camera uses in files with more than 8 bits a pixel. Example: 12 if a 12-bit camera writes 16-bit files."
 
 DEPTH_BITS = click.option("--depth-bits", type=click.IntRange(8, 16), help=_HELP)
-# For commands that judge pictures with a version.
+# This form of the option is for commands that judge pictures with a model version.
 DEPTH_BITS_OF_VERSION = click.option(
     "--depth-bits", type=click.IntRange(8, 16), help=f"{_HELP}  [default: as in the training of the version]"
 )

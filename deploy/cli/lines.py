@@ -33,7 +33,8 @@ from streams.settings import Settings, load_settings
 
 ROLE = "lines"
 _MIN_SHARE = 0.00001
-# The settings that --clear can remove. Each value names a field of LiveLineSettings, and gives its content after --clear.
+# The settings that the option --clear can remove. Each is mapped to its field in LiveLineSettings, and to the value of the field after the
+# removal.
 _FIELDS: Mapping[str, tuple[str, Any]] = {
     "defect-share": ("defect_share", None),
     "threshold": ("threshold", None),
