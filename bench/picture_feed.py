@@ -130,7 +130,7 @@ class VerdictTimes:
 
 
 def measure_throughput(feed: PictureFeed, count: int, inspector: RoleProcess) -> float:
-    """Sends `count` pictures, starts `inspector` and waits for all verdicts. Returns its speed in pictures a second."""
+    """Sends `count` pictures, starts `inspector` and waits for all verdicts. Returns the inspector's speed in pictures a second."""
     feed.send(count)
     verdicts = VerdictTimes(feed.settings)
     with inspector:

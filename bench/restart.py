@@ -235,7 +235,7 @@ def _connect(kind: type[Any], settings: Settings, ending: threading.Event) -> An
 
 
 class _VerdictClock:
-    """A thread that notes when each verdict of the first line arrives, in monotonic seconds. Ignores verdicts from before its start.
+    """A thread that notes when each verdict of the first line arrives, on the monotonic clock. Ignores verdicts from before its start.
 
     `connected_s` is the time at which the broker answered.
     """

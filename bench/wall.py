@@ -65,7 +65,8 @@ class ShareEstimate:
 class WallCost:
     """The processor time that the wall takes, as means over all rounds.
 
-    `taken` is a share of all processors: 0.02 is 2 %. The other times are numbers of processors: 1.0 is one busy processor.
+    - `taken`: a share of all processors. For example, 0.02 is 2 %.
+    - `station`, `browsers`, `broker_with`, `broker_without`: numbers of busy processors. For example, 0.5 is half a processor.
     """
 
     taken: ShareEstimate

@@ -125,7 +125,7 @@ class ScorerEntry(_ManifestModel):
 class DetailEntry(_ManifestModel):
     """The entry for the detail template, which describes the surface of good parts. With it, a version finds small defects.
 
-    The part is divided into rings around its centre. The search takes a few neighbouring rings at a time, which are called a strip.
+    The part is divided into rings around its centre. A few neighbouring rings form a strip. The search takes one strip after the other.
     """
 
     file: str = Field(pattern=FILE_PATTERN)
@@ -160,8 +160,8 @@ class ReviewBand(_ProbabilityBand):
 class CascadeBand(_ProbabilityBand):
     """The range of defect probabilities in which one network cannot decide alone about a part.
 
-    In a cascade, the network `voter` judges every part first. If it gives a defect probability below `low`, the part is good. From `high`
-    on, the part is defective. Between `low` and `high`, all networks judge the part.
+    In a cascade, the network `voter` judges every part first. Below the probability `low`, the part is good. From `high` on, the part is
+    defective. Between `low` and `high`, all networks judge the part.
     """
 
     voter: str
@@ -231,7 +231,7 @@ class PercentileHistogram(Histogram):
 
 
 class MissCurve(_ManifestModel):
-    """Says how many defective castings of the validation pictures pass without a review, for each pass threshold.
+    """Says for each pass threshold how many defective castings pass without a review. They were counted on the validation pictures.
 
     A casting passes if its defect probability is below the pass threshold. A group of near-duplicates counts as one casting.
 

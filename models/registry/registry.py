@@ -53,10 +53,10 @@ class Registry(Protocol):
         """Stores `signature` as the signature of the manifest of the version `name`. An earlier signature is replaced."""
 
     def list_companions(self, folder: str) -> list[str]:
-        """Returns the sorted names of the files in `folder`, a folder beside a version. Example: the version `demo` has `demo.report`."""
+        """Returns the sorted names of the files in `folder`, which lies beside a version. Example: `demo.report` beside `demo`."""
 
     def read_companion(self, folder: str, file: str, max_bytes: int) -> bytes | None:
-        """Returns the content of `file` in `folder`, a folder beside a version. Example: the version `demo` has `demo.report`.
+        """Returns the content of `file` in `folder`, which lies beside a version. Example: `demo.report` beside `demo`.
 
         Returns None if the file is missing, is a link, or has more than `max_bytes`.
         """
@@ -77,8 +77,8 @@ def open_registry(root: Path | str, reuse_checksums: bool = False, public_keys: 
 def open_plant_registry(settings: Settings, reuse_checksums: bool = False) -> Registry:
     """Returns the registry of the plant. The setting `model.root` says where the registry is.
 
-    All programs that work for the plant must open the registry with this function, because it refuses manifests without a valid
-    signature if the setting `signing.public_keys` is set.
+    If the setting `signing.public_keys` is set, the registry refuses manifests without a valid signature. So all programs that work for the
+    plant must open the registry with this function.
     """
     return open_registry(settings.model.root, reuse_checksums, settings.signing.public_keys)
 

@@ -249,7 +249,7 @@ class _UnreachableError(ModelError):
 
 @contextmanager
 def _connect(url: str) -> Iterator[tuple[Any, str]]:
-    """Yields the fsspec file system for `url`, and the path of `url` in this file system. Raises ModelError instead of errors of fsspec."""
+    """Yields the fsspec file system for `url`, and the path of `url` in this file system. Raises ModelError if fsspec raises an error."""
     shown = mask_address(url)
     try:
         with open_files(url) as (files, root):

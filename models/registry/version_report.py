@@ -212,7 +212,7 @@ class VersionReport(_ReportModel):
 class ErrorShare(_ReportModel):
     """A share of wrongly judged pictures, or the difference of two such shares.
 
-    The share is `value`. Its 95 % confidence interval goes from `low` to `high`.
+    `value` is the share or the difference. Its 95 % confidence interval goes from `low` to `high`.
     """
 
     value: float

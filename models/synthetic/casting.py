@@ -1,4 +1,4 @@
-"""Renders castings. Each has a picture, and a mask that shows its defects. The same seed gives the same castings."""
+"""Renders pictures of castings, and for each picture a mask that shows the defects. The same seed gives the same pictures."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ class CameraView:
         return as_float32(np.clip((radius - distance) / self.pixel + 0.5, 0, 1))
 
     def band(self, distance: Field, middle: float, width: float) -> Field:
-        """Returns a ring with soft edges: 1 where `distance` is `middle`, and nearly 0 more than 2 * `width` away from `middle`."""
+        """Returns a ring with soft edges: 1 where `distance` is `middle`, and nearly 0 where it is more than 2 * `width` away from that."""
         result: Field = np.exp(-np.square((distance - middle) / width, dtype=np.float32))
         return result
 

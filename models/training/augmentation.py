@@ -49,7 +49,7 @@ def move_marks(marks: tf.Tensor, seed: tf.Tensor, turned: str = "free", handed: 
 
     `marks`, shape (n, side, side, 1), gives for each pixel the number of a kind of defect. The other arguments must be those of `augment`.
 
-    Each pixel gets the number of the nearest original pixel. A mean of several numbers would mean another kind of defect.
+    Each pixel gets the number of the nearest original pixel. Numbers are not averaged, because the result would stand for another kind.
     """
     return _move(marks, _draw_chance(marks, seed), turned, handed, "NEAREST")
 

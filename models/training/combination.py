@@ -270,9 +270,9 @@ def _describe_threshold(
 
 
 def expect_separation(probability: Numbers, is_defect: Flags) -> None:
-    """Raises ModelError if every good picture has at least the defect probability of every defective picture.
+    """Raises ModelError if no defective picture has a higher defect probability than the best good picture.
 
-    In this case, no threshold can separate good and defective pictures.
+    The best good picture is the one with the lowest defect probability. In this case, no threshold separates good and defective pictures.
 
     `probability`, shape (n,), holds the defect probabilities of the pictures. `is_defect`, shape (n,), is True for defective pictures.
     """

@@ -136,7 +136,7 @@ def make_mark_loss(kinds: int) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
         for number in range(1 + kinds):
             inside = tf.cast(marks == BOX_MARK + number, tf.float32)
             level = inside * (1 - probabilities[..., 0] if number == 0 else probabilities[..., number])
-            # Take a weighted mean of the pixels in a box. With their maximum instead, only one pixel of the box would be trained.
+            # Take a weighted mean of the values in a box. The maximum of the values would train only one pixel of the box.
             strength = tf.reduce_sum(level * level, axis=(1, 2)) / tf.maximum(tf.reduce_sum(level, axis=(1, 2)), 1e-6)
             has_box = tf.cast(tf.reduce_any(inside > 0, axis=(1, 2)), tf.float32)
             total -= tf.reduce_sum(has_box * tf.math.log(tf.clip_by_value(strength, 1e-6, 1.0)))

@@ -37,7 +37,7 @@ class SegmentationRun:
     If `version` has a segmentation head already, the training begins with the weights of this head. If it has none, the head of the version
     `start` is used. If `start` has none either, the training begins with random weights.
 
-    A share of the pictures, `validation_share`, is kept for the validation. Pictures that the older head has learned are used only for the
+    A share of the pictures, `validation_share`, is kept for the validation. Pictures that an older head has learned are used only for the
     training. A group of near-duplicates is used either for the training or for the validation.
     """
 

@@ -40,7 +40,7 @@ def find_dominant_groups(labels: npt.NDArray[np.int32], groups: npt.NDArray[np.i
 
 
 def class_share_weights(labels: npt.NDArray[np.int32], validates: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
-    """Returns a weight for each validation picture. With the weights, each class has the same share as among all pictures.
+    """Returns a weight for each validation picture, so that each class counts as much as it does among all pictures.
 
     Example: 20 % of all pictures are defective, but only 10 % of the validation pictures are. So each defective validation picture gets the
     weight 2.

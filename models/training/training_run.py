@@ -165,7 +165,7 @@ class TrainingRun:
             find_pictures(self.sources), side_px, classes, depth_bits=self._depth_bits, on_read=callback.on_picture_read
         )
         pictures.expect_two_classes()
-        # Read `ok_class` now, because it raises ModelError if the class of good parts is unclear. Later, hours of training would be lost.
+        # `ok_class` raises ModelError if the class of good parts is unclear. It is read here, because a later error would waste hours.
         _ = pictures.ok_class
         return pictures
 
