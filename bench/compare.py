@@ -281,8 +281,8 @@ class _ComparisonBench:
         # The old and the new inspector judge with the model versions of the old checkout. So only the code of the inspectors differs.
         old, _ = checkouts
         self._sections = {checkout.name: checkout.read_sections(old.versions) for checkout in checkouts}
-        # An inspector fetches pictures in advance, and is slower when no more pictures wait. So this many further pictures follow the
-        # measured ones.
+        # An inspector fetches pictures in advance, and is slower when no more pictures wait. So that this does not happen during the
+        # measurement, this many additional pictures are sent after the measured ones.
         self._tail_count = max(self._count_ahead(sections) for sections in self._sections.values())
         # The inspectors get an empty settings file. Otherwise each inspector would read the castline.toml of its checkout.
         self._empty_file = folder / "empty.toml"

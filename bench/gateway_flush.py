@@ -84,8 +84,8 @@ def compare_flush(
 ) -> FlushComparison:
     """Measures the gateway with and without the flush, alternately, in 2 * `pairs` rounds.
 
-    Each round takes `seconds`. The spool lies in `folder`. Over each of the `connections`, a picture is uploaded as soon as the gateway has
-    confirmed the one before.
+    Each round takes `seconds`. The spool lies in `folder`. `connections` cameras upload at the same time. Each camera uploads its next
+    picture as soon as the gateway has confirmed its last one.
     """
     with_flush: list[RoundFigures] = []
     without: list[RoundFigures] = []

@@ -1,6 +1,6 @@
 """Measures how long the station takes for a history page when its database holds several years of data about parts.
 
-Django's test client requests the pages. It runs the real view with its queries and templates, but without a network.
+Django's test client requests the pages. It runs the real view with its queries and templates, but sends nothing over a network.
 """
 
 from __future__ import annotations

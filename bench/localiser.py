@@ -29,7 +29,7 @@ ReportProgress = Callable[[str], None]
 
 _LINES = 3
 _WARM_UP_PICTURES = 512
-# The bench waits this many seconds between pausing or continuing the localiser and a measurement. After this time, the speeds of all
+# After the localiser was paused or continued, the bench waits this many seconds before the next measurement, until the speeds of all
 # processes are steady.
 _SETTLE_S = 1.0
 _FIRST_FINDING_S = 180.0

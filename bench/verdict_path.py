@@ -175,8 +175,8 @@ def _make_settings(folder: Path) -> Settings:
 class _VerdictWriter:
     """Replaces the gateway and the inspector: sends a verdict for each part that the sorter reports.
 
-    `sent_at` holds the time at which the verdict of each part was passed to the Kafka client. `is_warm` is set when the first verdicts were
-    sent. The measurement leaves these first verdicts out, because the processes are slow just after their start.
+    - `sent_at`: for each part, the time at which its verdict was given to the Kafka client.
+    - `is_warm`: is set after the first verdicts. They are not measured, because the processes are slow just after their start.
     """
 
     def __init__(self, settings: Settings) -> None:

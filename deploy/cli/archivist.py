@@ -30,7 +30,7 @@ def command(file: Path | None, port: int) -> int:
 
     A sorting says what a gate did. A finding shows where a part looks suspicious.
 
-    Pictures of defective, doubtful and reviewed parts go to the object store, for the time that the settings say.
+    Pictures of defective, doubtful and reviewed parts are kept in the object store. The settings say how long.
 
     While Kafka or the database does not answer, /readyz returns 503 with the reason.
     """

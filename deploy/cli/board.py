@@ -243,8 +243,8 @@ def status(file: Path | None, name: str | None, port: str | None, lane: int | No
 def configure(file: Path | None, name: str | None, port: str | None, lane: int | None) -> None:
     """Send the settings of a line's gate to its board, and print the values that the board uses now.
 
-    The board stores the settings. If the sorter of the line runs, it has already sent the settings. The command then only compares the
-    values of the board with the file.
+    The board stores the settings. If the sorter of the line runs, it has already sent the settings. In this case, the command only compares
+    the values that the board uses with the settings file.
     """
     address = _find_address(file, name, port, lane)
     if address.gate is None:

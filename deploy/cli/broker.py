@@ -97,9 +97,10 @@ def _run(settings: Settings, process: WorkerProcess) -> int:
 
 
 def _start_when_port_is_free(broker: EmbeddedBroker, process: WorkerProcess) -> None:
-    """Starts the broker. If the broker has data, but another program uses its port, tries again each second until SIGTERM.
+    """Starts the broker. If another program uses its port, waits until the port is free or SIGTERM comes.
 
-    If the broker ended with status 3 instead, `castline up` would stop the whole plant.
+    This process must not end while it waits, because `castline up` would then stop the whole plant. A broker that has no data yet does not
+    wait: PortInUseError is raised.
     """
     problem = ""
     while not process.stop_requested.is_set():

@@ -94,7 +94,7 @@ class DeadLetter:
 
     @property
     def mark(self) -> RedriveMark | None:
-        """The newest mark whose record Kafka has confirmed, else the newest of all marks. None if there are no marks."""
+        """The newest mark that says that Kafka has confirmed the record. Without such a mark, the newest of all marks, or None."""
         return max(reversed(self.marks), key=lambda mark: mark.is_sent, default=None)
 
     @property
