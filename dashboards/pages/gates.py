@@ -105,8 +105,9 @@ PAGE = DashboardPage(
             Query(p99("castline_picture_distance_seconds"), "{{line}} 99 %, in seconds"),
             unit="short",
             description="The gateway subtracts the latency of the camera from the time of a picture. It compares the result with the "
-            "time at which the nearest part was counted. The curves show the difference of the two times. The gateway assigns the picture to "
-            "the part if the difference is below a quarter of the time between two parts. If the median moves away from 0, the real latency has changed.",
+            "time at which the nearest part was counted. The curves show the difference of the two times. The gateway assigns the picture "
+            "to the part if the difference is below a quarter of the time between two parts. If the median moves away from 0, the real "
+            "latency has changed.",
             thresholds=rising(0.125, 0.25),
             alerts=("CameraLatencyDrifts",),
         ),
