@@ -80,9 +80,7 @@ class LearnedPicturesEntry(_ManifestModel):
     file: str = Field(pattern=FILE_PATTERN)
     pictures: int = Field(ge=0, description="Number of pictures in the file.")
     is_complete: bool = Field(description="False if learned pictures can be missing from the file, for example those of a start version.")
-    misses_only_rendered: bool = Field(
-        default=False, description="True if only pictures that Castline has rendered can be missing from the file."
-    )
+    misses_only_rendered: bool = Field(default=False, description="True if the list can lack rendered pictures, but no other pictures.")
 
 
 class SegmentationMember(_ManifestModel):
@@ -92,7 +90,7 @@ class SegmentationMember(_ManifestModel):
     """
 
     weights_file: str = Field(pattern=FILE_PATTERN)
-    side_px: int = Field(ge=16, le=1024, description="Side of the network's input. The version's pictures are resampled to this side.")
+    side_px: int = Field(ge=16, le=1024, description="Side of the network's input, in pixels. Each picture is resampled to this side.")
     width: int = Field(ge=1, le=64, description="Number of feature maps in the network's first layer.")
     kinds: tuple[KindName, ...] = Field(min_length=1, max_length=32, description="Kinds of defect in the order of the network's outputs.")
     box_level: Probability = Field(default=0.5, description="A pixel belongs to a defect if its defect probability is at least this value.")
@@ -117,8 +115,10 @@ class ScorerEntry(_ManifestModel):
         ge=16, le=1024, description="Side of the pictures that the scorer takes. It equals the side of the version's pictures."
     )
     cut_off: float = Field(gt=0, description="A part whose score is above this value differs from good parts.")
-    alarm_share: float = Field(gt=0, le=0.5, description="The wanted share of good parts above the cut-off.")
-    highest_alarm_share: Probability = Field(description="Upper bound of the share of good parts above the cut-off, with 95 % confidence.")
+    alarm_share: float = Field(gt=0, le=0.5, description="Target: the share of good parts whose score may be above the cut-off.")
+    highest_alarm_share: Probability = Field(
+        description="With 95 % confidence, at most this share of the good parts has a score above the cut-off."
+    )
     good_pictures: int = Field(ge=1, description="Number of good pictures from which the cut-off was chosen.")
 
 
@@ -134,8 +134,10 @@ class DetailEntry(_ManifestModel):
     strip_rings: int = Field(ge=1, description="Number of rings that are searched at a time. They form a strip.")
     overlap_rings: int = Field(ge=0, description="Number of extra rings on each side of a strip, so that neighbouring strips overlap.")
     cut_off: float = Field(gt=0, description="If a part's score is above this value, at least one place on the part is unusual.")
-    alarm_share: float = Field(gt=0, le=0.5, description="The wanted share of good parts above the cut-off.")
-    highest_alarm_share: Probability = Field(description="Upper bound of the share of good parts above the cut-off, with 95 % confidence.")
+    alarm_share: float = Field(gt=0, le=0.5, description="Target: the share of good parts whose score may be above the cut-off.")
+    highest_alarm_share: Probability = Field(
+        description="With 95 % confidence, at most this share of the good parts has a score above the cut-off."
+    )
     good_pictures: int = Field(ge=1, description="Number of good pictures from which the cut-off was chosen.")
 
 

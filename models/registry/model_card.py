@@ -227,7 +227,7 @@ def _describe_segmentation(manifest: Manifest) -> list[CardSection]:
     rows = [("Kinds of defect", ", ".join(head.kinds)), ("Command", head.command)]
     rows += [(f"Training pictures, {name}", str(count)) for name, count in head.pictures.items()]
     rows += [(f"Figure {name}", f"{value:.4g}") for name, value in head.figures.items()]
-    sentence = "The segmentation head shows where defects are and names their kinds. It changes no label."
+    sentence = "The segmentation head shows where defects are and names their kinds. It does not decide whether a part is good."
     return [CardSection("Segmentation head", (sentence,), tuple(rows))]
 
 

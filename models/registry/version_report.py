@@ -236,7 +236,7 @@ class LearningCurvePoint(_ReportModel):
     """
 
     share: float
-    training_pictures: int = Field(description="Mean number of training pictures of the networks whose errors were counted for this point.")
+    training_pictures: int = Field(description="Mean number of pictures with which the networks of this point were trained.")
     errors: ErrorShare
 
 
