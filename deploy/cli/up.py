@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     "--log",
     "log_file",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Also append the log of all processes to this file. When the file has 64 MiB, its content moves to FILE.1.",
+    help="Also append the log of all processes to this file. When the file has 64 MiB, it is renamed to FILE.1, and a new file begins. "
+    "Follow the log with `tail -F FILE`.",
 )
 @click.pass_obj
 def command(file: Path | None, inspectors: int, no_station: bool, log_file: Path | None) -> int:

@@ -1,13 +1,17 @@
-"""Keeps a log from filling the disk: a log that has become too large begins again, and only its last content is kept."""
+"""Keeps a log from filling the disk: a log that has become too large begins again, and only its last content is kept.
+
+A `LogFile` is renamed, because only this process writes to it. `limit_log` copies a log that another program keeps open.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
+import stat
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TextIO
 
 MAX_BYTES = 64 * 2**20
 
@@ -15,13 +19,14 @@ MAX_BYTES = 64 * 2**20
 def limit_log(file: Path, max_bytes: int = MAX_BYTES) -> None:
     """If `file` is larger than `max_bytes`, moves its content to a file with the same name and the ending `.1`, and empties `file`.
 
-    Programs may keep `file` open, but must write to it in append mode. If the disk has no room for the copy, the content is lost.
+    Programs may keep `file` open, but must write to it in append mode. Lines that they write between the copy and the emptying are lost. If
+    the disk has no room for the copy, the content is lost.
 
     Raises OSError if the file cannot be emptied.
     """
     if not file.is_file() or file.stat().st_size <= max_bytes:
         return
-    old = file.with_name(f"{file.name}.1")
+    old = _name_predecessor(file)
     try:
         shutil.copyfile(file, old)
     except OSError:
@@ -33,13 +38,20 @@ def limit_log(file: Path, max_bytes: int = MAX_BYTES) -> None:
 class LogFile:
     """A text file to which lines are appended. The file and its predecessor have at most about `max_bytes` bytes each.
 
+    A file that has become too large is renamed, which takes no time, and a new file begins. No line is lost. A reader with `tail -F` reads
+    on in the new file. Only one process may write to the file.
+
     Raises OSError if `file` cannot be opened.
     """
 
     def __init__(self, file: Path, max_bytes: int = MAX_BYTES) -> None:
-        self._file = file
+        # A symbolic link stays, and the file that it names is renamed.
+        self._file = file.resolve()
         self._max_bytes = max_bytes
-        self._opened = file.open("a", encoding="utf-8")
+        self._opened = self._open()
+
+    def _open(self) -> TextIO:
+        return self._file.open("a", encoding="utf-8")
 
     def __enter__(self) -> Self:
         return self
@@ -55,4 +67,32 @@ class LogFile:
         try:
             self._opened.flush()
         finally:
-            limit_log(self._file, self._max_bytes)
+            status = os.fstat(self._opened.fileno())
+            if status.st_size > self._max_bytes and stat.S_ISREG(status.st_mode):
+                self._begin_new_file()
+
+    def _begin_new_file(self) -> None:
+        old = _name_predecessor(self._file)
+        try:
+            # Another program may have renamed the file already.
+            with suppress(FileNotFoundError):
+                self._file.replace(old)
+        except OSError:
+            # If the file cannot be renamed, its content is lost, because the log must not fill the disk.
+            os.truncate(self._opened.fileno(), 0)
+            return
+        try:
+            opened = self._open()
+        except OSError:
+            # Further lines go to the same file, which gets its name back. The next line tries again.
+            with suppress(OSError):
+                old.replace(self._file)
+            return
+        full, self._opened = self._opened, opened
+        # On a full disk, the file still holds back text that `flush` could not write.
+        with suppress(OSError):
+            full.close()
+
+
+def _name_predecessor(file: Path) -> Path:
+    return file.with_name(f"{file.name}.1")

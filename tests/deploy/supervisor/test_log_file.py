@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import time
+from functools import partial
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 
 from deploy.supervisor import Journal, LogFile
 from deploy.supervisor.process import ChildProcess
+from tests.agents.gateway.camera_line import wait_until
 
 
 def test_a_log_of_many_restarts_stays_small_and_keeps_its_last_lines(tmp_path: Path) -> None:
@@ -45,6 +49,83 @@ def test_a_log_without_room_for_its_predecessor_begins_again(tmp_path: Path) -> 
         log.write("later\n")
         log.flush()
     assert file.read_text() == "later\n"
+
+
+def test_a_log_that_is_too_large_is_renamed_and_not_copied_while_all_roles_wait(tmp_path: Path) -> None:
+    file = tmp_path / "up.log"
+    with LogFile(file, max_bytes=10) as log:
+        first = file.stat().st_ino
+        log.write("more than ten bytes\n")
+        log.flush()
+        log.write("later\n")
+        log.flush()
+    assert (tmp_path / "up.log.1").stat().st_ino == first
+    assert (tmp_path / "up.log.1").read_text() == "more than ten bytes\n"
+    assert file.read_text() == "later\n"
+
+
+def test_a_log_that_is_a_symbolic_link_stays_one(tmp_path: Path) -> None:
+    link, file = tmp_path / "up.log", tmp_path / "large disk.log"
+    link.symlink_to(file)
+    with LogFile(link, max_bytes=10) as log:
+        log.write("more than ten bytes\n")
+        log.flush()
+    assert link.is_symlink()
+    assert (tmp_path / "large disk.log.1").read_text() == "more than ten bytes\n"
+
+
+def test_a_log_whose_successor_cannot_be_opened_goes_on_and_loses_no_line(tmp_path: Path) -> None:
+    class FullDisk(LogFile):
+        has_room = True
+
+        def _open(self) -> TextIO:
+            if not self.has_room:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super()._open()
+
+    file = tmp_path / "up.log"
+    with FullDisk(file, max_bytes=10) as log:
+        log.has_room = False
+        for _ in range(2):
+            log.write("ten bytes\n")
+            log.flush()
+        assert file.read_text() == "ten bytes\n" * 2
+        log.has_room = True
+        log.write("the last line\n")
+        log.flush()
+    assert (tmp_path / "up.log.1").read_text() == "ten bytes\n" * 2 + "the last line\n"
+    assert file.read_text() == ""
+
+
+def test_a_log_that_another_program_has_renamed_begins_again(tmp_path: Path) -> None:
+    file = tmp_path / "up.log"
+    with LogFile(file, max_bytes=10) as log:
+        file.rename(tmp_path / "up.log-monday")
+        log.write("more than ten bytes\n")
+        log.flush()
+        log.write("later\n")
+        log.flush()
+    assert (tmp_path / "up.log-monday").read_text() == "more than ten bytes\n"
+    assert file.read_text() == "later\n"
+
+
+@pytest.mark.real
+def test_tail_follows_a_log_over_all_its_files_and_sees_each_line(tmp_path: Path) -> None:
+    file, seen = tmp_path / "up.log", list[str]()
+    with LogFile(file, max_bytes=1_000) as log:
+        tail = ChildProcess(("/usr/bin/tail", "-n", "+1", "-F", str(file)), seen.append)
+        try:
+            for number in range(300):
+                log.write(f"line {number}\n")
+                log.flush()
+                # A file is kept until the next one is full. The test waits in between, so that the reader is never behind by two files.
+                if number % 100 == 99:
+                    wait_until(partial(seen.__contains__, f"line {number}"))
+        finally:
+            tail.kill()
+            wait_until(lambda: tail.exit_status() is not None)
+    assert (tmp_path / "up.log.1").exists()
+    assert [line for line in seen if line.startswith("line ")] == [f"line {number}" for number in range(300)]
 
 
 @pytest.mark.real
