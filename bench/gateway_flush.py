@@ -117,7 +117,7 @@ def _measure_round(spool_class: type[Spool], place: Path, seconds: float, connec
     finally:
         stopping.set()
         thread.join()
-        intake.stop()
+        intake.stop(10)
         sender.stop(time.monotonic() + 5)
         sender.join(5)
         spool.close()

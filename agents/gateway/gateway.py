@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import shutil
 import signal
 import threading
@@ -56,6 +57,11 @@ _GRACE_SHARE = 0.8
 # When the process stops, the gateway waits at least this many seconds for the end of each sender, even if no time is left. A sender can be
 # waiting for the object store or for Kafka.
 _LAST_SENDING_S = 2.0
+# When the process stops, the gateway waits at least this many seconds for the last flush of each line.
+_LAST_FLUSH_S = 2.0
+# If a thread waits for a disk that does not answer, the process ends by force this many seconds after service.grace_s. `castline up` kills
+# it 10 s after service.grace_s.
+_FORCED_END_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -249,6 +255,7 @@ class Gateway:
         self._stopping = threading.Event()
         # For each line: why its pictures are not assigned to parts, or "".
         self._latency_problems = {line.name: line.intake.find_latency_problem() for line in self._lines}
+        self._ended = threading.Event()
         self._health = ProcessHealth("gateway", self._lines[0].watchdog)
         for line in self._lines[1:]:
             self._health.add_check(line.watchdog.find_stall)
@@ -268,7 +275,28 @@ class Gateway:
             for line in self._lines:
                 line.spool.close()
             slot.release()
+            self._ended.set()
         return 0
+
+    def _end_by_force(self) -> None:
+        """Ends the process with exit status 1 if it does not end by itself, because a thread waits for a disk that does not answer.
+
+        Nothing else could end such a process: a thread that waits for the disk also keeps the locks of its spool.
+        """
+        if self._ended.wait(self._settings.service.grace_s + _FORCED_END_S):
+            return
+        for line in self._lines:
+            log.critical(
+                "The gateway of %s ends by force, because it could not stop in time. The disk of the spool has not answered for %.0f s. "
+                "%d pictures were perhaps not written, and their cameras got no receipts. %d pictures are in the spool and are sent after "
+                "the next start.",
+                line.name,
+                line.spool.find_disk_wait_s(),
+                line.intake.unconfirmed_count,
+                line.spool.waiting_count,
+            )
+        logging.shutdown()
+        os._exit(1)
 
     async def _serve(self) -> None:
         stop = asyncio.Event()
@@ -309,6 +337,7 @@ class Gateway:
                 await asyncio.wait_for(stop.wait(), _CHECK_INTERVAL_S)
             except TimeoutError:
                 continue
+        SupervisedThread("end", self._end_by_force).start()
         stop_by_s = time.monotonic() + self._settings.service.grace_s * _GRACE_SHARE
         self._health.set_not_ready("stopping")
         # The web server stops first, because the requests that have arrived still need the cameras for their answers.
@@ -403,7 +432,7 @@ class Gateway:
             thread.join(max(0.1, stop_by_s - time.monotonic()))
         for line in self._lines:
             store_waiting_pictures(line, line.intake.drain)
-            line.intake.stop()
+            line.intake.stop(max(_LAST_FLUSH_S, stop_by_s - time.monotonic()))
             line.sender.stop(stop_by_s)
         for line in self._lines:
             line.sender.join(max(_LAST_SENDING_S, stop_by_s - time.monotonic()))

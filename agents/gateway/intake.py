@@ -682,9 +682,14 @@ class Intake:
         """Starts the thread that waits for the disk. Without this thread, `accept` itself waits for the disk."""
         self._commit.start()
 
-    def stop(self) -> None:
-        """Sends the receipts of all stored pictures to the cameras, and ends the thread."""
-        self._commit.stop()
+    def stop(self, within_s: float) -> None:
+        """Sends the receipts of all stored pictures to the cameras, and ends the thread. Waits for the disk for at most `within_s`."""
+        self._commit.stop(within_s)
+
+    @property
+    def unconfirmed_count(self) -> int:
+        """The number of pictures that were accepted, but are perhaps not on the disk yet. Their cameras have no receipts."""
+        return self._commit.waiting_count
 
     def _log_full_spool(self, error: SpoolFullError | None) -> None:
         """Counts the pictures that the spool refuses because it is full. Logs the first refusal, and the first picture stored after it."""

@@ -600,6 +600,7 @@ class GroupCommit:
         self._changed = system.make_condition()
         self._waiting: list[tuple[int, OnFlushed]] = []
         self._waiting_bytes = 0
+        self._waiting_count = 0
         self._is_running = False
         self._thread = SupervisedThread(f"flush-{spool.line}", self._run, system=system)
 
@@ -607,12 +608,27 @@ class GroupCommit:
         self._is_running = True
         self._thread.start()
 
-    def stop(self) -> None:
-        """Ends the thread. The thread first flushes the pictures that still wait."""
+    @property
+    def waiting_count(self) -> int:
+        """The number of pictures that are perhaps not on the disk yet. Their cameras have no receipts."""
+        return self._waiting_count
+
+    def stop(self, within_s: float) -> None:
+        """Ends the thread. The thread first flushes the pictures that still wait.
+
+        If the disk does not answer within `within_s` seconds, logs what was not flushed, and returns.
+        """
         with self._changed:
             self._is_running = False
             self._changed.notify_all()
-        self._thread.join()
+        self._thread.join(within_s)
+        if self._thread.is_alive():
+            log.error(
+                "The disk of the spool of %s does not answer, so %d pictures were perhaps not written. Their cameras got no receipts and "
+                "should send them again. Check the disk.",
+                self._spool.line,
+                self._waiting_count,
+            )
 
     def add(self, size: int, on_flushed: OnFlushed) -> None:
         """Adds the picture that the spool has just accepted. `size` is the size of the picture in bytes.
@@ -624,6 +640,7 @@ class GroupCommit:
             if self._is_running:
                 self._waiting.append((size, on_flushed))
                 self._waiting_bytes += size
+                self._waiting_count += 1
                 self._changed.notify_all()
                 return
         self._flush([(size, on_flushed)])
@@ -641,6 +658,7 @@ class GroupCommit:
                 # The bytes are subtracted even if a callback raised an error. Otherwise these bytes would block `add` for ever.
                 with self._changed:
                     self._waiting_bytes -= sum(size for size, _ in group)
+                    self._waiting_count -= len(group)
                     self._changed.notify_all()
 
     def _flush(self, group: list[tuple[int, OnFlushed]]) -> None:

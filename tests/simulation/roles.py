@@ -300,7 +300,7 @@ class GatewayProcess:
         self._stopping.set()
         self._camera.join(5)
         self._intake.drain()
-        self._intake.stop()
+        self._intake.stop(10)
         self._sender.stop(self._broker.loop.time() + 5)
         self._sender.join(5)
 

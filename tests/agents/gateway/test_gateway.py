@@ -576,6 +576,33 @@ def test_a_spool_whose_write_blocks_stops_no_upload_of_another_line(tmp_path: Pa
         blocker.close()
 
 
+@pytest.mark.parametrize("is_full", [False, True], ids=["spool with room", "full spool"])
+def test_a_disk_that_hangs_does_not_stop_the_end_of_the_gateway(tmp_path: Path, is_full: bool) -> None:
+    spool_bytes = 2**20 if is_full else 2**24
+    camera = {"kind": "folder", "path": str(write_class_folders(tmp_path / "in")), "rate_per_s": RATE_PER_S}
+    settings = Settings.model_validate(
+        {
+            "service": {"run_dir": tmp_path / "run", "grace_s": 2},
+            "gateway": {"spool_dir": tmp_path / "spool", "spool_max_bytes": spool_bytes},
+            "lines": [{"name": "line-1", "camera": camera}],
+        }
+    )
+    faults = FaultFile(tmp_path / "faults")
+    environment = {"LD_PRELOAD": str(build_machine_faults(tmp_path)), "CAMPAIGN_FAULTS": str(faults.path)}
+    with CastlineProcess(settings, tmp_path / "gateway.log", "gateway", environment=environment) as gateway:
+        wait_until(lambda: gateway.metric("castline_spool_pictures", line="line-1") > 0, 40)
+        faults.set_flush_delay_s(600)
+        if is_full:
+            # A picture for which the spool has no room waits for the disk while it holds the locks of the spool.
+            used = ("castline_spool_bytes", "castline_spool_write_ahead_bytes")
+            wait_until(lambda: sum(gateway.metric(name) for name in used) > spool_bytes - 5000, 60)
+        wait_until(lambda: "has not finished a read or write" in gateway.page("/readyz")[1], 20)
+        gateway.process.terminate()
+        assert gateway.process.wait(60) == (1 if is_full else 0)
+        assert ("ends by force" if is_full else "does not answer") in gateway.log()
+        assert "pictures were perhaps not written" in gateway.log()
+
+
 def test_measuring_says_why_it_cannot_measure(tmp_path: Path) -> None:
     camera = {"kind": "folder", "path": str(write_class_folders(tmp_path / "in")), "trigger": "board"}
     lines = [{"name": "line-1", "camera": camera}, {"name": "line-2", "camera": {"kind": "http", "trigger": "board"}}]

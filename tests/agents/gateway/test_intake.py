@@ -485,7 +485,7 @@ def test_a_later_copy_is_stored_although_flush_and_file_failed_at_the_first_copy
     intake.accept(frames[1])
     intake.drain()
     assert not frames[1].receipt.result(2).is_repeat
-    intake.stop()
+    intake.stop(10)
     spool.close()
 
 

@@ -553,7 +553,7 @@ def test_a_picture_is_answered_with_the_result_of_its_flush(tmp_path: Path, erro
     assert answers == [error]
     adding.join(10)
     if is_started:
-        commit.stop()
+        commit.stop(10)
     spool.close()
 
 
@@ -577,5 +577,5 @@ def test_a_callback_that_fails_blocks_neither_its_group_nor_the_next_picture(tmp
     threading.Thread(target=commit.add, args=(1, lambda error: is_last_answered.set()), daemon=True).start()
     assert is_third_answered.wait(10)
     assert is_last_answered.wait(10), "the group with the failed callback still counts as waiting"
-    commit.stop()
+    commit.stop(10)
     spool.close()
