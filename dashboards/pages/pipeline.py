@@ -579,7 +579,8 @@ ALERTS: tuple[Alert, ...] = (
             "Run `curl <address>/healthz` with the address of the gateway. The page shows each complaint as a sentence. The address "
             "is in the file `<run_dir>/targets/<instance>.json`.",
             "Do what the complaint says. `docs/cameras.md` explains every complaint. `castline gateway try <line>` shows what would "
-            "happen to the camera's pictures.",
+            "happen to the camera's pictures.\n\nIf the complaint names a damaged spool, do what `docs/operations.md` says under “Damaged "
+            "spools and journals”. It also says when the damaged file may be deleted.",
         ),
     ),
     Alert(

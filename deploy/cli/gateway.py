@@ -17,6 +17,9 @@ def command(context: click.Context, lines: tuple[str, ...]) -> int:
 
     Without --line the gateway serves all lines that have a camera. While Kafka is unavailable the pictures wait in the folder
     gateway.spool_dir.
+
+    A damaged file of this folder is renamed to LINE.damaged-SECONDS, and a new file begins. Move the renamed file away when you have
+    checked the disk. You may delete it, because no role reads it.
     """
     if context.invoked_subcommand is not None:
         if lines:

@@ -41,6 +41,9 @@ def command(file: Path | None, names: tuple[str, ...], port: int) -> int:
     """Send the verdicts of lines to their boards, and record what the gates do, until SIGTERM.
 
     Each board gets its own process, which serves all lines of the board. If one process ends, the command stops the others and ends too.
+
+    Records wait in the folder sorter.journal_dir while Kafka is unavailable. A damaged file of this folder is renamed to
+    LINE.damaged-SECONDS, and a new file begins. You may delete the renamed file when you have checked the disk, because no role reads it.
     """
     settings = start_role(file, ROLE)
     boards = settings.lines_by_board(names)

@@ -335,7 +335,9 @@ class GatewaySettings(Section):
         "CASTLINE_GATEWAY__TOKEN to the same value on both machines.",
     )
     spool_dir: Path = Field(
-        Path("var/spool"), description="Folder of the spool, the gateway's queue on disk. Pictures wait there while Kafka is unavailable."
+        Path("var/spool"),
+        description="Folder of the spool, the gateway's queue on disk. Pictures wait there while Kafka is unavailable. Damaged "
+        "files are renamed there; docs/operations.md says when they may be deleted.",
     )
     spool_max_bytes: int = Field(
         2 * 2**30,
@@ -492,7 +494,8 @@ class SorterSettings(Section):
     )
     journal_dir: Path = Field(
         Path("var/journal"),
-        description="Folder of the journal, the sorter's queue on disk. The records of sorted parts wait there while Kafka is unavailable.",
+        description="Folder of the journal, the sorter's queue on disk. The records of sorted parts wait there while Kafka is unavailable. "
+        "Damaged files are renamed there; docs/operations.md says when they may be deleted.",
     )
     window: int = Field(8, ge=1, le=64, description="Largest number of commands to one board that may be unanswered at the same time.")
     command_key: SecretStr = Field(
