@@ -59,6 +59,8 @@ _GRACE_SHARE = 0.8
 _LAST_SENDING_S = 2.0
 # When the process stops, the gateway waits at least this many seconds for the last flush of each line.
 _LAST_FLUSH_S = 2.0
+# When the process stops, the gateway waits at most this many seconds for the threads that do the maintenance of the spools.
+_LAST_MAINTENANCE_S = 2.0
 # If a thread waits for a disk that does not answer, the process ends by force this many seconds after service.grace_s. `castline up` kills
 # it 10 s after service.grace_s.
 _FORCED_END_S = 5.0
@@ -344,8 +346,9 @@ class Gateway:
         if web_runner is not None:
             await web_runner.cleanup()
         await asyncio.to_thread(self._stop_lines, [*cameras, *matchers], stop_by_s)
+        join_by_s = time.monotonic() + _LAST_MAINTENANCE_S
         for thread in maintenance:
-            await asyncio.to_thread(thread.join, 2)
+            await asyncio.to_thread(thread.join, max(0.0, join_by_s - time.monotonic()))
 
     async def _start_web_server(self) -> web.AppRunner | None:
         """Starts the HTTP server for uploads and part reports. Returns None if no line accepts uploads or part reports."""
