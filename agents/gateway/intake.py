@@ -285,10 +285,10 @@ class Intake:
         # sends such a picture again, the intake uses this part, because the matcher matches each part only once.
         self._unstored: OrderedDict[str, tuple[str, PictureReceipt]] = OrderedDict()
         self._first_copies = _FirstCopies()
-        # Recent pictures that came without a time, by the key of their copies. The value is the time at which the first copy arrived, as
-        # long as no copy was matched. A copy that comes later gets this time. If the value is None, the picture was matched or its time is
-        # not known, and a later copy gets no part.
-        self._untimed: OrderedDict[str, datetime | None] = OrderedDict()
+        # Recent pictures that came without a time, by the key of their copies and their SHA-256. The value is the time at which the first
+        # copy arrived, as long as no copy was matched. A copy that comes later gets this time. If the value is None, the picture was
+        # matched or its time is not known, and a later copy gets no part.
+        self._untimed: OrderedDict[tuple[str, str], datetime | None] = OrderedDict()
         self._uses_arrival = camera.time_source == "arrival"
         self._complaints = Complaints(clock)
         window_s = camera.match_window_s
@@ -298,7 +298,7 @@ class Intake:
         if camera.trigger == "board":
             self._matcher = Matcher(window_s, part_timeout_s=self._part_timeout_s, max_bytes=buffer_bytes)
             # A camera may send a picture again that an earlier process has stored.
-            self._untimed.update((_make_copy_key(sha256), None) for sha256 in self._list_stored_checksums())
+            self._untimed.update(((_make_copy_key(sha256), sha256), None) for sha256 in self._list_stored_checksums())
         if camera.needs_latency:
             self._latency = CameraLatency(spool.line, camera.latency_s, spool.folder / f"{spool.line}.latency.json")
         else:
@@ -551,7 +551,7 @@ class Intake:
         """Remembers when a picture without a time arrived that the intake cannot match now. The camera is expected to send it again."""
         if self._matcher is None or self._latency is None or not frame.is_arrival:
             return
-        key = self._make_key(frame, sha256)
+        key = (self._make_key(frame, sha256), sha256)
         with self._lock:
             if key in self._untimed:
                 return
@@ -566,9 +566,10 @@ class Intake:
         """
         if not pending.frame.is_arrival:
             return pending
+        key = (pending.key, pending.picture.sha256)
         with self._lock:
-            is_copy, first_at = pending.key in self._untimed, self._untimed.get(pending.key)
-            self._remember_untimed(pending.key, None)
+            is_copy, first_at = key in self._untimed, self._untimed.get(key)
+            self._remember_untimed(key, None)
         if not is_copy:
             return pending
         if first_at is None:
@@ -576,7 +577,7 @@ class Intake:
         frame, picture = replace(pending.frame, captured_at=first_at), replace(pending.picture, captured_at=first_at)
         return replace(pending, frame=frame, picture=picture, is_late_copy=True)
 
-    def _remember_untimed(self, key: str, first_at: datetime | None) -> None:
+    def _remember_untimed(self, key: tuple[str, str], first_at: datetime | None) -> None:
         """Remembers a picture without a time, and forgets the oldest one if there are too many. The caller must hold the lock."""
         self._untimed[key] = first_at
         self._untimed.move_to_end(key)

@@ -285,6 +285,17 @@ def test_a_copy_of_an_abandoned_picture_gets_the_part_of_its_own_casting(tmp_pat
     line.spool.close()
 
 
+def test_another_picture_under_the_key_of_an_abandoned_one_is_no_copy(tmp_path: Path) -> None:
+    line = WaitingLine(Spool(tmp_path, "line-1", SpoolBudget(2**20)))
+    line.abandon(key="key:1")
+    line.now_s = _BELT_START_S + 4.01
+    line.intake.report_part(PartId("line-1", 9, 4), datetime.fromtimestamp(_BELT_START_S + 4, UTC))
+    other = line.send(NEXT_PICTURE, key="key:1")
+    line.wait()
+    assert other.receipt.result(0) == PictureReceipt(PartId("line-1", 9, 4))
+    line.spool.close()
+
+
 def test_a_picture_that_is_abandoned_twice_has_the_time_of_its_first_arrival(tmp_path: Path) -> None:
     line = WaitingLine(Spool(tmp_path, "line-1", SpoolBudget(2**20)))
     line.abandon()
