@@ -158,8 +158,8 @@ class ReadableBatches:
 
     `place` is the partition, and `fetch_offset` the offset for which the client has asked. This offset can be inside a batch.
 
-    If the header of a batch cannot be decoded, it does not say where the next batch begins. So the client gets a placeholder for a single
-    offset, and no further batch of the answer is read. The client then asks the broker for the records after this offset.
+    If the header of a batch cannot be decoded, the client cannot know where the next batch begins. So it gets a placeholder for the first
+    offset of the batch, reads no further batch of the answer, and asks the broker for the records after the placeholder.
     """
 
     def __init__(self, batches: Any, place: Any, fetch_offset: int) -> None:

@@ -81,7 +81,8 @@ def parse_kinds(context: click.Context, parameter: click.Parameter, values: tupl
     "start_name",
     default="demo",
     show_default=True,
-    help="Version whose segmentation head gives the first weights if VERSION has no head. With 'none', the first weights are random.",
+    help="A version that has a segmentation head. The training starts with the weights of this head if VERSION has no head of its own. "
+    "With 'none', it starts with random weights.",
 )
 @click.option(
     "--steps",

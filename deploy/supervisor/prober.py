@@ -171,8 +171,9 @@ def _read_change_time(file: Path) -> float:
 
 
 def find_target(run_dir: Path, pid: int) -> str | None:
-    """Returns the address of the pages of process `pid`, from its file in `run_dir`/targets. Returns None if there is no file yet.
+    """Returns the web address at which the process `pid` shows its health and its metrics.
 
+    The address stands in the file of the process in `run_dir`/targets. Returns None if there is no file yet.
     Several files can name the same process id, because a killed process leaves its file behind. The newest of these files is used.
     """
     for file in sorted((run_dir / "targets").glob("*.json"), key=_read_change_time, reverse=True):

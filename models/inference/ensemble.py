@@ -82,8 +82,8 @@ class Ensemble:
         - `pixels`: shape (n, side_px, side_px), grey level 0..255, 1 <= n <= max_batch.
         - `parts`: the outlines of the parts, or None.
         - `masks`: the pixels that the scorers inspect, or None for the whole picture. The networks always judge the whole picture.
-        - `rules`: for each picture, the rule by which its line chooses the label, or None for the rule of the version. `rules` only decides
-          for which pictures a cascade asks all networks. The labels in the result come from the rule of the version.
+        - `rules`: for each picture the rule of its line, or None. A cascade needs these rules to find the pictures that all networks must
+          judge. The labels in the result follow the rule of the version in any case.
         """
         if not self.vote.names:
             predictions = [Prediction("ok", None, {}) for _ in pixels]

@@ -25,9 +25,11 @@ PredictFunction = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
 
 @dataclass(frozen=True, slots=True)
 class GoldenSet:
-    """Pictures, shape (n, side, side), uint8, and the voters' probabilities, shape (n, voters, classes), float32.
+    """Golden pictures, and how the version judged them when it was made.
 
-    `scores` are the scores of the version's good-only scorers, shape (n, scorers), 0..1. They are None if the version has no scorer.
+    - `pixels`: the pictures, shape (n, side, side), uint8.
+    - `probabilities`: the class probabilities of each network that votes, shape (n, voters, classes), float32.
+    - `scores`: the anomaly scores of each scorer, shape (n, scorers), 0..1. None if the version has no scorer.
     """
 
     pixels: npt.NDArray[np.uint8]

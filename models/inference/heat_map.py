@@ -119,7 +119,7 @@ def find_boxes(
     """Returns boxes around the connected hot areas of a cropped heat map, the hottest first, at most `max_boxes`.
 
     - `level`: the lowest heat of a hot pixel. None means half of the highest heat.
-    - `width_px`, `height_px`: size of the upright original.
+    - `width_px`, `height_px`: size of the picture before it was cropped.
     - `kinds_of`: the map that gives each box its kind of defect, or None.
     """
     labels, count = _label_hot_areas(heat, level)

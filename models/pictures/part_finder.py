@@ -74,9 +74,9 @@ MAX_TILT_DIFFERENCE = 0.06
 RIM_SUPPORT_SHARE = 0.9
 MIN_SUPPORT = 0.35
 SUPPORT_DISTANCE_PX = 2.0
-# An outline has five terms: one for its size, two for its offset and two for its tilt. When an outline is fitted to the edges of the rim,
-# the offset and the tilt of the cavity count like additional edges, because the rim has nearly the same offset and tilt. An edge has the
-# weight 1. The terms of the cavity have these weights.
+# An outline has five terms: one for its size, two for its offset and two for its tilt. The rim has nearly the same offset and tilt as the
+# cavity, which is found first. So the terms of the cavity also influence the outline of the rim. They have these weights, and each edge of
+# the rim has the weight 1.
 PRIOR_RAYS = (0.0, 2.0, 2.0, 8.0, 8.0)
 
 # A signature describes the surface of a part from the centre to 96 % of the radius. So the belt and thin excess metal at the rim do not

@@ -29,7 +29,7 @@ class CameraSettings(Section):
         description="`folder` replays the pictures of a folder. `drop` watches a folder into which a camera writes. `http` accepts "
         "uploads. `video` reads a V4L2 device or an RTSP stream and needs the extra `video`."
     )
-    path: Path | None = Field(None, description="Folder for cameras of the kinds `folder` and `drop`.")
+    path: Path | None = Field(None, description="Folder with the pictures. Only for cameras of the kinds `folder` and `drop`.")
     address: SecretAddress = Field(
         SecretAddress(""), description="Device or URL for cameras of the kind `video`, such as /dev/video0 or rtsp://camera/stream."
     )
