@@ -130,8 +130,8 @@ class Verdict(PartRecord):
     schema_: Literal["castline.verdict.v1"] = Field("castline.verdict.v1", alias="schema", description="Name of this schema.")
     verdict_id: uuid.UUID = Field(
         description="Id of the verdict, computed from part id, image sha256, model version and `decision`. A repeated verdict has the same "
-        "id. If the picture was not judged for one of the reasons `inference-failed`, `handling-failed`, `claim-missing` or "
-        "`claim-damaged`, the reason is also part of the id. A later verdict on the picture therefore has another id."
+        "id. If the inspector failed or could not read the picture (reasons `inference-failed`, `handling-failed`, `claim-missing` and "
+        "`claim-damaged`), the id also depends on the reason. So a later verdict on the picture gets another id."
     )
     label: Label = Field(description="`ok`, `defect` or `review`. A person should check a part with the label `review`.")
     defect_probability: Share | None = Field(
@@ -319,9 +319,9 @@ class Acceptance(BaseModel):
 
     table: str = Field(description="Name of the acceptance table, which holds the foundry's limits for defects.")
     result: Literal["accepted", "rejected", "not-graded"] = Field(
-        description="Result of the acceptance table for the part. `not-graded` means that the table could not decide. One reason is that "
-        "the table has limits in millimetres, but the scale of the line's pictures is not set. The other reason is that `boxes` does not "
-        "contain all suspicious areas of the picture."
+        description="Result of the acceptance table for the part. `not-graded` means that the table could not decide. Either `boxes` does "
+        "not contain all suspicious areas of the picture, or the table has limits in millimetres, but the scale of the line's pictures is "
+        "not set."
     )
     rules: tuple[str, ...] = Field(
         (), description="Sentences that name the rules by which the table rejected the part, or that say why the part was not graded."

@@ -442,7 +442,7 @@ class Sender:
                 log.warning("Pictures of %s arrive faster than Kafka accepts them. %d wait in the spool.", self._spool.line, waiting)
         elif self._is_behind and waiting <= self._max_in_flight // 2:
             self._is_behind = False
-            log.info("Kafka accepts the pictures of %s fast enough again. %d still wait in the spool.", self._spool.line, waiting)
+            log.info("Kafka accepts the pictures of %s fast enough again. %d pictures still wait in the spool.", self._spool.line, waiting)
 
     def _set_unavailable(self, problem: str) -> None:
         now_s = time.monotonic()
@@ -451,9 +451,9 @@ class Sender:
         if not self._problem or now_s - self._reminded_at_s > _REMINDER_INTERVAL_S:
             self._reminded_at_s = now_s
             log.warning(
-                "Pictures of %s stay on disk (%d wait), because they cannot be sent to Kafka: %s",
-                self._spool.line,
+                "%d pictures of %s stay on disk, because they cannot be sent to Kafka: %s",
                 self._spool.waiting_count,
+                self._spool.line,
                 problem,
             )
         self._problem = problem

@@ -401,7 +401,8 @@ class Sorter:
         if event.reason == "spacing" and event.action == "pass" and state.label == "defect":
             part = f"{self._line}:{event.run}:{event.part}"
             log.error(
-                "part %s is a defect, but the gate let it pass, because an uncounted part was too close in front of it",
+                "part %s is a defect, but the gate let it pass, because a part that photo-eye 1 had not counted was too close in front of "
+                "it",
                 part,
                 extra={"part": part},
             )

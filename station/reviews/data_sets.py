@@ -129,7 +129,9 @@ def make_data_set(selection: DataSetSelection, settings: Settings, made_by: str,
             try:
                 row.save(force_insert=True)
             except IntegrityError:
-                raise DataSetRefusedError("Another person made a data set at the same moment. Look at that data set first.") from None
+                raise DataSetRefusedError(
+                    "Another person has just made a data set. Look at that data set before you make another one."
+                ) from None
             partial.replace(root / name)
             return row
         finally:

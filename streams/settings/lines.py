@@ -73,8 +73,8 @@ class CameraSettings(Section):
         None,
         ge=-60,
         le=60,
-        description="Latency of the camera in seconds, for the trigger `board`: the time of a picture minus the time at which photo-eye 1 "
-        "counted its part. If absent, the latency that `castline gateway measure` has stored is used. Cameras of the kinds `folder` and "
+        description="Latency of the camera in seconds, for the trigger `board`: how much later than the signal of photo-eye 1 the time of "
+        "the picture is. If absent, the latency that `castline gateway measure` has stored is used. Cameras of the kinds `folder` and "
         "`video` need none.",
     )
     end_wait_s: float = Field(
