@@ -114,7 +114,7 @@ def open_heat_sources(version: Version) -> list[HeatSource]:
     if not sources:
         raise ModelError(
             f"Version {version.name} makes no heat maps, because it has no AlexNet, no segmentation head and no scorer. Choose another "
-            "version, or leave out --masks, which measures heat maps."
+            "version, or leave out the option --masks, with which the command measures heat maps."
         )
     return sources
 

@@ -134,13 +134,13 @@ def open_cascade(version: Version, open_stage: Callable[[Version], Runtime], lim
         )
     if band.voter not in vote.names or len(vote.names) < 2:
         raise ModelError(
-            f"A cascade needs the voter {band.voter} and at least one more, but {version.folder} has only {', '.join(vote.names)}. "
+            f"A cascade needs the network {band.voter} and at least one other network, but {version.folder} has only {', '.join(vote.names)}. "
             "Switch the cascade off, or choose another version."
         )
     if np.count_nonzero(vote.weights) < 2:
         raise ModelError(
-            f"A cascade needs two voters with a weight above 0. In {version.folder} one voter decides alone, because no "
-            "ensemble was better. Switch the cascade off, or choose another version."
+            f"A cascade needs two networks with a weight above 0. In {version.folder} one network decides alone, because the training "
+            "found no better ensemble. Switch the cascade off, or choose another version."
         )
     first = open_stage(version.select_voters([band.voter]))
     others = open_stage(version.select_voters([name for name in vote.names if name != band.voter]))

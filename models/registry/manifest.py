@@ -321,7 +321,8 @@ class Manifest(_ManifestModel):
     costs: Costs
     cascade: CascadeBand | None = Field(
         default=None,
-        description="For defect probabilities in this range, a cascade asks all voters. Older versions have no such range.",
+        description="In a cascade, one network judges each part first. If its defect probability lies in this range, all networks judge "
+        "the part. Older versions have no such range.",
     )
     golden: GoldenSetEntry
     data: DataFingerprint

@@ -137,14 +137,24 @@ class TrainingOptions(BaseModel):
         description="Also search the original pixels of large pictures for small defects. The search learns from the good pictures alone.",
     )
     alarm_share: float = Field(
-        0.05, gt=0, le=0.5, description="Share of the good parts that may be above the cut-off of the scorer, if no other option sets it."
+        0.05,
+        gt=0,
+        le=0.5,
+        description="Largest share of the good parts whose score may be above the cut-off of the scorer. Not used if "
+        "another option sets the cut-off.",
     )
     alarms_per_hour: float | None = Field(
-        None, gt=0, description="Number of good parts an hour that may be above the cut-off of the scorer. Needs `parts_per_hour`."
+        None,
+        gt=0,
+        description="Largest number of good parts an hour whose score may be above the cut-off of the scorer. Needs `parts_per_hour`.",
     )
     parts_per_hour: float | None = Field(None, gt=0, description="Number of parts an hour on the line, for `alarms_per_hour`.")
     defect_share: float | None = Field(
-        None, gt=0, le=0.5, description="Share of defective parts on the line. The cut-off of the scorer then follows from the costs."
+        None,
+        gt=0,
+        le=0.5,
+        description="Share of defective parts on the line. If it is set, the scorer gets the cut-off at which misses "
+        "and reviews together cost least.",
     )
     start: str | None = Field(
         None, description="Version from which the training starts (fine-tuning). Its weights, classes and picture sizes are used."
