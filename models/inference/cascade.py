@@ -134,8 +134,8 @@ def open_cascade(version: Version, open_stage: Callable[[Version], Runtime], lim
         )
     if band.voter not in vote.names or len(vote.names) < 2:
         raise ModelError(
-            f"A cascade needs the network {band.voter} and at least one other network, but {version.folder} has only {', '.join(vote.names)}. "
-            "Switch the cascade off, or choose another version."
+            f"A cascade needs the network {band.voter} and at least one other network, but {version.folder} has only "
+            f"{', '.join(vote.names)}. Switch the cascade off, or choose another version."
         )
     if np.count_nonzero(vote.weights) < 2:
         raise ModelError(

@@ -84,7 +84,7 @@ def test_the_page_counts_its_rows(page: str) -> None:
     tested = sum(row.state == "met" and bool(row.tests) for row in rows)
     sentence = (
         f"{states['met']} requirements are met, {states['not met']} are not met, and {states['not applicable']} do not apply. "
-        f"Tests are named for {tested} of the {states['met']} met requirements."
+        f"The table names tests for {tested} of the {states['met']} met requirements."
     )
     assert sentence in (ROOT / "docs" / page).read_text("utf-8")
 
