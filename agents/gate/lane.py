@@ -40,8 +40,8 @@ class GateState(StrEnum):
 
 
 CONNECTED_STATES = (GateState.RUNNING, GateState.SAFE, GateState.STOPPED)
-# The board repeats its oldest reports every second, and repeats all its reports after HELLO. If a report has not come within this many
-# seconds, the board has lost the report. Even over a serial connection that damages a third of all frames, a report comes earlier.
+# If the report of a part has not come within this many seconds, the board has lost the report. The board repeats its oldest reports every
+# second. So even if the serial connection damages a third of all frames, a report comes within this time.
 REPORTED_WITHIN_S = 10.0
 # If the connection to a board is lost, the board usually answers again within this time. The host needs up to 5 s to open the port again,
 # 2.5 s to listen, and 8 s to greet the board.
@@ -338,8 +338,8 @@ class GateLane:
     def send_command(self, name: str, *fields: object, deadline_s: float | None = None) -> Future[BoardResponse]:
         """Sends a command of the protocol to the board. The returned future gets the board's answer or fails with GateError.
 
-        If a person gives the command, pass `deadline_s` (monotonic clock). The command fails if it cannot be sent before this time, or if
-        the board is reset before that.
+        If a person gives the command, pass `deadline_s` (monotonic clock). The command fails if it was not sent by this time. It also
+        fails if the board is reset before the command was sent.
         """
         is_asked = deadline_s is not None
         texts = tuple(str(field) for field in fields)
@@ -398,8 +398,8 @@ class GateLane:
 
         If the number is new, the lane forgets the events and settings of the earlier run, and passes RunBegan to `on_event`.
 
-        `has_restarted` is True if the board was reset or exchanged. In this case, the lane does the same even if the run number has not
-        changed.
+        A board that was reset or exchanged (`has_restarted` is True) can have the old run number. The lane then also forgets the earlier
+        events and settings, and passes RunBegan.
         """
         self.problem = ""
         if run == self.run and not has_restarted:

@@ -61,8 +61,7 @@ _CODES_AFTER_RESET = tuple((str(code_of(name)),) for name in ("not-greeted", "no
 class LinkSettings:
     """The serial port of one board.
 
-    `window` is the largest number of commands that wait for an answer at the same time. If the board allows fewer commands, the host uses
-    the number of the board.
+    `window` is the largest number of commands that wait for an answer at the same time. If the board allows fewer, its limit applies.
     """
 
     port: str
@@ -274,8 +273,8 @@ class BoardSession:
                 self._sync_clock()
             if not self._clock.is_set:
                 raise gate_error("stopping" if self._stopping.is_set() else "link-away", "SYNC")
-            # The board was perhaps reset after its answer to HELLO. The clock samples from SYNC would then be mixed from two runs. A board
-            # that was reset answers SYNC, but refuses SHOW. So an answer to SHOW proves that there was no reset.
+            # Perhaps the board was reset after its answer to HELLO. Some of the clock samples would then come from before the reset, and
+            # some from after it. A board that was reset refuses SHOW. So an answer to SHOW proves that there was no reset.
             self._ask("SHOW", self._lanes[0].number, TABLE[0].key)
             for lane in self._lanes:
                 self._requests.add_missing(lane.read_early_events(time.monotonic(), self._system.now()))

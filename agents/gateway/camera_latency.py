@@ -75,13 +75,13 @@ class CameraLatency:
         self._file = file
         self._stored = _StoredLatency.read(file)
         self._monitor: LatencyMonitor | None = None
-        # By how many seconds the clock of this machine was changed since new pictures last confirmed the latency. After such a change, the
-        # latency is not trusted until new pictures confirm it.
+        # The sum of the changes of this machine's clock, in seconds. After a change, the latency is not trusted until new pictures confirm
+        # it. They also set this sum to 0.
         self._stepped_s = 0.0
         # The text of `suspension` before the clock of this machine was changed. If the clock is set back, this text is used again.
         self._earlier_suspension = ""
-        # The number of the matcher's doubt about the camera's clock at the last call of `can_end_doubt`. 0 means that there was no doubt.
-        # Each new doubt has a new number.
+        # The matcher counts how often it has doubted the camera's clock. This is the count at the last call of `can_end_doubt`, or 0 if the
+        # matcher had no doubt then.
         self._doubt = 0
         self._use_latency()
 
@@ -172,10 +172,10 @@ class CameraLatency:
             self._follow_suspension()
 
     def can_end_doubt(self, doubt: int) -> bool:
-        """Returns True if the matcher doubts the camera's clock, and new pictures prove that the latency is right.
+        """Returns True if the matcher doubts the camera's clock, and new pictures prove that the clock and the latency are right.
 
-        Only pictures that came after the doubt began count as proof. `doubt` is the value of `Matcher.doubt`: the number of the doubt, or
-        0 if there is no doubt. Call this method after each call of the matcher.
+        Only pictures that came after the doubt began count as proof. `doubt` is the value of `Matcher.doubt`, which is 0 if the matcher
+        has no doubt. Call this method after each call of the matcher.
         """
         if self._monitor is None:
             return False
@@ -212,8 +212,8 @@ class CameraLatency:
         if not self.suspension:
             self._stepped_s = 0.0
         if self._monitor:
-            # For some parts that are already counted, the picture has not arrived yet. So the new LatencyMonitor needs the times of
-            # these parts.
+            # The new LatencyMonitor compares the times of pictures and parts. Some pictures that arrive next show parts that were counted
+            # earlier. So it needs the times of these parts.
             for time_s in self.history.parts:
                 self._monitor.add_part(time_s)
         self._show_state()

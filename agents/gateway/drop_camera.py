@@ -201,8 +201,8 @@ class DropCamera:
     def frames(self, stopping: Event) -> Iterator[CameraFrame]:
         poll_s = min(_MAX_POLL_S, self._settings.settle_s / 4)
         wait_s = poll_s
-        # After an error, the gateway calls this method again. Perhaps the intake has neither stored nor refused some pictures that were
-        # yielded before the error. These pictures are yielded again.
+        # After an error, the gateway calls this method again. Pictures that were yielded before the error are yielded again if the intake
+        # has not answered.
         for known in self._files.values():
             known.is_offered = False
         while not stopping.wait(wait_s):

@@ -54,15 +54,15 @@ _FREE_DISK_SHARE = 0.1
 _LONGEST_WRITE_S = 5.0
 # When the process stops, cameras and senders must end within this fraction of the setting service.grace_s.
 _GRACE_SHARE = 0.8
-# When the process stops, the gateway waits at least this many seconds for the end of each sender, even if no time is left. A sender can be
-# waiting for the object store or for Kafka.
+# When the process stops, the gateway gives each sender at least this many seconds to end. A sender can be waiting for the object store or
+# for Kafka.
 _LAST_SENDING_S = 2.0
-# When the process stops, the gateway waits at least this many seconds for the last flush of each line.
+# When the process stops, the gateway waits at least this many seconds until the last pictures of each line are on the disk.
 _LAST_FLUSH_S = 2.0
 # When the process stops, the gateway waits at most this many seconds for the threads that do the maintenance of the spools.
 _LAST_MAINTENANCE_S = 2.0
-# If a thread waits for a disk that does not answer, the process ends by force this many seconds after service.grace_s. `castline up` kills
-# it 10 s after service.grace_s.
+# The process should stop within service.grace_s seconds. If a thread waits for a disk and keeps the process from stopping, the process ends
+# by force this many seconds later. `castline up` waits even longer before it kills the process.
 _FORCED_END_S = 5.0
 
 
@@ -251,7 +251,7 @@ class Gateway:
         self._budget = SpoolBudget(settings.gateway.spool_max_bytes)
         store = ObjectStore(settings.store.url, settings.pictures.max_bytes)
         self._lines = [_build_line(line, settings, self._budget, store) for line in lines]
-        # No other process of the gateway writes this file, because this process holds the lock of the first line's spool.
+        # The file is named after the first line. No other gateway process serves this line, so no other process writes this file.
         self._known_clients = KnownClients(settings.gateway.spool_dir / f"{lines[0].name}.clients.json")
         self._tokens = TokenCheck(settings.gateway.proxies, settings.gateway.trusted_proxies, known=self._known_clients)
         self._stopping = threading.Event()
@@ -397,7 +397,7 @@ class Gateway:
         """Matches the waiting pictures of `line` with parts, and stores them. Runs in a thread of its own, because the disk can be slow."""
         while not self._stopping.wait(_CHECK_INTERVAL_S):
             store_waiting_pictures(line, line.intake.decide_due)
-            # This call can wait for a lock whose holder waits for the disk. So the event loop does not make it.
+            # This call can wait for the disk. So it is made in this thread, and not in the event loop.
             self._latency_problems[line.name] = line.intake.find_latency_problem()
 
     def _check_disk(self) -> None:

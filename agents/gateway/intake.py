@@ -51,8 +51,8 @@ _MAX_UNSTORED = 10_000
 # The intake remembers at most this many pictures that came without a time. At two pictures a second, these are the pictures of the last
 # eight minutes. A camera repeats a picture much sooner.
 _MAX_UNTIMED = 1024
-# A camera may send a picture several times before the first copy has its answer. The newest copies wait for this answer, at most this
-# many. Older copies get no answer, because the camera no longer waits for them.
+# A camera may send a picture several times before the gateway has answered. The gateway then answers the first copy, and at most this many
+# of the newest copies. The camera no longer waits for an answer to the others.
 _MAX_REPEATS = 16
 
 
@@ -80,8 +80,8 @@ class CameraFrame:
     - `waited_s`: seconds since the picture has arrived completely, or None if unknown.
     - `transfer_s`: seconds from the beginning of the upload until the picture had arrived completely.
     - `is_arrival`: True if the camera gives no time. The intake then computes `captured_at` from the time of arrival.
-    - `abandoned_sha256`: the checksum of a picture whose sender has gone before the intake got the picture, otherwise "". The `value` of
-      such a frame is empty, and nobody waits for its receipt. The intake uses the frame if the camera sends the picture again.
+    - `abandoned_sha256`: "" for an ordinary frame. If the sender closed its connection before the intake got the picture, `value` is
+      empty, and this is the picture's checksum. With this checksum, the intake recognises the picture when it is sent again.
     """
 
     value: bytes
@@ -281,13 +281,12 @@ class Intake:
         # The number of pictures that were refused since the spool became full.
         self._refused_count = 0
         self._reported_parts: OrderedDict[PartId, None] = OrderedDict()
-        # The SHA-256 and the part of each picture that the disk has refused or perhaps lost, by the key of its copies. When the camera
-        # sends such a picture again, the intake uses this part, because the matcher matches each part only once.
+        # Pictures that are perhaps not on the disk, because the disk failed. When the camera sends such a picture again, the intake gives
+        # it the same part as before. A value holds the SHA-256 of the picture and its part. All copies of a picture have the same key.
         self._unstored: OrderedDict[str, tuple[str, PictureReceipt]] = OrderedDict()
         self._first_copies = _FirstCopies()
-        # Recent pictures that came without a time, by the key of their copies and their SHA-256. The value is the time at which the first
-        # copy arrived, as long as no copy was matched. A copy that comes later gets this time. If the value is None, the picture was
-        # matched or its time is not known, and a later copy gets no part.
+        # Recent pictures that came without a time. The value is the time at which the first copy of the picture arrived. A later copy gets
+        # this time. If a copy was matched, or if the time is unknown, the value is None, and a later copy gets no part.
         self._untimed: OrderedDict[tuple[str, str], datetime | None] = OrderedDict()
         self._uses_arrival = camera.time_source == "arrival"
         self._complaints = Complaints(clock)
@@ -406,8 +405,8 @@ class Intake:
     ) -> list[MatchDecision[_PendingFrame]]:
         """Checks the camera's latency with the delays of the pictures in `decisions`. Returns `decisions` unchanged.
 
-        If the delays prove that the latency is right, the matcher no longer doubts the camera's clock, and late pictures are matched again.
-        The caller must hold the lock.
+        If the matcher doubts the camera's clock, it matches no late pictures. Its doubt ends here if the delays prove that the latency is
+        right. The caller must hold the lock.
         """
         if self._latency is not None:
             for decision in decisions:
@@ -514,10 +513,10 @@ class Intake:
             self._apply([*forgotten, *decisions])
 
     def _follow_clock(self, matcher: Matcher[_PendingFrame]) -> list[MatchDecision[_PendingFrame]]:
-        """Forgets all waiting parts and pictures if the clock of this machine was set. Returns one decision for each forgotten item.
+        """Forgets all waiting parts and pictures if the clock of this machine was set. Returns a decision for each of them.
 
-        The gateway compares the times of parts, which are by this machine's clock, with the times of pictures, which are by the camera's
-        clock. After this machine's clock was set, this comparison could assign a picture to another casting. The caller must hold the lock.
+        The times of parts are from this machine's clock, and the times of pictures are from the camera's clock. After this machine's clock
+        was set, a picture could be assigned to a wrong part. The caller must hold the lock.
         """
         if not (step_s := self._steps.take_step_s()):
             return []
@@ -548,7 +547,7 @@ class Intake:
             return []
 
     def _note_arrival(self, frame: CameraFrame, has_own_time: bool, sha256: str) -> None:
-        """Remembers when a picture without a time arrived that the intake cannot match now. The camera is expected to send it again."""
+        """Remembers when a picture without a time arrived. The camera is expected to send the picture again, because it got no answer."""
         if self._matcher is None or self._latency is None or not frame.is_arrival:
             return
         key = (self._make_key(frame, sha256), sha256)
@@ -628,7 +627,8 @@ class Intake:
         is_matched = earlier.is_matched if earlier else self._matcher is None or part is not None
         keys = [key for key in (frame.idempotency_key, make_part_key(part) if part else "") if key]
         if not keys and pending.key and frame.is_arrival:
-            # The receipt is only needed after a restart, to recognise copies by the checksum. So its key is one that never comes again.
+            # After a restart, the intake recognises copies of this picture by the checksum in the receipt, and not by the receipt's key.
+            # So the key only has to be unique.
             keys = [f"trace:{pending.picture.traceparent}"]
         try:
             stored = self._spool.accept(pending.picture, keys, part)
@@ -665,9 +665,8 @@ class Intake:
             self._first_copies.finish(pending, receipt)
             return
         try:
-            # The disk has perhaps lost the picture, so the camera sends it again, and the gateway must store it again. For this, the spool
-            # must forget all keys of the picture. If a repeated picture came without its part, the key of the part is not in `keys`. So
-            # this key is added here.
+            # Perhaps the disk has lost the picture, so the camera sends it again. The spool must then not take it for a copy. So the spool
+            # forgets all keys of the picture, also the key of its part, which is not always in `keys`.
             for key in {*keys, make_part_key(receipt.part)}:
                 with suppress(sqlite3.Error, CastlineError):
                     self._spool.forget_key(key)

@@ -39,11 +39,11 @@ _FIT_SHARE = 0.2
 # A latency is accepted if at least 80 % of all pictures get a part, and also 80 % of the ten newest pictures.
 _EXPLAINED_SHARE = 0.8
 _NEWEST_PICTURES = 10
-# The time of a picture minus a latency is the expected time of the picture's part. If fewer than 70 % of these times lie between the first
-# and the last known part, this latency is not tested further.
+# The time of a picture minus the latency is the expected time of the picture's part. A latency is tested only if at least 70 % of the
+# expected times lie between the times of the first and the last known part.
 _KNOWN_SHARE = 0.7
-# Each latency gives most pictures a nearest part. Two latencies are compared only if both give a nearest part to at least this many
-# pictures.
+# A picture has no nearest part if its expected time is before the first known part or after the last one. Two latencies are compared only
+# if at least this many pictures have a nearest part with both of them.
 _MIN_COMMON_PICTURES = 5
 # A latency is better than another latency if it brings the pictures nearer to their parts, on average by at least 2 % of the time between
 # two parts.
@@ -255,8 +255,8 @@ def _compare(best: _Candidate, rival: _Candidate) -> _Comparison | None:
         return None
     supporting = sum(_speaks_against(theirs, ours) for ours, theirs in pairs)
     opposing = sum(_speaks_against(ours, theirs) for ours, theirs in pairs)
-    # `supporting` is the number of pictures that fit only `best`. `opposing` is the number of pictures that fit only `rival`. `rival` is
-    # wrong if `supporting` is at least `needed`. `needed` is a little more than twice `opposing`.
+    # `supporting` counts the pictures that fit only `best`, and `opposing` counts those that fit only `rival`. `rival` is wrong if
+    # `supporting` is at least `needed`, a little more than twice `opposing`.
     needed = (1 if not best.unexplained_count else 2) + 2 * opposing
     return _Comparison(rival.latency_s, supporting >= needed or _is_nearer(pairs), supporting)
 

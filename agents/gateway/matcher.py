@@ -130,11 +130,11 @@ class Matcher(Generic[Picture]):
         # Some pictures come without a time from the camera. For each of the last such pictures, the list holds the time of arrival minus
         # the latency. For a picture that the camera has sent several times, this is the arrival of the first copy.
         self._arrivals: deque[float] = deque(maxlen=_RECENT_ARRIVALS)
-        # The ages of the last matched pictures that were not late. The age of a picture is its time of arrival minus the time at which its
-        # part was counted, as computed from the latency. An age can be negative if the clock of the sorter's machine is ahead.
+        # The ages of the last matched pictures that were not late. The age of a picture is its time of arrival minus `time_s`, the expected
+        # time of its part. An age can be negative if the clock of the sorter's machine is ahead.
         self._recent_ages: deque[float] = deque(maxlen=_RECENT_GAPS)
-        # The age of the last late picture that fits no part, or None. The age of a picture is its time of arrival minus `time_s`. Perhaps
-        # this picture was late because the camera's clock is wrong. So the next pictures of about the same age get no part.
+        # The age of the last late picture that fits no part, or None. The age of a picture is its time of arrival minus `time_s`. Pictures
+        # of about the same age get no part, because perhaps the camera's clock is wrong.
         self._doubted_age_s: float | None = None
         # How often the matcher has doubted the camera's clock so far.
         self._doubts = 0
@@ -385,13 +385,13 @@ class Matcher(Generic[Picture]):
         return silence.seconds <= needed_s < min(self._recent_gaps, default=float("inf"))
 
     def _bound_at_picture(self, gap: _Gap) -> float:
-        # The picture was taken between two parts. `gap` is the time between these parts. If `gap` is not exact, perhaps the board has
-        # counted another part between them and has not reported it. The result is then at most the smallest recent gap between two parts.
+        # `gap` is the time between the parts before and after the picture. If it is not exact, there was perhaps another part between these
+        # parts. So the returned gap is not longer than the shortest recent gap between two parts.
         return gap.seconds if gap.is_exact else min(gap.seconds, min(self._recent_gaps, default=float("inf")))
 
     def _bound_on_other_side(self, gap: _Gap, is_final: bool) -> float:
-        # The nearest part has a gap before it and a gap after it. `gap` is the one in which the picture was not taken. If `gap` is not
-        # exact, the true gap is perhaps longer. So a final decision (`is_final`) uses at least the smallest recent gap between two parts.
+        # The picture was taken on one side of its nearest part. `gap` is the time between this part and its neighbour on the other side. If
+        # `gap` is not exact, the true gap is perhaps longer. A final decision then returns at least the shortest recent gap.
         return max(gap.seconds, min(self._recent_gaps, default=0.0)) if is_final and not gap.is_exact else gap.seconds
 
     def _gap_before(self, index: int) -> _Gap:
@@ -410,9 +410,8 @@ class Matcher(Generic[Picture]):
         gap_s = later.time_s - earlier.time_s
         if earlier.is_followed_by(later):
             return _Gap(gap_s, True)
-        # Perhaps the board has counted other castings between these two parts and has not reported them. Nobody knows when these castings
-        # passed. So the gap is not exact, and a short gap is used. Within a run, it is 0. After a reset of the board, it is at most the
-        # smallest recent gap.
+        # Perhaps the board has counted other castings between these two parts and has not reported them. So the gap is not exact, and the
+        # shortest possible gap is returned: 0, or after a reset of the board at most the shortest recent gap.
         is_after_reset = later.part.run != earlier.part.run and later.part.part == 1
         return _Gap(min(gap_s, min(self._recent_gaps, default=0.0)) if is_after_reset else 0.0, False)
 

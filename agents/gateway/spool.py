@@ -52,8 +52,8 @@ _MAX_WRITE_AHEAD_SHARE = 1 / 16
 # The write-ahead logs count as used space. So if less than this share of `gateway.spool_max_bytes` is free, each line empties its log, even
 # if the log is small.
 _NEARLY_FULL_SHARE = 1 / 8
-# More pictures than a line can store in a second. When a new file replaces a damaged file, its sequence numbers begin at the run number
-# times this number, so that no sequence number is used twice.
+# A number of pictures that no line reaches in a second. When a new file replaces a damaged one, its first sequence number is the run number
+# (a time in seconds) times this number. So no sequence number of the damaged file is used again.
 _PICTURES_PER_S = 1_000_000
 _LAYOUT_VERSION = 1
 
@@ -306,7 +306,7 @@ class Spool:
         return connection
 
     def _begin_run(self, now_s: int) -> int:
-        # The new run number is higher even if the gateway restarts within one second or the clock was set back.
+        # The run number is usually the time in seconds since 1970. It is always higher than the last one, even if the clock was set back.
         row = self._writer.execute("SELECT run FROM runs").fetchone()
         run: int = max(now_s, row[0] + 1 if row else 1)
         self._writer.execute("INSERT OR REPLACE INTO runs VALUES (1, ?)", (run,))
@@ -341,7 +341,7 @@ class Spool:
     def _watch_disk(self) -> Iterator[None]:
         thread = threading.get_ident()
         if thread in self._disk_waits:
-            # This thread entered a method that waits for the disk earlier. The age of its wait counts from there.
+            # One method that waits for the disk has called another one. The wait has begun with the first method.
             yield
             return
         self._disk_waits[thread] = time.monotonic()
@@ -669,8 +669,8 @@ class GroupCommit:
         except OSError as error:
             failure = error
         metrics.spool_flush_seconds.labels(self._spool.line).observe(time.monotonic() - began_s)
-        # An ExitStack calls every function, even if one of them raises an error. It calls the function that was added last first. So the
-        # functions are added in reverse order.
+        # An ExitStack calls every function, even if one of them raises an error. It calls them in reverse order. So they are added in
+        # reverse order.
         with ExitStack() as stack:
             for _, on_flushed in reversed(group):
                 stack.callback(on_flushed, failure)

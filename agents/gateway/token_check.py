@@ -48,8 +48,8 @@ _LONGEST_DELAY_S = 10.0
 # not repeated in this time are forgotten.
 _FORGET_S = 900.0
 _MAX_NETWORKS = 10_000
-# At most this many wrong tokens of a network are remembered. If a camera repeats a remembered token, this does not count as a guess.
-# Usually, fewer cameras of a network have a wrong token.
+# At most this many wrong tokens of a network are remembered. If a camera repeats a remembered token, this does not count as a guess. A
+# network rarely has so many cameras with wrong tokens.
 _MAX_REMEMBERED_TOKENS = 32
 _KNOWN_CLIENTS = TypeAdapter(list[tuple[str, str]])
 

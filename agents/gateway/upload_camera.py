@@ -98,7 +98,8 @@ class UploadCamera:
     def abandon(self, frame: CameraFrame) -> None:
         """Removes the picture of `frame` if it still waits for the intake, because its sender has gone or has waited for too long.
 
-        The queue keeps the checksum of the picture. If the camera sends the picture again, the intake uses the arrival of this frame.
+        The queue keeps the checksum of the picture and its time of arrival. If the camera sends the picture again without a time, the
+        intake uses this time of arrival.
         """
         with self._changed:
             index = next((index for index, (waiting, _) in enumerate(self._queue) if waiting is frame), None)
