@@ -189,8 +189,8 @@ def estimate_median(values: Sequence[float]) -> RatioEstimate:
     count = len(ordered)
     if count < MIN_PAIRS_FOR_INTERVAL:
         return RatioEstimate(statistics.median(ordered), None)
-    # The interval begins with all values. Each step of the loop leaves out the smallest and the largest remaining value. `tail` is the
-    # probability that the true median is below the interval after the step. A step that would make `tail` exceed 2.5 % is not made.
+    # At first, the interval reaches from the smallest value to the largest one. Each step of the loop leaves out the value at each end.
+    # `tail` is the probability that the true median lies below the smaller interval. The loop stops before `tail` exceeds 2.5 %.
     tail = 2.0**-count
     left_out = 0
     while (tail := tail + math.comb(count, left_out + 1) * 2.0**-count) <= (1 - _CONFIDENCE) / 2:

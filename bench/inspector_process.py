@@ -69,9 +69,10 @@ def create_bench_topics(settings: Settings) -> None:
 
 
 def make_environment(sections: Mapping[str, Any]) -> dict[str, str]:
-    """Returns the environment variables of this process, but with CASTLINE_ variables from `sections`.
+    """Returns the environment variables for a program that must use the settings in `sections`.
 
-    Each section becomes one variable, such as CASTLINE_BATCH, with its settings as JSON.
+    Each section becomes one variable, such as CASTLINE_BATCH, with its settings as JSON. All other variables that begin with CASTLINE_ are
+    left out. The rest comes from this process.
     """
     plain = {name: value for name, value in os.environ.items() if not name.startswith("CASTLINE_")}
     return plain | {f"CASTLINE_{name.upper()}": json.dumps(value) for name, value in sections.items()}

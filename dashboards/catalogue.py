@@ -36,8 +36,8 @@ INHIBITIONS: tuple[Inhibition, ...] = (
     Inhibition("CameraLatencyWrong", ("PartsWithoutVerdict", "PicturesUnmatched", "CameraLatencyDrifts"), ("plant", "line")),
     Inhibition("ErrorBudgetBurnsFast", ("ErrorBudgetBurnsSlowly",), ("plant", "line")),
     Inhibition("PartsPassUnseen", ("PartsWithoutVerdict",), ("plant", "line")),
-    # The first alert of each entry reports a cause, for example that no inspector is ready. The alerts in brackets report a state of a line
-    # that results from this cause. While the first alert fires, the alerts in brackets stay silent, because they say less about the cause.
+    # The first alert of each Inhibition reports a cause, for example that no inspector is ready. While it fires, the alerts in brackets
+    # stay silent, because they only report the effects of this cause.
     Inhibition("NoInspector", ("LineRunningBlind", "LineLate"), ("plant",)),
     Inhibition("LineSilent", ("LineRunningBlind", "LineCameraSilent"), ("plant", "line")),
     Inhibition("CameraDown", ("LineCameraSilent",), ("plant", "line")),

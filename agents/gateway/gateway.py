@@ -374,8 +374,8 @@ class Gateway:
         for line in self._lines:
             metrics.spool_pictures.labels(line.name).set(line.spool.waiting_count)
             metrics.camera_complaints.labels(line.name).set(len(line.list_complaints()))
-            # The watchdog reports that the gateway hangs if pictures wait and none is sent. While Kafka is unavailable, pictures wait for
-            # another reason. So the watchdog gets 0 as their number.
+            # If pictures wait and none is sent, the watchdog reports that the gateway hangs. This report would be wrong while Kafka is
+            # unavailable. So the watchdog is then told that no pictures wait.
             line.watchdog.set_pending(0 if line.sender.problem else line.spool.sendable_count)
             outage = line.find_outage()
             metrics.camera_up.labels(line.name).set(not outage)

@@ -50,7 +50,7 @@ _MIN_COMMON_PICTURES = 5
 _NEARER_SHARE = 0.02
 # A small gain of one latency over another can be chance. So the mean gain must also be at least five times its standard error.
 _NEARER_ERRORS = 5.0
-# Only likely latencies are examined. A latency is likely if it fits at least half as many pictures as the latency that fits most pictures.
+# Not every latency is examined, but only those that fit many pictures: at least half as many as the latency that fits the most pictures.
 _CANDIDATE_SHARE = 0.5
 _MAX_CANDIDATES = 1500
 

@@ -365,8 +365,8 @@ class Matcher(Generic[Picture]):
         if not nearest.has_picture and abs(offset_s) < reach_s and abs(offset_s) <= self._window_s:
             nearest.has_picture = True
             return MatchDecision(waiting.picture, nearest.part, *located)
-        # The picture was taken between two parts. If the gap between these parts is exact, no part is missing between them. If the picture
-        # is also far from the nearest part, it shows no part.
+        # If the gap between the parts before and after the picture is exact, the board has counted no other part between them. A picture
+        # that is far from the nearest part then shows no part.
         is_far = at_picture.is_exact and abs(offset_s) >= ASSIGNED_SHARE * spacing_s
         if is_far or (is_final and before.is_exact and after.is_exact):
             return MatchDecision(waiting.picture, None, *located)

@@ -170,7 +170,7 @@ class _Unpacker:
         """
         is_after_end = self._zlib.eof and bool(chunk)
         try:
-            # zlib can hold back content although it has taken the whole chunk. So this loop calls zlib until zlib returns nothing more.
+            # After zlib has read the whole chunk, it can still hold content of the chunk. So this loop calls zlib until nothing more comes.
             while not self._zlib.eof and (content := self._zlib.decompress(chunk, _CHUNK_BYTES)):
                 self._taken += len(chunk) - len(self._zlib.unconsumed_tail)
                 chunk = self._zlib.unconsumed_tail

@@ -318,7 +318,7 @@ class VideoCamera:
             found = min(self._pictures, key=lambda grabbed: abs(grabbed.grabbed_at - captured_at), default=None)
             if found is None or abs((found.grabbed_at - captured_at).total_seconds()) > window_s:
                 return None
-            # The next part needs a newer picture than `found`. So `found` and all earlier pictures are deleted.
+            # The picture of the next part is newer than `found`. So `found` and all older pictures are no longer needed.
             while self._pictures and self._pictures[0].grabbed_at <= found.grabbed_at:
                 self._pictures.popleft()
         return found

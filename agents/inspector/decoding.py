@@ -69,9 +69,9 @@ class DecodedImage:
     regions: Regions | None = None
 
     def fits(self, side_px: int, details: VersionDetails | None = None, regions: Regions | None = None) -> bool:
-        """Returns whether a model version can judge this image as it is. If not, the image must be decoded again.
+        """Returns False if the image must be decoded again before a model version can judge it.
 
-        `side_px` and `details` belong to the version, and `regions` belong to the line. Returns True for a picture that cannot be decoded.
+        `side_px` and `details` belong to the version, and `regions` belong to the line. A damaged picture is never decoded again.
         """
         if isinstance(self.picture, PictureError):
             return True
@@ -118,8 +118,8 @@ def read_image_record(source: ConsumedRecord, line: LineSettings, broker_time: d
     The headers `line`, `run` and `part` name the part. If another header is wrong, the result has a `header_error`, and only these three
     headers are used.
 
-    Raises IdentityError if the record names no part of this line. Raises RecordError if the record is only a placeholder. The program makes
-    a placeholder if the records of a batch from Kafka could not be decoded.
+    Raises IdentityError if the record names no part of this line. Raises RecordError if the record is only a placeholder. Castline's Kafka
+    client returns a placeholder if it cannot unpack a batch of records.
     """
     check_readable(source.value)
     part = read_part_id(source.key, source.headers, line.name)

@@ -102,8 +102,8 @@ class DriftMonitor:
         self._lines = {line: LineMonitor() for line in lines}
         self._loop = BackgroundLoop()
         for line in self._lines:
-            # The state `gap` means that the camera sends no pictures. Only the worker that gets the pictures of this line knows whether
-            # pictures come. This worker is perhaps another one, so the metric of `gap` is not set to 0 here.
+            # The state `gap` means that the camera sends no pictures. Perhaps another worker gets the pictures of this line. Then only
+            # that worker knows whether pictures come. So the metric of `gap` is not set to 0 here.
             for state in set(STATES) - {GAP}:
                 metrics.camera_state.labels(line, state).set(0)
             for quantity in DRIFT_QUANTITIES:

@@ -3,8 +3,8 @@
     accept -> decoder threads ------------------------> batcher -> networks (threads of their own) -> delivery -> acknowledgement
       uploads -> decoder process -> admission --------^
 
-Uploaded pictures take the path in the second row. From `accept` to the acknowledgement, pictures stay in the order of arrival. Otherwise
-Faust could commit a later record before an earlier record, and a crash would lose the earlier record.
+Uploaded pictures take the path in the second row. Pictures are acknowledged in the order in which they arrived. If a later picture were
+acknowledged first, a crash could lose an earlier picture.
 """
 
 from __future__ import annotations

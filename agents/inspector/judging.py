@@ -81,8 +81,8 @@ def judge_images(images: Sequence[DecodedImage], predictor: PicturePredictor, ru
 
     An image that could not be decoded, or that does not show the whole part, gets the reason instead of a prediction.
 
-    `rules` holds the rule of the line for each image. The rules change no labels here. Only a cascade needs them, to find the pictures for
-    which one network is enough.
+    `rules` holds, for each image, the rule by which its line chooses the label. A cascade uses the rules to find the pictures for which the
+    small network is enough. Otherwise this function does not use them.
     """
     by_image = [rule.rule for rule in rules] if rules else [None] * len(images)
     decoded = [(image, rule) for image, rule in zip(images, by_image, strict=True) if isinstance(image.picture, DecodedPicture)]
@@ -184,10 +184,10 @@ def make_verdict(judged: JudgedImage, model: str, threshold: float, decided_at: 
 
 
 def _name_decision(prediction: Prediction | PictureError | PartCheck, decision: str) -> str:
-    """Returns the piece of the verdict's id that names the decision settings.
+    """Returns the digest of the decision settings, as it is used in the verdict's id.
 
-    If the picture was not judged because of a failure outside the picture, the piece also names this failure. When the same picture is
-    judged later, the new verdict then has another id.
+    If the picture was not judged because the program, the machine or the object store failed, the result also names this failure. So the
+    verdict has another id when the same picture is judged later.
     """
     return f"{decision}|{prediction.reason}" if isinstance(prediction, PictureError) and prediction.reason in _OUTER_FAILURES else decision
 

@@ -115,8 +115,8 @@ class ModelSwitcher:
             try:
                 self._put_choices_in_force(choices)
             except BaseException:
-                # This error ends the thread, and the thread is started again. It then tries the same choices again, unless newer choices
-                # have arrived.
+                # After an unexpected error, the thread ends and is started again. The new thread tries the same choices again, unless newer
+                # choices have arrived.
                 with self._changed:
                     self._next_choices = self._next_choices or choices
                 raise
@@ -129,9 +129,9 @@ class ModelSwitcher:
         self._assign_shadows(choices)
 
     def _assign_first(self, line: str, choices: ModelChoices) -> None:
-        """Assigns to `line` its chosen version, or the next version in the list of candidates if the chosen one fails the checks.
+        """Assigns to `line` its chosen version. If this version fails the checks, assigns an earlier version of the line or the default.
 
-        Raises VersionRejectedError if all candidates fail.
+        Raises VersionRejectedError if all these versions fail.
         """
         candidates = choices.list_candidates(line)
         for index, name in enumerate(candidates):
@@ -179,7 +179,8 @@ class ModelSwitcher:
     def _admit(self, name: str, like: Version | None) -> Ensemble:
         """Returns the ensemble of version `name`, ready to judge. Loads the version if it is not in memory.
 
-        Raises VersionRejectedError if the version cannot be opened, or if the version `like` is given and has other classes.
+        Raises VersionRejectedError if the version cannot be opened. If `like` is given, also raises this error if the two versions have
+        different classes.
         """
         start_s = time.monotonic()
         if name in self._rejected:
@@ -226,8 +227,8 @@ class ModelSwitcher:
         assigned = _assigned_names(self._assignments)
         for name in [name for name in self._loaded if name not in assigned]:
             del self._loaded[name]
-        # Only the garbage collector frees networks, because they contain reference cycles. Python starts it too late: after twenty
-        # switches, 300 MB were in use.
+        # Networks contain reference cycles, so only the garbage collector frees their memory. Python starts the garbage collector so
+        # rarely that after twenty switches, 300 MB of unused networks were still in memory.
         gc.collect()
 
     def _put_in_force(self, assignments: Mapping[str, ModelAssignment]) -> None:

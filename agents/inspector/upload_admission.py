@@ -65,8 +65,8 @@ class UploadAdmission(Generic[Item]):
         if self._is_closed:
             await asyncio.Event().wait()
         await self._queue.put((item, decoding, deadline_s, size))
-        # The size is added only here, when the upload is in the queue. A rebalance can cancel this method while it waits for a free place
-        # in the queue.
+        # While this method waits for a free place in the queue, a rebalance can cancel it. So the size is added only when the upload is in
+        # the queue.
         self._waiting_bytes += size
         if self.is_crowded:
             self._abort_decoding()

@@ -34,8 +34,8 @@ class AcceptanceRule(BaseModel):
     """The limits for some kinds of defect. A defect at a limit is still accepted.
 
     - `kinds`: the kinds of defect. `unknown` stands for defects whose kind is not sure.
-    - `max_number`: the largest number of defects of these kinds on the part. 0 rejects every defect of these kinds. Must be less than
-      MAX_DEFECTS: a finding marks at most MAX_DEFECTS defects, so a part with more defects could not be recognised.
+    - `max_number`: the largest number of defects of these kinds on the part. If it is 0, every defect of these kinds is rejected. It must
+      be less than MAX_DEFECTS, because a finding names at most MAX_DEFECTS defects, even if the part has more.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

@@ -103,7 +103,8 @@ class BoardVerdict:
 def board_verdict(verdict: Verdict, gate: GateSettings) -> BoardVerdict:
     """Returns whether the board must divert the judged part, and at which gate.
 
-    The first additional gate that accepts the label and the probability diverts the part. If none does, the line's own gate diverts it.
+    A bad part is diverted by the first additional gate that the settings name for its label and its defect probability. If there is no such
+    gate, the line's own gate diverts the part.
     """
     if verdict.label == "ok" or (verdict.label == "review" and gate.on_review == "pass"):
         return BoardVerdict("keep")

@@ -19,8 +19,8 @@ log = logging.getLogger(__name__)
 # After the board has lost reports, the sorter checks this many of the newest parts. It looks for parts that the board has announced (event
 # PART) but not reported. The number is larger than the number of parts that a belt can carry.
 _MAX_ANNOUNCED = 1024
-# The largest number of missing parts that get a record. A board counts this many parts in 18 hours at one part a second. In a larger gap,
-# only the newest parts get a record.
+# If the reports of more parts than this are missing, only the newest of these parts get a record. At one part a second, a board counts this
+# many parts in 18 hours.
 _MAX_MISSING = 65_536
 # The largest number of lost parts that get their records at once. With more parts, the sorter's other work would wait for too long.
 _MAX_TAKEN = 256

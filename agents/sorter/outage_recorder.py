@@ -5,8 +5,8 @@
 A board stores at most 64 unacknowledged reports, and drops further reports. A sorter that waits for Kafka acknowledges no reports. So this
 recorder writes the reports to the disk and acknowledges them, until Kafka answers.
 
-The gateway, too, needs a report about each counted part, to give the picture of the part its part number. The sorter sends these reports
-only after Kafka has answered. If a picture has then waited longer than `match_window_s`, it gets no part number.
+The gateway needs to know which parts were counted, because it gives each picture the number of its part. The sorter tells the gateway only
+after Kafka has answered. A picture that has waited longer than `match_window_s` by then is not assigned to a counted part.
 """
 
 from __future__ import annotations
@@ -65,8 +65,7 @@ class OutageRecorder:
         self._is_over.set()
         with self._lock:
             self._resources.close()
-        # The timer's thread is joined only when the lock is free, because the thread may be waiting for the lock. When the thread gets the
-        # lock, it sees that the `with` block is over, and ends.
+        # The timer's thread may be waiting for the lock. So this method releases the lock first, and then waits for the end of the thread.
         self._timer.join()
 
     def _wait_and_begin(self) -> None:

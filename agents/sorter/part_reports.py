@@ -81,7 +81,7 @@ class PartReports:
         return finished
 
     def put_back(self, parts: Iterable[CountedPart]) -> None:
-        """Takes back parts from `take_finished` that could not be written to the journal. `take_finished` then returns them again.
+        """Makes the next call of `take_finished` return `parts` again, because they could not be written to the journal.
 
         Keeps only the oldest MAX_REPORTS parts.
         """

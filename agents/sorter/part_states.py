@@ -37,8 +37,8 @@ _MAX_RESTORE_S = 30.0
 _MAX_BOOTSTRAP_MS = 5000
 # The largest run number of a board. A gateway without a board uses larger numbers.
 MAX_RUN = 65535
-# If the journal could not be written, only verdicts name the newest run of the board. But a verdict can be wrong or forged. So the sorter
-# accepts a run number from a verdict only if it is at most this much above the newest other run number that the sorter knows.
+# A verdict can name a newer run of the board than all sorting records, if the journal could not be written. But a verdict can also be
+# forged. So a run number from a verdict is accepted only if it is at most this much larger than the other known run numbers.
 _MAX_UNSTORED_RUNS = 8
 # A starting sorter reads at most this many verdicts, and at most this many sorting records, of its line from Kafka. The limit for sorting
 # records is larger, because a part can have two sorting records, but only one verdict.
@@ -250,8 +250,8 @@ class PartStates:
         states = list(self._states.items())
         parts = [key for key, state in states if state.is_of_board and key[0] <= MAX_RUN]
         highest = max((self.last_run, *(known_run for known_run, _ in parts)))
-        # If the journal could not be written, only verdicts name the newest run. But a verdict can be wrong or forged. So its run number is
-        # accepted only if it is at most _MAX_UNSTORED_RUNS above `highest`, the newest run from other sources.
+        # `highest` is the newest run that does not come from a verdict. If the journal could not be written, only verdicts name the newest
+        # run. But a verdict can be forged, so its run is accepted only if it is at most _MAX_UNSTORED_RUNS above `highest`.
         judged = [
             named_run for (named_run, _), state in states if state.verdict_id is not None and named_run <= highest + _MAX_UNSTORED_RUNS
         ]
@@ -283,8 +283,8 @@ def restore_states(settings: Settings, line: str, journal: SortingJournal, open_
     # the sender, which moves the records, starts later.
     unsent = [entry.sorting for entry in journal.read_newest(_MAX_UNSENT_READ)]
     if len(unsent) == _MAX_UNSENT_READ:
-        # The sorter has read only the newest records of the journal. Kafka does not have the older ones yet, so these are unknown. All
-        # records from the first one of `unsent` on are known.
+        # The journal holds more records than the sorter has read. The older ones are not in Kafka either, so the sorter does not know them.
+        # It knows all records that are not older than the first record in `unsent`.
         known_since: datetime | None = unsent[0].sorted_at
         states = join_states(verdicts, sortings + unsent, known_since)
     else:
@@ -301,8 +301,8 @@ def restore_states(settings: Settings, line: str, journal: SortingJournal, open_
 def join_states(verdicts: list[Verdict], sortings: list[Sorting], known_since: datetime | None = None) -> PartStates:
     """Returns the states of the parts in `verdicts`, and of the newest parts in `sortings` that have no verdict.
 
-    `sortings` begins with the oldest record. If `known_since` is given, records from before this time may be missing. A verdict is ignored
-    if its picture is older than `known_since` and its part has no record, because this part was perhaps sorted already.
+    `sortings` begins with the oldest record. If `known_since` is given, records from before this time may be missing. So a part with an
+    older picture and no record was perhaps sorted already. The verdict on such a part is ignored.
     """
     judged = {(verdict.run, verdict.part) for verdict in verdicts}
     unjudged = [sorting for sorting in sortings if (sorting.run, sorting.part) not in judged]
@@ -335,8 +335,8 @@ def _read_newest(
 ) -> tuple[list[R], bool]:
     """Reads the newest records of a topic. Also returns whether these are all records that were ever written to the topic.
 
-    If `since` is None, reads the newest `most` records. If `since` is a time, reads the records that were sent after it, but at least the
-    newest `least` records and at most the newest `most` records.
+    - `most`: the largest number of records to read.
+    - `since`: if given, only records that were sent after this time are read, but at least the newest `least` records.
     """
     consumer = open_reader(settings, "recall", bootstrap_timeout_ms=_MAX_BOOTSTRAP_MS, auto_offset_reset="earliest")
     try:

@@ -345,8 +345,8 @@ class Sorter:
             sortings += self._lost_sortings(self._lost_reports.take_lost(time.monotonic()), "fault", _EVENTS_LOST)
             counted = [CountedPart(event.run, event.part, event.counted_at) for event in events if isinstance(event, PartCounted)]
             runs = [event.run for event in events if isinstance(event, RunBegan)]
-            # The journal has a list of the parts that the gateway does not know yet. `_store` adds the parts in `counted` to this list, and
-            # then removes the parts in `reported` from it. So a part that is in both is not on the list afterwards.
+            # The journal has a list of the parts that the gateway does not know yet. `_store` first adds the parts in `counted` to this
+            # list, and then removes the parts in `reported`. A part can be in `counted` and in `reported`.
             reported = self._reports.take_finished() if self._reports is not None else []
             is_on_disk = await self._store(sortings, counted, runs[-1] if runs else None, reported)
             if self._reports is not None and not is_on_disk:
