@@ -274,8 +274,8 @@ class GateLane:
         self.lane_numbers = {number, *grades}
         self.has_grades = bool(grades)
         # A function that chooses the run number of the board. Its arguments are the board's present run number, and the number of parts
-        # that the lane has counted in this run. Usually, it returns the present run number. It returns a new run number if the present
-        # one could give new parts the same numbers as old parts that the sorter knows.
+        # that the lane has counted in this run. The function returns the present run number, unless new parts could then get the same
+        # part ids as old parts.
         self.choose_run: Callable[[int, int], int] = lambda run, counted: run
         # A function that the link's thread calls when the board has accepted the settings of the lane and of its additional gates.
         self.on_accepted: Callable[[Mapping[int, LaneSettings]], None] = lambda settings_by_lane: None

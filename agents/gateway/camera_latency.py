@@ -134,8 +134,8 @@ class CameraLatency:
     def store_measured(self, latency_s: float, spacing_s: float) -> None:
         """Stores a measured latency. Raises OSError if the file cannot be written.
 
-        A latency from the settings stays in use. If the two latencies are almost equal, the gateway trusts the latency from the settings
-        again.
+        If the settings contain a latency, the gateway continues to use the latency from the settings. If the measured latency is almost
+        equal to it, the gateway trusts the latency from the settings again.
         """
         stored = _StoredLatency(latency_s)
         if self.set_s is not None and abs(self.set_s - latency_s) > DRIFT_SHARE * spacing_s:

@@ -89,7 +89,7 @@ class _FileVersion:
     - `since_s`: when this version was first seen (monotonic time).
     - `name_seen_s`: when a file of this name was first seen.
     - `content`: the bytes of a complete picture. None after the gateway has stored the picture.
-    - `previous`: the version before this one, if it was a complete picture. The camera may have overwritten this picture. Otherwise None.
+    - `previous`: the version before this one, if it was a complete picture that the camera has perhaps overwritten. Otherwise None.
     - `destination`: the folder to which the gateway moves the file, and the reason if the gateway refused the picture. None before the
       gateway has decided.
     - `is_arrival_known`: False if the file came during a long pause between two listings.

@@ -179,8 +179,7 @@ class VideoCamera:
         return self._triggers.put(part, captured_at)
 
     def frames(self, stopping: Event) -> Iterator[CameraFrame]:
-        # The threads of the camera must end together with this method. Otherwise, the next call of `frames` would start a second reader of
-        # the stream.
+        # When this method ends, its threads must end, too. Otherwise, the next call of `frames` would start a second reader of the stream.
         is_over = Event()
         watch = SupervisedThread(f"video-watch-{self._line}", partial(self._watch_reader, is_over), is_over)
         self._is_running = True

@@ -57,8 +57,8 @@ class CommandTopic:
         self._commands = commands
         self._producers = producers
         self._names = TopicNames(settings.topics.prefix)
-        # A command for an unknown line must become one dead letter, although all sorters read the command. So only the sorter of the first
-        # line with a gate writes the dead letter.
+        # All sorters read a command for an unknown line, but only one of them must write its dead letter. This is the sorter of the first
+        # line with a gate.
         gated = [line.name for line in settings.lines if line.gate is not None]
         self._lines_with_gate, self._reports_unknown = set(gated), bool(gated) and gated[0] in commands
         self._loop = asyncio.get_running_loop()
