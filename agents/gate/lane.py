@@ -222,8 +222,8 @@ class BoardClock:
     def _unwrap(self, board_ms: int, near_s: float) -> int:
         """Returns the time in milliseconds that the board's clock would show if it did not start again from 0 after 49.7 days.
 
-        The time `board_ms` on the board's clock can mean several times. The method returns the time nearest to `near_s`, which is in
-        seconds of the host's monotonic clock.
+        The board's clock shows the value `board_ms` again every 49.7 days. The method chooses the moment that is nearest to `near_s`, a
+        time of the host's monotonic clock in seconds.
         """
         last = self._samples[-1]
         near_ms = round((last.board_s + near_s - last.middle_s) * 1000)

@@ -405,8 +405,8 @@ class Intake:
     ) -> list[MatchDecision[_PendingFrame]]:
         """Checks the camera's latency with the delays of the pictures in `decisions`. Returns `decisions` unchanged.
 
-        If the matcher doubts the camera's clock, it matches no late pictures. Its doubt ends here if the delays prove that the latency is
-        right. The caller must hold the lock.
+        While the matcher doubts the camera's clock, some late pictures get no part. Its doubt ends here if the delays prove that the
+        latency is right. The caller must hold the lock.
         """
         if self._latency is not None:
             for decision in decisions:

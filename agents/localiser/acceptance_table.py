@@ -101,8 +101,8 @@ class AcceptanceTable(BaseModel):
 
         A part without defects is accepted. A part is rejected if one rule rejects it, even if another rule could not be applied.
 
-        `has_more_defects` says whether the part has more defects than `boxes` contains. Such a part is never accepted, but rejected or not
-        graded.
+        If `has_more_defects` is True, the part has defects that are missing from `boxes`. Such a part is never accepted. It is rejected if
+        a rule rejects it, and otherwise it is not graded.
         """
         violations = [sentence for rule in self.rules for sentence in rule.find_violations(boxes)]
         named = {kind for rule in self.rules for kind in rule.kinds}

@@ -170,9 +170,9 @@ class LineCommands:
         )
 
     def _set_pause(self, command: Command) -> CommandAnswer:
-        """Pauses or resumes the line at once, even if the pause file cannot be changed.
+        """Pauses or resumes the line at once, and writes or deletes the pause file, so that a restart of the sorter changes nothing.
 
-        If the file cannot be changed, the answer says whether the line is paused after a restart of the sorter.
+        If the pause file cannot be changed, the answer says whether the line will be paused after a restart.
         """
         is_pause = command.action == "pause"
         try:
