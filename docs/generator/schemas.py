@@ -26,9 +26,10 @@ def schema_path(record: type[Record]) -> str:
 
 
 def make_schema(record: type[Record]) -> dict[str, Any]:
-    """Returns the JSON Schema that readers of a record need.
+    """Returns the JSON Schema with which a program can check that it understands a record.
 
-    The names of the fields are those in the JSON record. Unknown fields are allowed, and fields that were added later are not required.
+    The names of the fields are those in the JSON record. The record may have fields that the schema does not name. A field that was added
+    in a later release is not required, because older records do not have it.
     """
     schema = record.model_json_schema(by_alias=True, mode="validation")
     return {"$schema": DIALECT, "$id": f"urn:castline:{record.name}", **schema, "title": record.name}
