@@ -78,7 +78,7 @@ class EndSwitch:
         self._since_us = 0
 
     def restart(self, is_out: bool, now_us: int) -> None:
-        """Restarts the time limit within which the gate must reach an end. The gate can be at any position now."""
+        """Restarts the time limit within which the gate must reach an end. The check makes no assumption about where the gate is now."""
         self._was_out, self._must_leave, self._since_us = is_out, False, now_us
 
     def check(self, at_end: bool, is_out: bool, now_us: int, limit_us: int, leave_us: int) -> int:
@@ -86,7 +86,7 @@ class EndSwitch:
 
         - `is_out`: the last order. True means "move out", and False means "move back to rest".
         - `limit_us`: the time in which the gate must reach its end. After a problem, this time begins again.
-        - `leave_us`: if the opposite order comes within this time, the gate need not leave its end.
+        - `leave_us`: if the opposite order comes within this time after an order, the gate need not leave its end.
         """
         if is_out != self._was_out:
             if at_end and self._must_leave and now_us >= self._since_us + leave_us:

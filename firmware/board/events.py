@@ -83,7 +83,7 @@ class EventRing:
         return 0
 
     def acknowledge(self, number: int) -> None:
-        """Marks one event as acknowledged. The event is deleted when all older events are acknowledged too."""
+        """Notes that the host has acknowledged an event. The event is deleted when all older events are acknowledged too."""
         for event in self._events:
             if event.event == number:
                 event.is_acknowledged = True

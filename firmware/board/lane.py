@@ -143,8 +143,8 @@ class BoardLane:
         self._reporter = reporter
         # The parts between photo-eye 2 and this lane's gate. The board has already decided what to do with them.
         self._armed: list[DecidedPart] = []
-        # The leading edges of the objects that block photo-eyes 1 and 2 at present. While a photo-eye is free, its edge is None.
-        # _edge2 is also None after the board has decided about the part at photo-eye 2.
+        # The leading edges of the objects that block photo-eyes 1 and 2 at present. While a photo-eye is free, its edge is None. When the
+        # board decides what to do with a part at photo-eye 2, it sets _edge2 to None, although the part still blocks this photo-eye.
         self._edge1: Edge | None = None
         self._edge2: Edge | None = None
         # The part that blocks photo-eye 1, if it has been counted.
@@ -390,8 +390,8 @@ class BoardLane:
         if self.button.advance(now_us) and self.settings.number("use_button"):
             self._acknowledge(now_us)
         if self._belt_off.advance(now_us, hold_us) and self.settings.number("use_belt") and self.is_relay_closed(now_us):
-            # The belt was switched on or off `hold_us` ago. The lane notices this only now, because it ignores shorter pulses. In the
-            # meantime, it computed the belt's travel as if the belt had not been switched. Correct this travel.
+            # The belt was switched on or off `hold_us` ago. The lane notices this only now, because it ignores shorter pulses. During
+            # `hold_us`, the lane has computed the belt's travel with the old speed. Replace this travel by the correct one.
             self._running_us -= self._drive.speed * hold_us
             self._drive_belt(hold_us)
 
@@ -567,7 +567,7 @@ class BoardLane:
         return self.belt.settings.word("safe") if self.belt.faults.has(GATE_HELD) else None
 
     def _hold_gates(self, now_us: int) -> None:
-        """Holds or releases all gates of the belt. One gate is not enough, because parts that it lets pass reach the next gate."""
+        """Holds or releases all gates of the belt. All of them are held, because a part that passes one gate reaches the next gate."""
         for lane in self._reporter.lanes:
             if lane._has_stored_settings and lane.belt is self:
                 lane.gate.hold(lane._held_action, now_us)

@@ -68,8 +68,8 @@ const uint16_t kServoFrameUs = 20000;
 const uint16_t kServoQuietUs = 4500;
 // The photo-eyes are read at this interval. The interval is short, because a photo-eye that is read late makes the gate move late.
 const uint16_t kEyeSampleUs = 200;
-// The main loop reads the inputs of a gate in every fourth round. If two consecutive readings find the same level, the time
-// between them counts as time at this level. If this time is longer than kGateSampleUs, only kGateSampleUs count.
+// The main loop reads the inputs of a gate in every fourth round. If two consecutive readings find the same level, the time between them
+// counts as time at this level, but at most kGateSampleUs.
 const uint16_t kGateSampleUs = 4000;
 // Largest age of a part that the board can report. 16 bits hold at most 65,535 ms.
 const uint16_t kMaxAgeMs = 65000;

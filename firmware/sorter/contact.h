@@ -40,8 +40,8 @@ class Contact {
     was_on_ = level;
     // At the inputs of a gate, a new level must last without interruption. If the old level comes back too early, the wait begins again.
     if (most_us > kMostUs && level == is_on_) sum_us_ = level ? hold_us : 0;
-    // If the level has changed since the last call, the moment of the change is not known. The passed time is not counted, so that a short
-    // pulse does not count as a longer one.
+    // If the level has changed since the last call, the moment of the change is not known. The time since the last call is then not
+    // counted, because a short pulse would seem longer than it was.
     if (!has_lasted || (level ? is_on_ && sum_us_ == hold_us : sum_us_ == 0)) return false;
     // One call changes sum_us_ by at most `most_us`. Without this limit, two short pulses, at the start and at the end of a round of 20 ms,
     // would count as one pulse of 20 ms.

@@ -18,7 +18,7 @@ class EndSwitch {
  public:
   EndSwitch() : was_out_(false), must_leave_(false) {}
 
-  // Restarts the time limit within which the gate must reach an end. The gate can be at any position now.
+  // Restarts the time limit within which the gate must reach an end. The check makes no assumption about where the gate is now.
   void restart(bool is_out, uint32_t now_us) {
     was_out_ = is_out;
     must_leave_ = false;
@@ -28,7 +28,7 @@ class EndSwitch {
   // Returns the problem if the gate has not moved in time, otherwise kNoTrouble. See PROTOCOL.md, "Confirmed moves". Must be called often.
   // - `is_out`: the last order. True means "move out", and false means "move back to rest".
   // - `limit_us`: the time in which the gate must reach its end. After a problem, this time begins again.
-  // - `leave_ms`: if the opposite order comes within this time, the gate need not leave its end.
+  // - `leave_ms`: if the opposite order comes within this time after an order, the gate need not leave its end.
   __attribute__((always_inline)) GateTrouble check(bool at_end, bool is_out, uint32_t now_us, uint32_t limit_us, uint16_t leave_ms) {
     if (is_out != was_out_) {
       const bool has_stayed = at_end && must_leave_ && reached(now_us, since_us_ + uint32_t{leave_ms} * 1000);
