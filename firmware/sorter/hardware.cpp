@@ -44,7 +44,7 @@ void set_heartbeat(uint8_t index, const Lane& lane) {
   PORTC = static_cast<uint8_t>(is_high ? PORTC | pin : PORTC & ~pin);
 }
 
-// Sets the lamps. Does so at most once in 16 ms, so that most rounds of the main loop are short.
+// Sets the lamps at most once in 16 ms. The other rounds of the main loop skip this work, so they are short.
 void set_lamps(Board& board) {
   const uint8_t sixtieth = static_cast<uint8_t>(board.clock().now().ms >> 4);
   if (sixtieth == lamps_set_at) return;

@@ -371,8 +371,8 @@ void Lane::begin_counting() {
   edges_at_rest_ = 0;
   take_edge(0, shared_->clock.us(), 0);
   take_edge(1, shared_->clock.us(), 0);
-  // Each eye takes the present position of the belt as its leading edge, because a very old edge must not stay stored. Positions have 24
-  // bits and then begin at 0 again, so a very old edge would seem to be ahead of the present position.
+  // Positions have 24 bits and then begin at 0 again, so the position of a very old leading edge would seem to be ahead of the present one.
+  // So each eye now stores the present position of the belt as its leading edge.
   eyes_[0].restart(place());
   eyes_[1].restart(place());
   missing_in_a_row_ = unmatched_in_a_row_ = 0;

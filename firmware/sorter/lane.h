@@ -81,7 +81,7 @@ class Lane {
   void start(uint8_t number, const StoredLane& stored, BoardShared& common);
 
   // ---- methods for inputs and time
-  // Moves the lane's time forward. Without an encoder, this moves the belt too.
+  // Moves the lane's time forward. Without an encoder, the lane also computes from the time how far the belt has moved.
   void advance(uint32_t passed_us);
   // Adds encoder edges to the belt's position. A negative count means that the belt ran backwards.
   void add_steps(int16_t count);
@@ -225,8 +225,8 @@ class Lane {
 
   Place place() const;
   Place place_at(uint32_t at_us) const;
-  // Returns whether a belt without an encoder stands still. This follows from its relay, and if `use_belt` is 1, also from the input
-  // "belt runs".
+  // Returns whether a belt without an encoder stands still. The lane computes this from the state of the belt's relay. If `use_belt` is 1,
+  // it also uses the input "belt runs".
   bool stands() const { return !settings_[kEncoder] && drive_.is_standing(); }
   bool runs() const { return is_relay_closed_ && !(settings_[kUseBelt] && belt_off_.is_on()); }
   void drive_belt(uint32_t passed_us);

@@ -47,7 +47,7 @@ void Lane::see_in_chute(Place place) {
   }
 }
 
-// Adds a diverted part to the parts that the eye in the chute must see. The gate moved for it at the belt position `moment`.
+// Adds a diverted part to the parts that the eye in the chute must see. The gate moved for this part at the belt position `moment`.
 void Lane::follow_into_chute(uint16_t event, Place moment) {
   if (chute_.add(event, moment + belt().settings_.places(settings_[kChuteMm]))) return;
   shared_->events.confirm(event, false);

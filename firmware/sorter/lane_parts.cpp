@@ -73,8 +73,8 @@ void Lane::handle_edge2() {
   ends_[1] = place;
 }
 
-// Counts a part when it has blocked photo-eye 1 over the length part_min_mm. Decides about the part when it has blocked photo-eye 2 over
-// the same length.
+// Counts a part when the belt has moved by part_min_mm while the part blocked photo-eye 1. Decides about the part when the belt has moved
+// by part_min_mm while the part blocked photo-eye 2.
 void Lane::check_lengths(Place here) {
   if (has_end1_ && !is_short(past(here, ends_[0]))) has_end1_ = false;
   if (has_end2_ && !is_short(past(here, ends_[1]))) has_end2_ = false;
@@ -91,8 +91,8 @@ void Lane::check_lengths(Place here) {
     blocks_eye2_ = false;
     decide_part();
   }
-  // The object at photo-eye 2 is still too short to be a part. It may be the part that seems to be missing, so no part is reported
-  // as missing yet.
+  // An object blocks photo-eye 2, and its length is still less than part_min_mm. The object may be a late part, so no part is reported as
+  // missing yet.
   if (blocks_eye2_) return;
   while (!faults_.has(kHoldsGate) && tracker_.is_front_overdue(here, missing_after_)) report_missing_front(shared_->clock.now());
 }
@@ -142,7 +142,8 @@ void Lane::decide_part() {
     if (unmatched_in_a_row_ < 255) ++unmatched_in_a_row_;
   } else {
     for (; index > 0 && !faults_.has(kHoldsGate); --index) report_missing_front(edge2_.at);
-    // A missing part can raise a fault that holds the gate. When such a fault begins, raise() removes all parts from the tracker.
+    // A missing part can raise a fault that holds the gate. When such a fault begins, raise() removes all parts from the tracker, so there
+    // is no part to decide about.
     if (faults_.has(kHoldsGate)) return;
     tracker_.decide_front(settings_, faults_.has(kSilentHost));
     const Part& part = tracker_[0];
@@ -227,8 +228,8 @@ void Lane::act_on_moments(Place here) {
     const Place until = next.moment + belt().settings_.places(settings_[kDwellMm]);
     const bool is_diverted = next.action == kDivert;
     const bool moved = is_diverted && gate_.divert(until, settings_, shared_->clock.us());
-    // The event names an additional gate only if that gate diverts the part. If a person has just turned the bypass key, the gate lets the
-    // part pass.
+    // The event names an additional gate only if this gate diverts the part. During the bypass, the gate lets the part pass, so the event
+    // names no additional gate.
     const uint8_t further_gate = is_further_gate_ && is_diverted ? number_ : uint8_t{0};
     const Decision decision = {static_cast<Action>(next.action), static_cast<Reason>(next.reason), further_gate};
     const uint16_t event = report(next.part, decision, moved, next.at_ms, next.travel_ms, true);

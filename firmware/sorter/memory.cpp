@@ -51,7 +51,8 @@ Stored read_settings(uint8_t has_lane, Settings& settings) {
   settings.set_defaults();
   const uint8_t layout = eeprom_read_byte(address(has_lane, 0));
   const uint8_t keys = layout == kFirstLayout ? kFirstLayoutKeys : layout;
-  // If no settings were ever stored, all bytes are 0xFF. In stored settings, byte 2 (the upper byte of the first setting) is never 0xFF.
+  // Byte 2 is the upper byte of the first setting. In stored settings, it is never 0xFF. If no settings were ever stored, all bytes are
+  // 0xFF, so byte 2 shows whether settings were stored.
   if (layout == kBlank) return eeprom_read_byte(address(has_lane, 2)) == kBlank ? kNothingStored : kDamaged;
   if (keys < kFirstLayoutKeys || keys > kMostKeys) return kDamaged;
   const uint8_t bytes = static_cast<uint8_t>(keys * sizeof settings.value[0]);

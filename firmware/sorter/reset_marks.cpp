@@ -11,8 +11,8 @@ namespace {
 
 // While the firmware runs, `check` has this value. After a power cut, the RAM has random values, so `check` has another value.
 const uint32_t kCheck = 0xCA571113UL;
-// The number of samples of the photo-eyes in 100 ms. A usual round of the main loop takes much less time. If a round took 100 ms or longer
-// before a reset, the watchdog has caused the reset: it resets the board after 250 ms without a round.
+// The number of samples of the photo-eyes in 100 ms. A round of the main loop takes much less time. If the last round before a reset took
+// 100 ms or longer, the main loop stood still, and the watchdog has reset the board.
 const uint16_t kStillSamples = 100000UL / kEyeSampleUs;
 
 // After a reset, the start-up code sets variables to zero. It skips the section .noinit, so the marks in this section stay unchanged.

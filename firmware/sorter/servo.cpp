@@ -15,7 +15,7 @@ namespace {
 const uint16_t kCountsPerUs = 2;
 const uint16_t kTop = kServoFrameUs * kCountsPerUs - 1;
 const uint16_t kQuiet = kServoQuietUs * kCountsPerUs;
-// To delay the next pulse, time_pulse() sets the timer's count back, so that the pulse begins kHold counts (6.5 ms) later.
+// To delay the next pulse, time_pulse() sets the timer to an earlier count. The pulse then begins kHold counts (6.5 ms) from now.
 const uint16_t kHold = kQuiet + 2000 * kCountsPerUs;
 // If the next pulse begins within kGuard counts (20 us), the timer is not set, because the instructions that set it take too
 // long.

@@ -90,8 +90,8 @@ class Tracker {
   const Part* next_to_announce(uint32_t& number);
   void announce_all_again() { round_ = 0; }
 
-  // Must be called in every update. A part stores its time at photo-eye 1 in 16 bits, so 65 s later this time would look like a new time.
-  // This function replaces each older time by the time 65 s ago.
+  // Must be called in every update. A part stores its time at photo-eye 1 in milliseconds with 16 bits, which can tell apart only the last
+  // 65 s. This function replaces each older time by the time 65 s ago. Otherwise an older time would seem to be a recent one.
   void age(Place place, uint32_t now_ms);
 
   // Returns the time at which `part` was at photo-eye 1. If this was more than 65 s ago, returns the time 65 s ago.

@@ -321,9 +321,9 @@ def learn_detail_template(measures: Sequence[RingMeasures], grid: PolarGrid, rad
 
 
 def _choose_texture(texture: FloatArray, usual: FloatArray) -> FloatArray:
-    """Returns the texture of each ring: that of the picture, but at least the usual one of good parts, and at least MIN_TEXTURE.
+    """Returns the texture of each ring: the texture in the picture, but at least the usual texture of good parts, and at least MIN_TEXTURE.
 
-    With a smaller texture, every grain on a nearly black ring would be suspicious.
+    The differences on a ring are divided by its texture. With a smaller texture, every grain on a nearly black ring would be suspicious.
     """
     result: FloatArray = np.maximum(np.maximum(texture, usual), MIN_TEXTURE)
     return result

@@ -51,7 +51,8 @@ RINGS = 24
 MIN_INSPECTED_SHARE = 0.1
 # The grey levels (0..1) of every picture are scaled to this mean and standard deviation, so that an ageing lamp changes no score.
 NORMAL_MEAN, NORMAL_SPREAD = 0.5, 0.2
-# Residuals are smoothed with a Gaussian. Its standard deviation is this share of the picture's side: 1 px for 96 px.
+# Residuals are smoothed with a Gaussian. Its standard deviation is this share of the picture's side.
+# Example: 1 px in a picture of 96 px.
 SMOOTHING_SHARE = 1 / 96
 # A training uses at least this many pictures. If there are fewer good pictures, each is used several times, at different angles.
 LEAST_TURNED_PICTURES = 2048

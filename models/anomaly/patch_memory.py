@@ -1,6 +1,7 @@
 """The patch memory compares the features of small patches of a part with the features of patches of good parts.
 
-Source: PatchCore (Roth et al., CVPR 2022). Difference: the features come from AlexNet's first convolution and need no TensorFlow.
+Source: PatchCore (Roth et al., CVPR 2022). Difference: the features come from AlexNet's first convolution, and are computed without
+TensorFlow.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ MAX_PICTURES = 300
 MAX_CANDIDATES = 10_000
 # To choose patches faster, a random matrix first reduces the features to this many dimensions, as in PatchCore.
 PROJECTED_FEATURES = 16
-# Each ring around the part's centre has a limit for the distances of its patches. This share of the good parts exceeds the limit.
+# Each ring around the part's centre has a limit: how far its patches may be from the remembered patches of good parts. The limit is chosen
+# so that this share of the good parts exceeds it.
 LIMIT_SHARE = 0.05
 # Learning needs at least two pictures, because it divides the pictures into two halves. The patches of each half are compared with those
 # of the other half, to find how much good parts differ.

@@ -36,15 +36,15 @@ class PolarGrid:
         return np.linspace(self.inner, self.outer, self.rings, dtype=np.float32)
 
     def count_angles(self, radii: tuple[float, float]) -> tuple[int, int]:
-        """Returns how many directions of this grid lie within each of two lengths along the rim. The unit is the part's radius.
+        """Converts two lengths along the rim to numbers of directions of this grid. The unit of the lengths is the part's radius.
 
-        Example: if the grid has 360 directions, a length of 0.35 covers 20 directions.
+        Example: if the grid has 360 directions, the length 0.35 gives 20 directions.
         """
         first, second = (max(1, round(radius * self.angles / (2 * np.pi))) for radius in radii)
         return first, second
 
     def count_rings(self, radii: tuple[float, float]) -> tuple[int, int]:
-        """Returns how many rings of this grid lie within each of two lengths along a radius. The unit is the part's radius."""
+        """Converts two lengths along a radius to numbers of rings of this grid. The unit of the lengths is the part's radius."""
         first, second = (max(1, round(radius * (self.rings - 1) / (self.outer - self.inner))) for radius in radii)
         return first, second
 

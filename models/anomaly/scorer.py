@@ -26,8 +26,8 @@ PixelArray = npt.NDArray[np.uint8]
 
 # With fewer good pictures than this, the scores do not show how much good parts vary, so no cut-off is chosen.
 MIN_GOOD_PICTURES = 8
-# If a cut-off must be above all known scores, it is extrapolated from the highest scores. They come from this share of the castings, but
-# from at least 5 castings.
+# If a cut-off must be above all known scores, it is extrapolated from the scores of the castings with the highest scores. This share of the
+# castings is used, but at least MIN_TAIL_CASTINGS.
 TAIL_SHARE = 0.2
 MIN_TAIL_CASTINGS = 5
 # Very rare false alarms cannot be estimated from few castings. Example: with 100 castings, at least one false alarm in 20 * 100 = 2000 good
@@ -199,9 +199,9 @@ class ExpectedCosts:
     - `false_alarm`: the cost of the review of a good part.
     - `defect_share`: the share of defective parts.
 
-    If a miss costs as much as 20 reviews, a review is worth its cost if at most 20 good parts are reviewed for each defective part.
-    So the class estimates how many good parts there are for each defective part with the same score. The formula gives the smallest
-    possible number:
+    If a miss costs as much as 20 reviews, a review is worth its cost if at most 20 good parts are reviewed for each defective part. So the
+    class estimates for each score how many good parts have this score for one defective part. This formula gives a lower bound of the
+    number:
 
         (1 - defect_share) / defect_share * (-e p ln p)
 

@@ -1,4 +1,4 @@
-"""Compares defect maps with marked pictures: do the maps show where the defects are, and of which kind?"""
+"""Compares defect maps with pictures in which people have marked the defects. Do the maps show where the defects are, and of which kind?"""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class KindFigures:
     """Figures that say how often the kind of the largest defect is named correctly. Only pictures with a mask count.
 
     - `right`: share of the pictures with the right kind.
-    - `named`: share of the pictures with a kind other than `unknown`.
-    - `right_if_named`: share of right kinds among the named kinds.
+    - `named`: share of the pictures for which the answer is a kind of defect, and not `unknown`.
+    - `right_if_named`: share of right answers among these pictures.
     - `pairs`: number of pictures for each pair of true kind and answer.
     """
 

@@ -1,4 +1,5 @@
-"""Compares sources of heat maps on pictures with masks. Test pictures and their near-duplicates are never used for training."""
+"""Compares methods that make heat maps, on pictures whose masks show where the defects are. Test pictures and their near-duplicates are
+never used for training."""
 
 from __future__ import annotations
 
@@ -108,8 +109,8 @@ class HeatMapExperiment:
             for name, found in result.items():
                 heats.setdefault(name, []).extend(found.astype(np.float32))
             callback.on_cell_progress(cell, fold + 1, self.folds)
-        # A box is drawn around pixels whose heat is above a level. For other methods, such as Grad-CAM, the level is half of the highest
-        # heat.
+        # A box is drawn around pixels whose heat is above a level. For a method without an entry in `box_levels`, such as Grad-CAM, the
+        # level is half of the highest heat.
         box_levels = {SEGMENTATION: describe_member(pictures, self.recipe, _COMMAND).box_level}
         for name in self.scorers:
             # A residual of 1 is the limit for good parts, so the cut-off is 1.

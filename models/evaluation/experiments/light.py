@@ -100,7 +100,7 @@ def measure_speed(networks: dict[str, keras.Model]) -> dict[str, npt.NDArray[np.
 
 
 def _compile(network: keras.Model) -> Callable[[], object]:
-    """Returns a function that lets `network` judge one picture. The function has already run once here, because its first run is slow."""
+    """Returns a function that lets `network` judge one picture. Runs the function once before, because the first run is slow."""
     picture = tf.zeros((1, *network.input_shape[1:]))
     function = tf.function(lambda pixels: network(pixels, training=False), autograph=False)
 
