@@ -21,8 +21,8 @@ from firmware.board.tracker import DecidedPart, Edge, Eye, PartDecision, Tracked
 from firmware.lane_settings import LaneSettings
 
 MAX_PART = 99_999_999
-# The belt counts as moved only after at least this many steps in one direction. So the lane notices an encoder with a broken wire. While
-# the belt moves, such an encoder gives one step forwards and one step backwards in turn.
+# While the belt moves, an encoder with a broken wire gives one step forwards and one step backwards in turn. So the belt counts as moved
+# only after at least this many steps in one direction.
 LEAST_STEPS = 2
 # An input of the plant interface changes after the new level has lasted for KEY_US. The contacts of a key switch bounce for less time.
 KEY_US = 30_000
@@ -171,7 +171,8 @@ class BoardLane:
             self.faults.codes.append(code)
             reporter.report_fault(number, code, True, 0, 0)
         if self._is_light_on:
-            # After a reset, the inputs of both photo-eyes count as high until a low level is read. With `eye_light_on`, high means blocked.
+            # After a reset, the lane assumes that the inputs of both photo-eyes are high. With `eye_light_on`, high means blocked, so the
+            # stored levels are inverted.
             self._invert_eyes(0)
         if self._has_stored_settings:
             self.gate.hold(self.settings.word("safe"), 0)

@@ -133,7 +133,7 @@ class SimulatedLine:
 
 TICK_S = 0.001
 # The longest step of the simulation, in microseconds of simulated time. The host's commands are read after each step. So commands do not
-# wait for long, even if the simulation is late and must make up for much time.
+# wait for long, even if the simulation is late and must catch up.
 MAX_STEP_US = 10_000
 # Before the simulated line ends, it waits at most this many seconds until the host has acknowledged all events.
 MAX_DRAIN_S = 5.0

@@ -50,7 +50,7 @@ class Gate {
   void tick_held_pulse(uint32_t now_us);
   bool is_pulse_held() const { return held_us_ != 0; }
 
-  // Moves the gate back to rest after a diverted part. Does not move the gate if `near` is true, because the next part to divert is close.
+  // Moves the gate back to rest after a diverted part. If `near` is true, the next part to divert is close, so the gate stays out.
   void tick(Place place, const Settings& settings, uint32_t now_us, bool near);
 
  private:

@@ -174,8 +174,8 @@ class Lane {
   // A measurement of the belt's speed ends after 16 encoder steps, or after 30 ms if fewer steps have come by then.
   static const uint8_t kSpeedSteps = 16;
   static const uint16_t kSpeedUs = 30000;
-  // The belt counts as moved only after at least this many steps in one direction. An encoder with a broken wire gives one step forwards,
-  // one step backwards, one step forwards, and so on, although the belt moves on.
+  // While the belt moves, an encoder with a broken wire gives one step forwards and one step backwards in turn. So the belt counts as moved
+  // only after at least this many steps in one direction.
   static const uint8_t kLeastSteps = 2;
 
   // A decided part between photo-eye 2 and its gate. `moment` is the position of the belt at which the gate must move.

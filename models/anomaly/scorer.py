@@ -30,8 +30,8 @@ MIN_GOOD_PICTURES = 8
 # castings is used, but at least MIN_TAIL_CASTINGS.
 TAIL_SHARE = 0.2
 MIN_TAIL_CASTINGS = 5
-# Very rare false alarms cannot be estimated from few castings. Example: with 100 castings, at least one false alarm in 20 * 100 = 2000 good
-# parts must be allowed. Otherwise no cut-off is chosen.
+# Very rare false alarms cannot be estimated from few castings. Example: from 100 castings, the smallest share that can be estimated is one
+# false alarm in 20 * 100 = 2000 good parts. For a smaller share, no cut-off is chosen.
 MAX_TAIL_EXTENSION = 20.0
 # A cut-off that sends more than this share of the good parts to review is refused, because nobody would review so many parts.
 MAX_ALARM_SHARE = 0.5
@@ -419,7 +419,7 @@ def _expect_usable_scores(all_scores: npt.NDArray[np.float64], group_of: npt.NDA
 
 
 def _place_between_scores(scores: npt.NDArray[np.float64], weights: npt.NDArray[np.float64], castings: int) -> float | None:
-    """Returns the lowest cut-off above which the scores of at most `castings` castings lie, or None if there is no such cut-off.
+    """Returns the lowest cut-off with at most `castings` castings above it, or None if there is no such cut-off.
 
     The cut-off lies halfway between two of the sorted `scores`. `weights` says how much of a casting each score counts. For example, each
     of four pictures of the same casting counts as a quarter of a casting.

@@ -214,7 +214,8 @@ def _judge_all(ensemble: Ensemble, pictures: Sequence[InspectedPicture], advance
 def _rank_refused(ensemble: Ensemble, refused: Sequence[tuple[InspectedPicture, PartCheck]]) -> list[Prediction]:
     """Returns predictions with the label `review` for pictures that do not show the whole part.
 
-    The inspector does not judge such pictures with its networks. An evaluation does, because it needs a probability for each picture.
+    The inspector sends such pictures to review, and its networks do not judge them. In an evaluation the networks judge them too, because
+    the figures need a probability for each picture.
     """
     if not refused:
         return []

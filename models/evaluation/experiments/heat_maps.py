@@ -1,5 +1,7 @@
-"""Compares methods that make heat maps, on pictures whose masks show where the defects are. Test pictures and their near-duplicates are
-never used for training."""
+"""Compares methods that make heat maps, on pictures whose masks show where the defects are.
+
+Test pictures and their near-duplicates are never used for training.
+"""
 
 from __future__ import annotations
 
