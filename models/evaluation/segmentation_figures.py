@@ -36,8 +36,9 @@ class KindFigures:
 def find_largest_kind(marks: npt.NDArray[np.uint8]) -> int:
     """Finds the largest defect in one picture. Returns the number of its kind, or 0 if there is no defect.
 
-    `marks`, shape (side, side), says for each pixel which kind of defect it shows (see `MarkedPictures`). Pixels in boxes do not count.
-    A defect is a region of marked pixels that touch, also at corners. The most frequent mark in the region is the defect's kind.
+    `marks`, shape (side, side), says for each pixel which kind of defect it shows (see `MarkedPictures`). Marks of a box around a
+    defect do not count. A defect is a region of marked pixels that touch, also at corners. The most frequent mark in the region is the
+    defect's kind.
     """
     marks = np.where(marks < BOX_MARK, marks, 0)
     labels, count = ndimage.label(marks > 0, np.ones((3, 3), np.int8))
@@ -70,7 +71,7 @@ def measure_kinds(answers: Sequence[str], pictures: MarkedPictures) -> KindFigur
 
 
 def measure_maps(maps: Sequence[DefectMap], masks: npt.NDArray[np.bool_]) -> LocalisationFigures:
-    """Compares defect maps with `masks`, shape (n, side, side). Maps are resized to the side of the masks. Returns the measures."""
+    """Measures how well defect maps agree with the masks of the same pictures. Shape of `masks`: (n, side, side)."""
     heats = [resize_heat(found.heat, masks.shape[1]) for found in maps]
     return measure_localisation(heats, list(masks), maps[0].box_level)
 
@@ -81,7 +82,9 @@ def name_kinds(maps: Sequence[DefectMap]) -> list[str]:
 
 
 def measure_head(head: Segmentation, pictures: MarkedPictures) -> dict[str, float]:
-    """Measures how well the segmentation head `head` finds defects. Uses the good pictures and those with a mask.
+    """Measures how well the segmentation head `head` finds defects.
+
+    Uses only good pictures and pictures with a mask that shows their defects.
 
     Returns the measures by their names in the manifest.
     """

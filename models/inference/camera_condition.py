@@ -15,14 +15,14 @@ STATES = (FROZEN, DARK, BRIGHT, BLURRED, GAP)
 _FROZEN_PICTURES = 5
 # The median of this many pictures is compared with the limits, so that one unusual part does not look like a fault of the camera.
 _MEDIAN_PICTURES = 8
-# Pictures are too dark if their brightness is below this share of a reference value. 99 % of the reference pictures are brighter than the
-# reference value.
+# Pictures are too dark if their brightness is below a limit. The limit is this share of the brightness that 99 % of the reference pictures
+# exceed.
 _DARK_SHARE = 0.6
 # Pictures are too bright if their brightness is above a limit between the brightest reference pictures and white (255). Example: only 1 %
 # of the reference pictures are brighter than 155. The limit is then 155 + 0.4 * (255 - 155) = 195.
 _BRIGHT_SHARE = 0.4
-# Pictures are blurred if their sharpness is below this share of a reference value. 99 % of the reference pictures have a sharpness above
-# the reference value.
+# Pictures are blurred if their sharpness is below a limit. The limit is this share of the sharpness that 99 % of the reference pictures
+# exceed.
 _BLURRED_SHARE = 0.5
 # The lowest and the highest normal brightness (mean grey level, 0..255) if the version has no drift reference.
 _DARK_LEVEL, _BRIGHT_LEVEL = 30.0, 225.0

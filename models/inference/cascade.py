@@ -28,9 +28,11 @@ _SAME = 1e-9
 
 @dataclass(frozen=True)
 class Cascade:
-    """A runtime of two stages. The first voter judges every picture, and the other voters only the pictures inside the cascade band.
+    """A runtime of two stages. In the first stage, one network of the ensemble judges every picture.
 
-    `vote` is the voting rule of the version. The first voter is `vote.names[first_index]`.
+    In the second stage, the other networks judge only the pictures about which the first network is not certain. These are the pictures
+    inside the cascade band, a range of defect probabilities. `vote` is the voting rule of the version. The name of the first network is
+    `vote.names[first_index]`.
     """
 
     name: str
@@ -47,7 +49,9 @@ class Cascade:
         self.others.warm_up()
 
     def predict(self, pixels: npt.NDArray[np.uint8], rules: Sequence[DecisionRule | None] | None = None) -> VoterProbabilities:
-        """Returns the voters' class probabilities, shape (n, voters, classes). They are NaN for a voter that did not judge the picture.
+        """Returns the class probabilities from each network (voter), shape (n, voters, classes).
+
+        They are NaN for a network that did not judge the picture.
 
         Input shape: (n, side_px, side_px), grey level 0..255, 1 <= n <= max_batch. For `rules`, see `is_certain`.
         """
@@ -60,10 +64,10 @@ class Cascade:
         return probabilities
 
     def is_certain(self, probabilities: VoterProbabilities, rules: Sequence[DecisionRule | None] | None = None) -> npt.NDArray[np.bool_]:
-        """Returns a mask, shape (n,), of the pictures about which the first voter decides alone.
+        """Returns a mask, shape (n,), of the pictures about which the first network decides alone.
 
-        The first voter decides alone if its vote lies outside of the cascade band. `rules` holds for each picture the decision rule of its
-        line, or None for the rule of the version.
+        The first network decides alone if its defect probability lies outside of the cascade band. `rules` holds for each picture the
+        decision rule of its line, or None for the rule of the version.
 
         The cascade band was chosen for the rule of the version. If a line has a rule of its own, the cascade band is made wider, so that it
         also contains the threshold and the review band of the line.
@@ -119,10 +123,10 @@ class _TwoStages:
 
 
 def open_cascade(version: Version, open_stage: Callable[[Version], Runtime], limits: tuple[float, float] | None = None) -> Cascade:
-    """Returns the cascade of `version`. `open_stage` opens a runtime with the voters of one stage.
+    """Returns the cascade of `version`. `open_stage` opens a runtime with the networks of one stage.
 
-    `limits` are the ends of the cascade band: a range of defect probabilities in which the first voter does not decide alone. None means
-    the band in the manifest. Raises ModelError if there is no band or no second voter.
+    `limits` are the lowest and the highest defect probability at which the first network does not decide alone (cascade band). None means
+    the band in the manifest. Raises ModelError if there is no band or no second network.
     """
     manifest, vote = version.manifest, SoftVote.from_manifest(version.manifest)
     band = manifest.cascade
@@ -148,10 +152,10 @@ def open_cascade(version: Version, open_stage: Callable[[Version], Runtime], lim
 
 
 def find_cascade_band(vote: SoftVote, voter: str, probabilities: VoterProbabilities) -> CascadeBand:
-    """Returns the cascade band for `voter`. Outside of the band, `voter` decides alone.
+    """Returns the cascade band for the network `voter`: the range of its defect probabilities in which it does not decide alone.
 
-    The band is so wide that `voter` and the ensemble agree on all validation pictures with a defect probability outside of the band.
-    `probabilities` has shape (n, voters, classes).
+    Outside of the band, `voter` gives every validation picture the same label as the ensemble. `probabilities`, shape (n, voters, classes),
+    holds the class probabilities that each network gave to the validation pictures.
     """
     index = vote.names.index(voter)
     own, combined = _compute_own_probability(vote, index, probabilities), vote.compute_defect_probability(probabilities)
@@ -165,7 +169,10 @@ def find_cascade_band(vote: SoftVote, voter: str, probabilities: VoterProbabilit
 
 
 def _compute_own_probability(vote: SoftVote, index: int, probabilities: VoterProbabilities) -> npt.NDArray[np.float64]:
-    """Returns the defect probabilities from the voter at `index` alone, calibrated by its own temperature, shape (n,)."""
+    """Returns the defect probabilities from one network alone, calibrated by the temperature of this network, shape (n,).
+
+    `index` is the position of the network in `vote.names`.
+    """
     result: npt.NDArray[np.float64] = vote.compute_votes(probabilities[:, index : index + 1], [index])[:, 0]
     return result
 

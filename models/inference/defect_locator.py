@@ -1,7 +1,9 @@
 """Makes one map that shows where the defects of a part are.
 
-The map combines two sources. The heat mapper of a version sees the reduced picture, and the detail template finds small defects in the
-original pixels. The heat mapper is made from the segmentation head of the version, its good-only scorer or Grad-CAM of its AlexNet.
+The map combines two sources:
+
+- The heat mapper makes a heat map of the reduced picture. It uses a part of the version, for example its segmentation head.
+- The detail template finds small defects in the original pixels.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ LEAST_POINTING = 0.75
 # If a version has a scorer, the map of its segmentation head is combined with the scorer's residuals. The head may then be less accurate.
 # In at least 50 % of the validation pictures, the hottest point of its map must lie near a defect.
 LEAST_POINTING_COMBINED = 0.5
-# Combined maps are smoothed with a Gaussian. Its standard deviation is this share of the picture's side: 2 px for 150 px.
+# Combined maps are smoothed with a Gaussian. Its standard deviation is this share of the picture's side, for example 2 px if the side is
+# 150 px.
 SMOOTHING_SHARE = 1 / 75
 
 
@@ -37,7 +40,7 @@ class HeatMapper(Protocol):
     """Computes where the defects of a picture are, one picture at a time."""
 
     def compute_defect_map(self, pixels: npt.NDArray[np.uint8]) -> DefectMap:
-        """Returns the defect map of one picture, shape (side_px, side_px), grey levels 0..255."""
+        """Returns the defect map of a picture. `pixels`, shape (side_px, side_px), holds its grey levels, 0..255."""
         ...
 
 
@@ -60,9 +63,10 @@ class SegmentationFirst:
 
 @dataclass(frozen=True)
 class ResidualMapper:
-    """Makes heat maps from the residuals of a good-only scorer.
+    """Makes heat maps with a scorer, which has learned from good parts alone.
 
-    The heat of a pixel is its residual, scaled like the scores in verdicts: 0.5 at the cut-off, and nearly 1 far above it.
+    The scorer gives each pixel a residual, which says how much the pixel differs from good parts. The heat of the pixel is the residual,
+    scaled to 0..1. A residual that equals the cut-off of the scorer becomes 0.5.
     """
 
     opened: VersionScorer
@@ -208,7 +212,7 @@ class DefectLocator:
 
 
 def open_defect_locator(version: Version, searches_details: bool) -> DefectLocator | None:
-    """Returns the warmed-up defect locator of `version`, or None if the version has no source of maps. Takes seconds.
+    """Returns the warmed-up defect locator of `version`, or None if nothing in the version can make a map. Takes seconds.
 
     `searches_details` is False if the inspector does not search for small defects. Raises ModelError if a file cannot be read.
     """

@@ -12,12 +12,14 @@ from scipy.special import expit, logit  # type: ignore[import-untyped]  # no stu
 from models.inference.soft_vote import MIN_PROBABILITY
 
 MIN_REVIEWED = 20
-# The ends of the 95 % interval are the shares of defects whose log-likelihood is this number below the largest log-likelihood.
+# The most probable share of defects has the largest log-likelihood. At both ends of the 95 % interval, the log-likelihood is lower by this
+# number.
 _LIKELIHOOD_DROP = 1.92
 # The log odds of an estimated share lie between minus and plus this number, so the share lies between 0.00003 % and 99.99997 %.
 _MAX_LOG_ODDS = 15.0
 # The log odds of a defect are modelled as offset + slope * x, where x is computed from the part's defect probability. People's reviews
-# correct the offset and the slope. These two standard deviations (of the prior) say how far the reviews can move offset and slope.
+# correct the offset and the slope. The prior distributions of offset and slope have these standard deviations. With smaller deviations,
+# the reviews would change offset and slope less.
 _OFFSET_DEVIATION, _SLOPE_DEVIATION = 2.0, 0.5
 _DRAWS = 2000
 

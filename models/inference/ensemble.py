@@ -55,7 +55,7 @@ class Ensemble:
 
     @property
     def part_reference(self) -> PartReference | None:
-        """The part that a picture must show to be judged, or None if the version judges every picture."""
+        """Describes the part that a picture must show. Other pictures are not judged. None means that every picture is judged."""
         return self.version.manifest.part
 
     @property
@@ -128,7 +128,7 @@ def open_ensemble(
     """Opens `version` with the named runtime, warms it up and checks the golden set. Takes seconds.
 
     - `band`: the cascade band. None means the manifest's band.
-    - `at_once`: the number of simultaneous calls.
+    - `at_once`: how many threads will call `predict` at the same time.
     - `threads`: 0 means every processor.
     - `detail_time_s`: 0 means no search for small defects.
 
@@ -195,7 +195,8 @@ def inspect_picture(picture: DecodedPicture, ensemble: Ensemble) -> InspectedPic
 def judge_pictures(pictures: Sequence[InspectedPicture], predictor: PixelPredictor) -> list[Prediction | PartCheck]:
     """Returns the prediction for each of `pictures`, in order. All pictures are judged in one call of `predictor`.
 
-    A picture that does not show the whole part is not judged. The result then holds its part check, which has the reason.
+    A picture that does not show the whole part is not judged. For such a picture, the list holds a PartCheck, which has the reason,
+    instead of a prediction.
     """
     judged = [picture for picture in pictures if picture.check is None or not picture.check.reason]
     predictions: Iterator[Prediction] = iter(())

@@ -19,7 +19,8 @@ from models.inference.soft_vote import SCALED_CUT_OFF, SoftVote
 from models.registry import Version
 from streams.errors import ModelError
 
-# A function from pixels, shape (n, side, side), to the voters' class probabilities, shape (n, voters, classes).
+# A function that takes pixels, shape (n, side, side), and returns the class probabilities from each network (voter), shape
+# (n, voters, classes).
 PredictFunction = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
 
 
@@ -84,7 +85,8 @@ def load_golden_set(version: Version) -> GoldenSet:
 def load_golden_pixels(version: Version) -> npt.NDArray[np.uint8]:
     """Returns the pictures of the golden set without their probabilities.
 
-    Unlike `load_golden_set`, this also works for a version without some of its networks, for example the first stage of a cascade.
+    Unlike `load_golden_set`, this also works if `version` has only some of the networks of the golden set. Example: each stage of a
+    cascade has only some networks.
     """
     file = version.manifest.golden.file
     with version.copy_files(file) as folder, np.load(folder / file, allow_pickle=False) as arrays:
@@ -146,7 +148,7 @@ def check_golden_scores(version: Version, scorers: Sequence[VersionScorer]) -> N
 def label_pictures(version: Version, predict: PredictFunction, pixels: npt.NDArray[np.uint8], max_batch: int) -> list[str]:
     """Returns the label that `version` gives to each of `pixels`, shape (n, side_px, side_px).
 
-    `predict` returns the voters' class probabilities. It is called with at most `max_batch` pictures at a time.
+    `predict` returns the class probabilities from each network. It is called with at most `max_batch` pictures at a time.
     """
     vote = SoftVote.from_manifest(version.manifest)
     probabilities = np.concatenate([predict(batch) for batch in split_batches(pixels, max_batch)])

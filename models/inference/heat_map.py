@@ -157,7 +157,10 @@ def find_boxes(
 
 
 def count_hot_areas(heat: HeatMap | npt.NDArray[np.float16], level: float | None = None) -> int:
-    """Returns the number of connected hot areas of `heat`. `level` is as in `find_boxes`."""
+    """Returns the number of connected hot areas of `heat`.
+
+    `level` is the lowest heat of a hot pixel. None means half of the highest heat.
+    """
     return _label_hot_areas(heat, level)[1]
 
 

@@ -69,8 +69,8 @@ def make_outlook(manifest: Manifest, line: LiveLineSettings | None, share: float
 
 
 def _describe_alarms(manifest: Manifest, parts_per_hour: float) -> str:
-    # Each scorer alone can send a good part to review. So the sum of the alarm shares of all scorers is the largest possible share of good
-    # parts that go to review.
+    # Each scorer sends at most a known share of the good parts to review. Two scorers may choose different parts, so the shares of all
+    # scorers are added.
     highest = [entry.highest_alarm_share for entry in manifest.entries_by_scorer.values()]
     each = " for each of the scorers" if len(highest) > 1 else ""
     return (

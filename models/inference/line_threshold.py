@@ -15,7 +15,8 @@ from models.inference.soft_vote import Label, choose_label
 from models.registry.manifest import Histogram, Manifest
 from streams.errors import ModelError
 
-# Largest log odds of a threshold. A defect probability can have log odds of up to 16.1, so it can exceed every threshold.
+# Largest log odds of a threshold. A defect probability has log odds of at most 16.1. With a threshold above 16.1, no part could get the
+# label `defect`.
 MAX_LOG_ODDS = 15.0
 # The first bin of a histogram begins at the log odds -8 (a probability of 0.0003), and the last bin ends at 8 (0.9997).
 _OUTER_LOG_ODDS = 8.0

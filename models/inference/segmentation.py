@@ -37,7 +37,7 @@ class Segmentation:
         self._compute = compute
 
     def compute_defect_map(self, pixels: npt.NDArray[np.uint8]) -> DefectMap:
-        """Returns the defect map of one picture, shape (side_px, side_px), grey levels 0..255.
+        """Returns the defect map of a picture. `pixels`, shape (side_px, side_px), holds its grey levels, 0..255.
 
         The heat of a pixel is its defect probability, so the heat maps of two pictures can be compared.
         """

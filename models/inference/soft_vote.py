@@ -1,4 +1,4 @@
-"""Turns the voters' class probabilities into predictions: weighted soft vote, calibration, threshold and review band.
+"""Makes predictions from the class probabilities of all networks: weighted soft vote, calibration, threshold and review band.
 
 The module uses only NumPy. The results of all runtimes pass through it, so all runtimes decide in the same way.
 """
@@ -15,7 +15,8 @@ import numpy.typing as npt
 from models.registry.manifest import Manifest
 from streams.records import ANOMALY
 
-# Class probabilities, shape (n, voters, classes). A row sums to 1, or is NaN for a voter that did not judge the picture.
+# The class probabilities from each network (voter), shape (n, voters, classes). The probabilities of all classes sum to 1. They are NaN for
+# a network that did not judge the picture.
 VoterProbabilities = npt.NDArray[np.float32]
 Label = Literal["ok", "defect", "review"]
 
@@ -31,9 +32,9 @@ MIN_PROBABILITY = 1e-7
 class Prediction:
     """The ensemble's result for one picture.
 
-    - `defect_probability`: calibrated, or None without networks.
-    - `votes`: defect probability by voter.
-    - `scores`: score by good-only scorer.
+    - `defect_probability`: calibrated. None if the version has no networks.
+    - `votes`: the defect probability from each network, by the name of the network.
+    - `scores`: the score from each scorer, which has learned from good parts alone, by the name of the scorer.
     - `reason`: empty unless the label is `review`.
     - `kind`: kind of the largest defect.
     """
@@ -51,7 +52,7 @@ class Prediction:
         return any(score > SCALED_CUT_OFF for score in self.scores.values())
 
     def add_score(self, name: str, score: float) -> Prediction:
-        """Returns the prediction with one more score of a good-only scorer, 0..1.
+        """Returns a copy of the prediction with the score, 0..1, of one more scorer. A scorer has learned from good parts alone.
 
         In a version without networks, a score above the cut-off turns `ok` into `review`. In other versions, the label does not change.
         """
@@ -68,9 +69,13 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class SoftVote:
-    """The voting rule of a version, from its manifest. `weights` and `temperatures` have shape (voters,); the weights sum to 1.
+    """The rule by which the networks of a version vote about a picture. The manifest contains this rule.
 
-    `temperature` calibrates the combined vote. `low` and `high` are the ends of the review band."""
+    - `weights`, shape (voters,): the weight of each network in the vote. The weights sum to 1.
+    - `temperatures`, shape (voters,): the calibration of each network.
+    - `temperature`: the calibration of the combined vote.
+    - `low`, `high`: the ends of the review band.
+    """
 
     names: tuple[str, ...]
     weights: npt.NDArray[np.float64]
@@ -112,25 +117,25 @@ class SoftVote:
         return predictions
 
     def compute_votes(self, probabilities: VoterProbabilities, voters: Sequence[int] | None = None) -> npt.NDArray[np.float64]:
-        """Returns the defect probability of each voter, calibrated by its own temperature, shape (n, voters).
+        """Returns the defect probability from each network (voter), shape (n, voters). Each network is calibrated by its own temperature.
 
-        If `probabilities` contain only some of the version's voters, `voters` gives their indices.
+        If `probabilities` contains only some of the version's networks, `voters` gives their indices.
         """
         return 1 - self._temper_voters(probabilities, slice(None) if voters is None else list(voters))[..., self.ok_class]
 
     def compute_defect_probability(self, probabilities: VoterProbabilities) -> npt.NDArray[np.float64]:
         """Returns the calibrated defect probability of each picture, shape (n,): 1 minus the probability of the good class.
 
-        The version's `temperature` is used only if all voters judged a picture, because it fits only their combined vote.
+        The version's `temperature` is used only if all networks judged a picture, because it fits only their combined vote.
         """
         has_all_voters = ~np.isnan(probabilities).any(axis=(1, 2))
         temperatures = np.where(has_all_voters, self.temperature, 1.0)[:, None]
         return 1 - temper_probabilities(self.average(probabilities), temperatures)[..., self.ok_class]
 
     def average(self, probabilities: VoterProbabilities) -> npt.NDArray[np.float64]:
-        """Returns the weighted mean of the voters' class probabilities, shape (n, classes), not calibrated.
+        """Returns the weighted mean of the class probabilities from all networks, shape (n, classes).
 
-        Voters that did not judge a picture (NaN) are left out.
+        Networks that did not judge a picture (NaN) are left out. The mean is not calibrated by the version's `temperature`.
         """
         is_asked: npt.NDArray[np.bool_] = np.logical_not(np.isnan(probabilities).any(axis=-1))
         weights = self.weights * is_asked

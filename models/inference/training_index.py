@@ -23,7 +23,7 @@ from models.registry.manifest import TrainingIndexEntry
 from streams.errors import ModelError
 
 FILE = "training-index.npz"
-# An index holds at most this many pictures, so that its file has about 1 MB at most.
+# Largest number of pictures in an index. Its file then has about 1 MB.
 MAX_PICTURES = 1000
 THUMBNAIL_SIDE_PX, THUMBNAIL_QUALITY = 64, 50
 

@@ -157,7 +157,8 @@ def decode_picture(
         small = _shrink(grey.reduce(scale) if keep_original and scale > 1 else grey, scale, file.header, side_px)
         check_not_blank(small.histogram())
         check_not_partly_blank(grey, is_raw=file.header.format in ("BMP", "TIFF"))
-        # Turn the picture upright before the padding. If one margin is wider, turning would move this margin to another side.
+        # Turn the picture upright before the padding. Opposite margins can differ by one pixel. If the padded square were turned, the wider
+        # margin would come to another side.
         pixels = _pad_square(rotate_upright(np.asarray(small), file.header.orientation), side_px)
         original = np.ascontiguousarray(rotate_upright(np.asarray(grey), file.header.orientation)) if keep_original else None
         return DecodedPicture(np.ascontiguousarray(pixels), file.width_px, file.height_px, original)

@@ -72,7 +72,7 @@ class _Answer:
 class DecoderProcess:
     """Decodes pictures in a separate process, and starts a new process if the old one was killed. Thread-safe.
 
-    - `memory_bytes`: the memory for one picture, without the memory of the idle process.
+    - `memory_bytes`: the memory that one picture may take, in addition to the memory that the process needs when it is idle.
     - `time_s`: the longest processor time for one picture. If other programs keep the processors busy, the picture may take up to
       `_BUSY_FACTOR` times as long, because the process has the lowest priority.
     """
@@ -175,8 +175,8 @@ class DecoderProcess:
                 # NumPy gets only one thread. Each further thread would need memory for its stack, and the memory is limited.
                 env={**kept, "PYTHONPATH": os.pathsep.join(sys.path), "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
             )
-            # The process writes one byte when it is ready. The next line waits for this byte. So the time limit of the first picture begins
-            # only after the start.
+            # Wait until the process is ready and writes one byte. Without the wait, the start of the process would count as time of the
+            # first picture.
             _read_exactly(self._process.stdout, 1)
         return self._process
 
@@ -293,7 +293,9 @@ def _read_exactly(stream: IO[bytes] | None, size: int) -> bytes:
 
 
 def serve(requests: BinaryIO, answers: BinaryIO) -> None:
-    """Answers all requests until `requests` ends. An answer holds a decoded picture, a converted picture or a refusal.
+    """Reads requests from the pipe `requests` and answers them, until the other process closes the pipe.
+
+    An answer holds a decoded picture, a converted picture or a refusal.
 
     Raises MemoryError if there is too little memory to read a picture or to send an answer.
     """
@@ -350,7 +352,8 @@ def main() -> None:
     try:
         serve(sys.stdin.buffer, sys.stdout.buffer)
     except MemoryError:
-        # End the process, because the pipes may hold the rest of a picture or half an answer. The next request could not be read correctly.
+        # After this error, the pipes may hold the rest of a picture or half an answer, so the next request could not be read correctly.
+        # Therefore, the process ends.
         os._exit(_OUT_OF_MEMORY)
 
 

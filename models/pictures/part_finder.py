@@ -74,9 +74,9 @@ MAX_TILT_DIFFERENCE = 0.06
 RIM_SUPPORT_SHARE = 0.9
 MIN_SUPPORT = 0.35
 SUPPORT_DISTANCE_PX = 2.0
-# An outline has five terms: one for its size, two for its offset and two for its tilt. The rim has nearly the same offset and tilt as the
-# cavity, which is found first. So the terms of the cavity also influence the outline of the rim. They have these weights, and each edge of
-# the rim has the weight 1.
+# An outline has five terms: one for its size, two for its offset and two for its tilt. The cavity is found first, and the rim has nearly
+# the same offset and tilt. So the outline of the rim is fitted to its edges and also to the terms of the cavity. These numbers are the
+# weights of the cavity's five terms. Each edge has the weight 1.
 PRIOR_RAYS = (0.0, 2.0, 2.0, 8.0, 8.0)
 
 # A signature describes the surface of a part from the centre to 96 % of the radius. So the belt and thin excess metal at the rim do not
@@ -85,7 +85,7 @@ SIGNATURE_REACH = 0.96
 SIGNATURE_ANGLES = 48
 SECTORS = 8
 
-# At least 8 pictures, and at least 80 % of the given pictures, must show the same part.
+# A part reference can be learned only if at least 8 pictures, and at least 80 % of the given pictures, show the same part.
 MIN_PICTURES = 8
 MIN_KEPT_SHARE = 0.8
 ODD_DISTANCE = 0.3
@@ -99,12 +99,13 @@ ENOUGH_SUPPORT = 0.7
 # The number `detail` says how sharp a picture is. A picture is blurred if its detail is below 90 % of the smallest detail among the good
 # pictures.
 DETAIL_SHARE = 0.9
-# A part is unknown if its signature is too far from all signatures of good parts. The limit is DISTANCE_FACTOR times the usual distance,
-# but at least 0.35 and at most 0.42. A smaller limit would refuse defective parts, and a larger limit would accept objects such as washers.
+# A part is unknown if its signature is too far from all signatures of good parts. The usual distance between good parts is measured, and
+# multiplied by DISTANCE_FACTOR. The result is the limit, but the limit is at least 0.35 and at most 0.42. A smaller limit would refuse
+# defective parts, and a larger limit would accept objects such as washers.
 DISTANCE_FACTOR = 4.0
 DISTANCE_RANGE = (0.35, 0.42)
-# A part counts as wholly in view if at most this share of its radius lies outside the picture. The margin that the decoder adds to make a
-# picture square is not in view.
+# A part counts as wholly in view if at most this share of its radius lies outside the camera's picture. The decoder adds a margin to make
+# the picture square, and this margin counts as outside.
 IN_VIEW_OVERHANG = 0.02
 
 _ANGLES = np.arange(RAYS) * (2 * np.pi / RAYS)
@@ -119,10 +120,10 @@ _PRIOR = (np.diag(PRIOR_RAYS) + 1e-3 * np.eye(5)).astype(np.float32)
 
 
 def _invert_harmonics(rays: int, terms: int) -> Floats:
-    """Returns matrices that compute an outline from its radii on only `rays` of the 48 rays.
+    """Returns matrices that compute an outline from its radii on a few of the 48 rays. Each matrix uses `rays` rays.
 
-    The outline is described by up to five terms (harmonics). A matrix computes the first `terms` of them. Each matrix uses other rays. For
-    example, if `rays` is 6, matrix 0 uses every eighth ray from ray 0, and matrix 1 uses every eighth ray from ray 1.
+    The outline is described by up to five terms (harmonics). A matrix computes the first `terms` of them. No two matrices use the same
+    ray. For example, if `rays` is 6, matrix 0 uses the rays 0, 8, 16 and so on, and matrix 1 uses the rays 1, 9, 17 and so on.
     """
     step = RAYS // rays
     return np.stack([np.linalg.pinv(_HARMONICS[first::step, :terms]) for first in range(step)]).astype(np.float32)
@@ -220,8 +221,8 @@ class _Area(NamedTuple):
     def measure_overhang(self, part: FoundPart, reach_x: float, reach_y: float) -> float:
         """Returns how far `part` extends beyond the area, on the side where it extends farthest. Returns 0 if the part lies inside.
 
-        `reach_x` is the distance from the part's centre to its left or right edge, and `reach_y` to its upper or lower edge. The result is
-        a share of this distance.
+        `reach_x` is the distance from the part's centre to its left or right edge, and `reach_y` the distance to its upper or lower edge.
+        The result is a share of the distance on that side. For example, 0.5 means half of the distance from the centre to the edge.
         """
         return max(
             (self.left + reach_x - part.centre_x_px) / reach_x,
@@ -428,7 +429,7 @@ def _describe_cavity(mask: Flags, box: tuple[slice, slice], halved_shape: tuple[
 def _measure_tilt(mask: Flags) -> Matrix | None:
     """Returns the symmetric matrix that stretches a circle to the ellipse of `mask`, or None if the ellipse is too narrow for a cavity.
 
-    Source of the square root of a matrix: Levinger, Mathematics Magazine 53(4), 1980.
+    The function computes the square root of a 2 x 2 matrix. Source: Levinger, Mathematics Magazine 53(4), 1980.
     """
     pixels = mask.astype(np.float32)
     rows, columns = np.arange(len(mask), dtype=np.float32), np.arange(mask.shape[1], dtype=np.float32)

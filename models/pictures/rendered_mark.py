@@ -1,4 +1,4 @@
-"""The mark in the files of rendered castings. A training run uses this mark to find out which pictures are rendered."""
+"""The comment in the file of each picture that Castline has rendered. A training run recognises rendered pictures by this comment."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ _SEARCHED_BYTES = 4096
 
 
 def is_rendered(content: bytes) -> bool:
-    """Returns whether `content`, a picture file, has the mark of a rendered casting."""
+    """Returns whether `content`, the bytes of a picture file, contains the comment of a rendered picture."""
     return RENDERED_COMMENT in content[:_SEARCHED_BYTES]

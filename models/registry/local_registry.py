@@ -242,7 +242,7 @@ def expect_signature(public_keys: Path, name: str, manifest: bytes, signature: b
 
 
 def read_verified_manifest(version: Version) -> bytes:
-    """Returns the bytes of the manifest file of `version`. A signature of the version must sign exactly these bytes.
+    """Returns the bytes of the manifest file of `version`, for example to sign them.
 
     Raises ModelError if the file was changed after `version` was opened and verified.
     """

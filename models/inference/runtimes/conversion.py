@@ -190,7 +190,7 @@ def _resample(grey: Any, side_px: int) -> Any:
 
 
 def _build_key(version: Version) -> str:
-    # The key names the folder of the converted networks. The key depends on the selected voters, because the two stages of a cascade belong
-    # to the same version, but need different folders.
+    # The key names the folder of the converted networks. The two stages of a cascade belong to the same version, but have different
+    # networks. They need different folders, so the key depends on the networks.
     text = f"{REVISION} {get_release('tensorflow')} {version.manifest.model_dump_json(by_alias=True)}"
     return f"{version.name}-{hashlib.sha256(text.encode()).hexdigest()[:24]}"

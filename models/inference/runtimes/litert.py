@@ -21,7 +21,9 @@ LARGEST_SHAPE = 8
 
 
 class LiteRtNetwork:
-    """A network from a flatbuffer file, with one LiteRT interpreter for each batch size. Larger batches are split.
+    """A network from a flatbuffer file, with one LiteRT interpreter for each batch size.
+
+    A batch that is larger than the largest batch size is split.
 
     Concurrent calls are computed one after the other, because parallel calls would need more copies of the weights.
     """
@@ -48,7 +50,7 @@ class LiteRtNetwork:
 
 
 class LiteRtRuntime:
-    """Computes a version's networks from its flatbuffer with two interpreters, each for one batch size."""
+    """Computes a version's networks from its flatbuffer with LiteRT. One interpreter takes single pictures, another one takes batches."""
 
     def __init__(self, version: Version, name: str, batch_sizes: Sequence[int], threads: int, at_once: int = 1) -> None:
         self.name = name
@@ -63,7 +65,7 @@ class LiteRtRuntime:
             self.predict(np.zeros((size, self.side_px, self.side_px), np.uint8))
 
     def predict(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Returns the voters' class probabilities, shape (n, voters, classes), for `pixels`, shape (n, side_px, side_px)."""
+        """Returns the class probabilities from each network (voter), shape (n, voters, classes). Input shape: (n, side_px, side_px)."""
         find_batch_size(len(pixels), (self.max_batch,))
         return self._network.predict(pixels)
 

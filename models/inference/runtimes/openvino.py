@@ -69,7 +69,7 @@ class OpenVinoRuntime:
             self.predict(np.zeros((size, side_px, side_px), np.uint8))
 
     def predict(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Returns the voters' class probabilities, shape (n, voters, classes), for `pixels`, shape (n, side_px, side_px)."""
+        """Returns the class probabilities from each network (voter), shape (n, voters, classes). Input shape: (n, side_px, side_px)."""
         find_batch_size(len(pixels), self.batch_sizes)
         return self._network.predict(pixels)
 

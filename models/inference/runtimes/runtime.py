@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 
 class Runtime(Protocol):
-    """Computes the voters' class probabilities.
+    """Computes the networks of a version, which give each picture a probability for each class.
 
     Several threads may call `predict` at the same time, but a call may wait for another call to end. The event loop's thread must not call
     it, because a call takes long.
@@ -55,7 +55,9 @@ class Runtime(Protocol):
         """Judges one batch of each batch size, because the first batch of a size takes longer than the later ones."""
 
     def predict(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Returns the voters' class probabilities, shape (n, voters, classes). Each row sums to 1.
+        """Returns the class probabilities from each network (voter), shape (n, voters, classes).
+
+        The probabilities of all classes sum to 1.
 
         Input shape: (n, side_px, side_px), grey level 0..255, 1 <= n <= max_batch.
         """
@@ -94,8 +96,8 @@ def open_runtime(
     """Returns the runtime `name` with the networks of `version`, not warmed up yet.
 
     - `name`: see `resolve_runtime`.
-    - `at_once`: the number of simultaneous calls.
-    - `threads`: for all calls together. 0 lets the runtime choose.
+    - `at_once`: how many threads will call `predict` at the same time.
+    - `threads`: how many threads the runtime uses for all these calls together. 0 lets the runtime choose.
 
     Raises ModelError if the runtime cannot be opened.
     """
@@ -169,7 +171,10 @@ def resolve_runtime(version: Version, name: str) -> str:
 
 
 def runtime_record_path(version: Version) -> Path:
-    """Returns the path of the file that records the fastest runtimes. The file lies beside the version's folder, which never changes."""
+    """Returns the path of the file that records the fastest runtimes of a version.
+
+    The file lies beside the folder of the version and not in it, because the files in that folder never change.
+    """
     return version.folder.with_name(f"{version.folder.name}.runtimes.json")
 
 

@@ -23,9 +23,9 @@ log = logging.getLogger(__name__)
 
 
 class TensorFlowRuntime:
-    """Computes a version's networks with TensorFlow. There is one traced graph for each batch size.
+    """Computes a version's networks with TensorFlow, with one compiled graph for each batch size.
 
-    Each graph scales and resamples the pictures, and computes all voters.
+    Each graph scales and resamples the pictures, and computes all networks.
     """
 
     def __init__(self, version: Version, name: str, batch_sizes: Sequence[int], threads: int, at_once: int = 1) -> None:
@@ -43,7 +43,7 @@ class TensorFlowRuntime:
             self.predict(np.zeros((size, self.side_px, self.side_px), np.uint8))
 
     def predict(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Returns the voters' class probabilities, shape (n, voters, classes), for `pixels`, shape (n, side_px, side_px)."""
+        """Returns the class probabilities from each network (voter), shape (n, voters, classes). Input shape: (n, side_px, side_px)."""
         padded = pad_batch(pixels, self.batch_sizes)
         probabilities: npt.NDArray[np.float32] = self._graphs[len(padded)](tf.constant(padded)).numpy()
         return probabilities[: len(pixels)]
