@@ -1,4 +1,4 @@
-"""Opens the good-only scorers of a model version and its detail template, with their cut-offs."""
+"""Opens the scorers of a model version, which have learned from good parts alone, and its detail template, with their cut-offs."""
 
 from __future__ import annotations
 

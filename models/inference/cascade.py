@@ -161,8 +161,8 @@ def find_cascade_band(vote: SoftVote, voter: str, probabilities: VoterProbabilit
     own, combined = _compute_own_probability(vote, index, probabilities), vote.compute_defect_probability(probabilities)
     labels = np.array([vote.choose_label(float(probability)) for probability in combined])
     not_ok, not_defect = own[labels != "ok"], own[labels != "defect"]
-    # The cascade band contains the threshold and the review band. It is so wide that it also contains every validation picture to which the
-    # voter alone gives another label than the ensemble.
+    # The cascade band contains the threshold and the review band. It also contains every validation picture to which `voter` alone gives
+    # another label than the ensemble.
     low = _scale_odds(min(float(not_ok.min(initial=1.0)), vote.low, vote.threshold), 1 / ODDS_MARGIN)
     high = _scale_odds(max(float(not_defect.max(initial=0.0)), vote.high, vote.threshold), ODDS_MARGIN)
     return CascadeBand(voter=voter, low=low, high=high)

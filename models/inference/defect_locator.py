@@ -79,7 +79,9 @@ class ResidualMapper:
 
 @dataclass(frozen=True)
 class CombinedMapper:
-    """Combines the map of the segmentation head with the residuals of a good-only scorer. See `combine_heat`.
+    """Combines the map of the segmentation head with the residuals of a scorer, which has learned from good parts alone.
+
+    The function `combine_heat` combines the two maps.
 
     The kinds of defect are those of the segmentation head.
     """

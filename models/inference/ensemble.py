@@ -1,4 +1,4 @@
-"""The ensemble that judges pictures: a model version, the runtime that computes its networks, and its good-only scorers.
+"""The ensemble that judges pictures: a model version, the runtime that computes its networks, and its scorers.
 
     decoded picture -> inspect_picture -> judge_pictures -> Ensemble.predict
 

@@ -104,7 +104,7 @@ class SoftVote:
     def predict(self, probabilities: VoterProbabilities) -> list[Prediction]:
         """Returns one prediction for each picture of `probabilities`, shape (n, voters, classes), in order.
 
-        Raises ValueError if `probabilities` does not have as many voters as the version.
+        Raises ValueError if `probabilities` does not come from as many networks as the version has.
         """
         if probabilities.ndim != 3 or probabilities.shape[1] != len(self.names):
             raise ValueError(f"expected probabilities of shape (n, {len(self.names)}, classes), received {probabilities.shape}")

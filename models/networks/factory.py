@@ -1,4 +1,4 @@
-"""Builds, loads and saves the networks that a manifest describes as voters.
+"""Builds, loads and saves the networks of a version. The manifest calls them voters, because they vote about each picture.
 
 The import of TensorFlow takes seconds, so TensorFlow is imported inside the functions that need it.
 """
@@ -17,12 +17,15 @@ if TYPE_CHECKING:
 
 
 def make_voter(network: Literal["alexnet", "lenet"], side_px: int, options: dict[str, NetworkOption]) -> Voter:
-    """Returns the manifest entry of an untrained network. The voter gets the name of the network: "alexnet" or "lenet"."""
+    """Returns the manifest entry of an untrained network (voter). Its name is the name of the network: "alexnet" or "lenet"."""
     return Voter(name=network, network=network, weights_file=f"{network}.weights.h5", side_px=side_px, options=options)
 
 
 def build_network(voter: Voter, classes: int, dtype: str = "float32") -> keras.Model:
-    """Returns the untrained network of `voter`. Raises ModelError if the network does not accept the voter's options."""
+    """Returns the untrained network that the manifest entry `voter` describes.
+
+    Raises ModelError if the network does not accept the options in the entry.
+    """
     from models.networks.alexnet import alexnet
     from models.networks.lenet import lenet
 
@@ -41,12 +44,15 @@ def seed_weights(seed: int) -> None:
 
 
 def load_networks(version: Version, dtype: str = "float32") -> list[keras.Model]:
-    """Returns the trained networks of `version` in the order of its voters. Weights are cast to `dtype`."""
+    """Returns the trained networks of `version`, in the order of the manifest. Weights are cast to `dtype`."""
     return [load_network(version, voter, dtype) for voter in version.manifest.voters]
 
 
 def load_network(version: Version, voter: Voter, dtype: str = "float32") -> keras.Model:
-    """Returns the trained network of one `voter` of `version`. Raises ModelError if the weights do not fit the manifest."""
+    """Returns one trained network of `version`. `voter` is its entry in the manifest.
+
+    Raises ModelError if the weights do not fit the manifest.
+    """
     network = build_network(voter, len(version.manifest.classes), dtype)
     path = version.file(voter.weights_file)
     try:

@@ -73,7 +73,7 @@ class Version:
             yield Path(folder)
 
     def select_voters(self, names: Sequence[str]) -> Version:
-        """Returns a copy of this version with only the voters `names`. A runtime then computes only these networks."""
+        """Returns a copy of this version that has only the networks `names`."""
         selected = tuple(voter for voter in self.manifest.voters if voter.name in names)
         return replace(self, manifest=self.manifest.model_copy(update={"voters": selected}))
 

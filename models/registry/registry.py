@@ -77,8 +77,8 @@ def open_registry(root: Path | str, reuse_checksums: bool = False, public_keys: 
 def open_plant_registry(settings: Settings, reuse_checksums: bool = False) -> Registry:
     """Returns the registry of the plant. The setting `model.root` says where the registry is.
 
-    If the setting `signing.public_keys` is set, the registry refuses manifests without a valid signature. So all programs that work for the
-    plant must open the registry with this function.
+    If the setting `signing.public_keys` is set, the registry refuses manifests without a valid signature. All programs that work for the
+    plant must open the registry with this function. Otherwise, they could use a version without a valid signature.
     """
     return open_registry(settings.model.root, reuse_checksums, settings.signing.public_keys)
 

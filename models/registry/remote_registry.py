@@ -249,7 +249,10 @@ class _UnreachableError(ModelError):
 
 @contextmanager
 def _connect(url: str) -> Iterator[tuple[Any, str]]:
-    """Yields the fsspec file system for `url`, and the path of `url` in this file system. Raises ModelError if fsspec raises an error."""
+    """Yields the fsspec file system for `url`, and the path of `url` in this file system.
+
+    Turns every error of fsspec within the `with` block into a ModelError.
+    """
     shown = mask_address(url)
     try:
         with open_files(url) as (files, root):

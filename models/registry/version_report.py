@@ -89,7 +89,7 @@ class Proportion(_ReportModel):
 class ClassificationFigures(_ReportModel):
     """Figures that say how well a version judges a set of labelled pictures. The positive class is the defective parts.
 
-    Pictures in the review band are not left out. Each counts as called good or called defective, as if there were no review band.
+    The figures are computed as if there were no review band: each picture counts as called good or as called defective.
     `roc_auc` and `average_precision` are None if all pictures are good or all are defective.
     """
 
@@ -202,7 +202,10 @@ class VersionReport(_ReportModel):
 
     @property
     def gallery_by_title(self) -> dict[str, list[ReportPicture]]:
-        """Returns the pictures of each group, by the title of the group. In a report of an earlier release, the only title is "Errors"."""
+        """Returns the pictures of each group. The keys are the titles of the groups, for a page.
+
+        A report of an earlier release has only one group, with the title "Errors".
+        """
         groups: dict[str, list[ReportPicture]] = {}
         for picture in self.gallery:
             groups.setdefault(GROUP_TITLES[picture.group or "errors"], []).append(picture)

@@ -122,7 +122,7 @@ def _scratch(image: Field, view: CameraView, rng: Generator) -> Field:
 
 
 def _coordinates_around(view: CameraView, distance: float, direction: float) -> tuple[Field, Field]:
-    """Returns x and y of every pixel relative to a point on the plate. A value of 1 means the radius of the plate."""
+    """Returns x and y of every pixel, measured from a point on the plate. The unit is the radius of the plate."""
     far, angle = view.plate
     x = far * np.cos(angle) - np.float32(distance * np.cos(direction))
     y = far * np.sin(angle) - np.float32(distance * np.sin(direction))

@@ -92,7 +92,10 @@ class CameraView:
         return as_float32(np.clip((radius - distance) / self.pixel + 0.5, 0, 1))
 
     def band(self, distance: Field, middle: float, width: float) -> Field:
-        """Returns a ring with soft edges: 1 where `distance` is `middle`, and nearly 0 where it is more than 2 * `width` away from that."""
+        """Returns a ring with soft edges. The value of a pixel is 1 if its `distance` equals `middle`.
+
+        The value is nearly 0 if `distance` and `middle` differ by more than 2 * `width`.
+        """
         result: Field = np.exp(-np.square((distance - middle) / width, dtype=np.float32))
         return result
 

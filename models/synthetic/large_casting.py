@@ -148,7 +148,7 @@ def _draw_fin(window: Field, view: CameraView, rng: Generator, place: _Place) ->
 
 
 def _find_coordinates(view: CameraView, place: _Place) -> tuple[Field, Field]:
-    """Returns x and y of every pixel relative to `place`. A value of 1 means the radius of the plate."""
+    """Returns x and y of every pixel, measured from `place`. The unit is the radius of the plate."""
     distance, angle = view.plate
     x = distance * np.cos(angle) - np.float32(place.distance * np.cos(place.direction))
     y = distance * np.sin(angle) - np.float32(place.distance * np.sin(place.direction))

@@ -24,8 +24,8 @@ FOLDS = 5
 # The threshold lies in the gap between the probabilities of two pictures. This share of the gap stays free at both ends, so that rounding
 # does not change a label. Example: if the probabilities are 0.4 and 0.6, the threshold lies from 0.42 to 0.58.
 GAP_MARGIN = 0.1
-# An end of the review band lies at most this far, in log odds, beyond the last picture in the band. Without this limit, the band could
-# reach far into a gap that contains no pictures.
+# The review band may extend at most this far, in log odds, beyond the outermost picture that lies in it. Without this limit, the band could
+# reach far into a range of probabilities that no picture has.
 MAX_LOGITS_BEYOND_PICTURE = 0.1
 # Largest distance, in log odds, between the threshold and an end of the review band. With the threshold 0.5, this allows 0.05 to 0.95.
 MAX_BAND_LOGITS = 3.0
@@ -86,8 +86,8 @@ def choose_combination(
     plain = SoftVote(tuple(names), np.ones(len(names)) / len(names), temperatures, 1.0, ok_class, 0.5, 0.5, 0.5)
     candidates = _candidate_weights(len(names))
     held_out = compare_weights(candidates, probabilities, labels, ok_class, counts, groups)
-    # If `held_out` is None, the candidates could not be compared. In this case, all networks get the same weight. The candidate with equal
-    # weights follows after the candidates that use one network alone.
+    # If `held_out` is None, there were too few pictures to compare the candidates. In this case, all networks get the same weight. In the
+    # list, this candidate comes after the candidates with one network alone, so its index is the number of networks.
     best = min(len(names), len(candidates) - 1) if held_out is None else int(np.argmin(held_out))
 
     def rate(weights: Numbers) -> tuple[SoftVote, float, float]:
@@ -210,7 +210,10 @@ def choose_review_band(probability: Numbers, threshold: float, share: float) -> 
 def _choose_threshold_of(
     vote: SoftVote, probabilities: npt.NDArray[np.float32], labels: npt.NDArray[np.int32], is_defect: Flags, costs: Costs, counts: Numbers
 ) -> tuple[SoftVote, float, float]:
-    """Returns the voting rule `vote` with the best temperature and threshold, and the cost and the cross-entropy of this rule."""
+    """Finds the best temperature and threshold for the weights of `vote`.
+
+    Returns a voting rule with these values, its cost and its cross-entropy.
+    """
     vote = replace(vote, temperature=choose_temperature(vote.average(probabilities), labels, counts))
     probability = vote.compute_defect_probability(probabilities)
     threshold, cost = choose_threshold(probability, is_defect, costs, counts)
@@ -270,9 +273,9 @@ def _describe_threshold(
 
 
 def expect_separation(probability: Numbers, is_defect: Flags) -> None:
-    """Raises ModelError if no defective picture has a higher defect probability than the best good picture.
+    """Raises ModelError unless at least one defective picture has a higher defect probability than at least one good picture.
 
-    The best good picture is the one with the lowest defect probability. In this case, no threshold separates good and defective pictures.
+    Otherwise, no threshold could tell defective pictures from good ones.
 
     `probability`, shape (n,), holds the defect probabilities of the pictures. `is_defect`, shape (n,), is True for defective pictures.
     """

@@ -61,10 +61,11 @@ class LearnedDetails:
 def learn_details(
     paths: Sequence[Path], groups: npt.NDArray[np.int32], side_px: int, objective: CutOffObjective, depth_bits: int | None = None
 ) -> LearnedDetails:
-    """Learns a detail template from the pictures `paths` of good parts, and chooses its cut-off for `objective`.
+    """Learns a detail template from the pictures `paths` of good parts, and chooses its cut-off.
 
     - `groups`, shape (n,): the group of near-duplicates of each picture.
     - `side_px`: the side of the version's reduced pictures.
+    - `objective`: the goal of the cut-off, for example at most one false alarm an hour.
 
     At most MAX_PICTURES pictures are used, evenly spread over `paths`. Raises ModelError in these cases:
 

@@ -116,7 +116,7 @@ class LearnedScorer:
 class GoodOnlyRun:
     """Learns from the good pictures in `folder`, and writes the version `root`/`version`.
 
-    - `objective`: which share of the good parts is allowed to go to review.
+    - `objective`: the goal of the cut-off, for example at most one false alarm an hour.
     - `depth_bits`: the number of bits per pixel that the camera really uses, for files with more than 8 bits per pixel.
     - `command`: the command line, for the manifest.
     - `with_details`: if True, the version also searches the original pixels of large pictures for small defects. The golden template and
@@ -193,10 +193,13 @@ class GoodOnlyRun:
 def learn_scorer(
     pixels: PixelArray, groups: npt.NDArray[np.int32], objective: CutOffObjective, callback: GoodOnlyCallback | None = None, folds: int = 5
 ) -> LearnedScorer:
-    """Learns a golden template from good pictures, shape (n, side_px, side_px), and chooses its cut-off for `objective`.
+    """Learns a golden template from the pictures `pixels` of good parts, shape (n, side_px, side_px), and chooses its cut-off.
 
-    `groups`, shape (n,), gives the group of near-duplicates of each picture. To choose the cut-off, each picture is scored by a template
-    that has not learned from it. Raises ModelError if no template can be learned or no cut-off can be chosen.
+    - `groups`, shape (n,): the group of near-duplicates of each picture.
+    - `objective`: the goal of the cut-off, for example at most one false alarm an hour.
+
+    To choose the cut-off, each picture is scored by a template that has not learned from this picture. Raises ModelError if no template
+    can be learned or no cut-off can be chosen.
     """
     find, done, total = RememberingPartFinder(), 0, min(folds, len(np.unique(groups))) + 1
 

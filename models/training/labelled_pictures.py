@@ -95,7 +95,10 @@ class LabelledPictures:
 
     @property
     def areas(self) -> tuple[PictureArea, ...]:
-        """The area of each picture that shows the original picture. Pictures that were not square have a margin around this area."""
+        """For each picture in `pixels`, the rows and columns that show the picture of the file.
+
+        If the picture of the file was not square, the other rows or columns are a margin.
+        """
         side_px = self.pixels.shape[1]
         sizes = self.sizes or ((side_px, side_px),) * len(self)
         return tuple(find_picture_area(side_px, width_px, height_px) for width_px, height_px in sizes)
@@ -114,8 +117,9 @@ class LabelledPictures:
     def select(self, is_included: npt.NDArray[np.bool_]) -> LabelledPictures:
         """Returns only the pictures for which `is_included`, shape (n,), is True. The list of unreadable files stays the same.
 
-        Only the number of rendered pictures is known, and not which pictures they are. So the result has the largest possible number.
-        Example: if 5 of 100 pictures are rendered, `rendered` is 5 for a selection of 20 pictures, and 3 for a selection of 3 pictures.
+        The number of rendered pictures in the selection is not known, because `rendered` only counts them among all pictures. The result
+        has the largest possible number. Example: of 100 pictures, 5 are rendered. A selection of 20 pictures can contain all 5, so its
+        `rendered` is 5.
         """
         indices = np.flatnonzero(is_included)
         files, checksums = tuple(self.files[index] for index in indices), tuple(self.checksums[index] for index in indices)

@@ -98,9 +98,9 @@ class LearnedPictures:
         return np.isin(groups, groups[is_learned])
 
     def may_miss(self, rendered: int) -> bool:
-        """Returns whether the version may have learned a picture of a new training that is not in this list.
+        """Returns whether the version may have learned pictures of a new training although this list does not contain them.
 
-        `rendered` says how many pictures of the new training were rendered by Castline.
+        `rendered` says how many of the pictures of the new training were rendered by Castline.
         """
         return self.missing is Missing.ANY or (self.missing is Missing.RENDERED and rendered > 0)
 

@@ -35,8 +35,8 @@ Pixels = npt.NDArray[np.uint8]
 # Marks from 1 to 127 are the numbers of kinds of defect, so there can be at most 127 kinds. Marks from 128 on mean that the pixel lies in a
 # box around a defect.
 BOX_MARK = 128
-# When a mask is reduced, a pixel is marked if defects cover more than this share of the pixel. The masks of rendered pictures have the
-# same limit.
+# When a mask is reduced, a pixel is marked if defects cover more than this share of the pixel. The masks of rendered pictures are drawn
+# with the same limit.
 MIN_COVER = 0.3
 _NAMED_FILES = 3
 _BOX_COLUMNS = ("image", "x", "y", "w", "h")
@@ -172,7 +172,8 @@ def list_masked_files(files: Sequence[LabelledFile], masks_folder: Path, ok_clas
 def list_boxed_files(path: Path, ok_class: str) -> list[MarkedFile]:
     """Returns the pictures in the CSV list `path`, with the boxes around their defects. Paths are relative to the folder of the list.
 
-    Each row is a box with the columns image, x, y, w and h: left edge, upper edge, width and height in pixels. The column kind is optional.
+    Each row describes one box. Its columns are image (the path of the picture), x (left edge), y (upper edge), w (width) and h (height), in
+    pixels, and optionally kind.
 
     The manifest.csv of a data set of the station is accepted, too. Its pictures of the class `ok_class` are good.
 
@@ -316,7 +317,8 @@ def _parse_box(row: Mapping[str, str]) -> DefectBox:
 
 def _parse_data_set_row(row: Mapping[str, str]) -> list[DefectBox]:
     kinds = (row.get("kinds") or "").split(" + ")
-    # A reviewer can name kinds of defect for the whole part. If the reviewer has named only one kind, boxes without a kind get this kind.
+    # A reviewer can draw boxes, and can name the kinds of defect of the whole part. If the reviewer has named only one kind, it is the kind
+    # of each box that has no kind of its own.
     usual = kinds[0] if len(kinds) == 1 else ""
     return [
         DefectBox(box["left_px"], box["top_px"], box["width_px"], box["height_px"], box.get("kind") or usual)

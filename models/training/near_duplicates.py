@@ -14,8 +14,8 @@ from scipy.ndimage import gaussian_filter, map_coordinates  # type: ignore[impor
 # For a perceptual hash, a picture is divided into 16 x 16 cells. Each cell gives two bits: whether its right neighbour is brighter, and
 # whether its lower neighbour is brighter.
 HASH_SIDE = 16
-# The hashes of near-duplicates differ in at most this many bits. In a trial with a limit of 60 bits, thousands of real impellers formed
-# one group.
+# The hashes of near-duplicates differ in at most this many bits. With a higher limit, different castings would count as near-duplicates:
+# in a trial with a limit of 60 bits, thousands of real impellers formed one group.
 NEAR_BITS = 40
 BLOCK = 256
 
@@ -55,8 +55,8 @@ def group_near_duplicates(
 def find_hash_pairs(pixels: npt.NDArray[np.uint8], near_bits: int) -> Pairs:
     """Returns the pairs of pictures whose hashes differ in at most `near_bits` bits.
 
-    One picture of each pair is turned by right angles and mirrored, which gives eight orientations. The hash of the most similar
-    orientation is used.
+    One picture of a pair may be turned by right angles, mirrored, or both. The function tries all eight orientations of this picture, and
+    uses the hash of the most similar orientation.
     """
     hashes = np.stack([_orientation_hashes(picture) for picture in pixels])
     upright = hashes[:, 0]

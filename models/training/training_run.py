@@ -276,7 +276,10 @@ class TrainingRun:
         write_atomically(self.training_dir / f"{network}.png", draw_curves(network, history))
 
     def _has_start_seen_only_rendered(self) -> bool:
-        """Returns whether the start version was trained only on rendered pictures. Without a start version, returns True."""
+        """Returns whether the start version was trained only on rendered pictures.
+
+        Returns True if there is no start version, because the networks then begin without having seen any picture.
+        """
         return self._start is None or self._start.manifest.has_seen_only_rendered
 
     def _write_version(
@@ -358,7 +361,8 @@ class TrainingRun:
     ) -> tuple[ScorerEntry, LearnedScorer] | None:
         """If the option `scorer` is set, trains a scorer on the good pictures alone and writes it into `folder`.
 
-        If the version also has a detail template, the scorer gets only half of the false alarms that the options allow.
+        The options limit the number of false alarms. If the version also has a detail template, the scorer may cause only half of this
+        number, because the detail template causes false alarms, too.
         """
         if not self.options.scorer:
             return None
@@ -426,7 +430,8 @@ def draw_curves(title: str, history: Sequence[EpochResult]) -> bytes:
 def measure_validation(combination: Combination, probabilities: npt.NDArray[np.float32], labels: npt.NDArray[np.int32]) -> dict[str, float]:
     """Returns figures of the ensemble and of each network on the validation pictures. The keys are the names of figures in the manifest.
 
-    Misses and false alarms are counted as if there were no review band. In addition, pictures in the review band count as reviews.
+    Misses and false alarms are counted as if there were no review band. The figure `reviews` is the number of pictures in the review band,
+    so a picture can count as a miss and as a review.
     """
     vote = combination.vote
     is_defect = labels != vote.ok_class

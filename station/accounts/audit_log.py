@@ -136,7 +136,8 @@ class _RaisingSyslogHandler(logging.handlers.SysLogHandler):
         return bool(readiness.poll(0)) and not connected.recv(4096)
 
     def handleError(self, record: logging.LogRecord) -> None:
-        raise  # The module `logging` calls this method in an `except` block, so this statement raises the caught error again.
+        # The module `logging` calls this method when a message could not be sent. Raise the error again, so that the caller notices it.
+        raise
 
 
 def ship_new_entries(sender: SyslogSender) -> int:
@@ -165,7 +166,8 @@ def _send_record(sender: SyslogSender, record: dict[str, Any]) -> None:
     except OSError as error:
         if error.errno != errno.EMSGSIZE:
             raise
-        # The record is too large for one message. Send a shorter record, because the newer entries cannot be sent before this one.
+        # The record is too large for one message. Entries are sent in their order, so this record would block all newer entries. Send a
+        # shorter record instead.
         detail = json.dumps(record["detail"], sort_keys=True, separators=(",", ":")).encode()
         short = {"omitted_bytes": len(detail), "omitted_sha256": hashlib.sha256(detail).hexdigest()}
         sender.send(json.dumps({**record, "detail": short}, sort_keys=True))

@@ -130,7 +130,8 @@ class LogInView(LoginView):
     def form_valid(self, form: AuthenticationForm) -> HttpResponse:
         end_attempt(self._rules)
         user = form.get_user()
-        # If the person has begun a log-in by OpenID Connect and not finished it, the session would end after 15 minutes. Remove this limit.
+        # A log-in by OpenID Connect gives the session a limit of 15 minutes. The person may have begun such a log-in and not finished it,
+        # so remove the limit.
         self.request.session.set_expiry(None)
         response = super().form_valid(form)
         remember_device(self.request, response, user.pk)

@@ -216,8 +216,8 @@ def find_or_make_user(settings: OidcSettings, claims: Mapping[str, Any]) -> User
     try:
         return _find_or_make_user_once(settings, claims)
     except IntegrityError:
-        # Another request has made an account for the same person, or with the same name, at the same moment. A second call sees that
-        # account.
+        # Another request has made an account for the same person, or with the same name, at the same moment. Try again, because the
+        # function now finds this account.
         return _find_or_make_user_once(settings, claims)
 
 

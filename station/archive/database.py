@@ -101,9 +101,8 @@ def _migration_lock(apply: bool) -> Iterator[None]:
         return
     file = Path(f"{connection.settings_dict['NAME']}.lock")
     if not apply and not file.exists():
-        # The process that applies the first migrations creates the lock file. If the file is missing, no process applies migrations, and
-        # no lock is needed. Do not create the file here: if root checks the tables, the file would belong to root, and the station could
-        # not open it.
+        # If the lock file is missing, no process has ever applied migrations, so no lock is needed. Do not create the file here. If root
+        # only checks the tables, the file would belong to root, and the station could not open it.
         yield
         return
     with file.open("w" if apply else "r") as lock:

@@ -34,8 +34,8 @@ else:
 # A sorting record with one of these reasons means that no verdict arrived in time, so the gate acted as the settings of the line say.
 REASONS_WITHOUT_VERDICT = frozenset({"no-verdict", "late-verdict", "board-restarted"})
 
-# The indexes for the history also contain the columns `model`, `defect_probability` and `action`. If a person filters the history by one of
-# these columns, the database need not read the table.
+# The indexes for the history also contain the columns `model`, `defect_probability` and `action`. People filter the history by these
+# columns, and the database can then check the filter in the index without reading the table.
 _FILTERED = ("model", "defect_probability", "action")
 
 

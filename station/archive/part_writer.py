@@ -91,7 +91,7 @@ class PartWriter:
             if row.keep_picture is None and row.image_offset is not None:
                 row.keep_picture = True
         for row in changed:
-            # Without a primary key, the database finds an existing row by line, run and part, and updates it.
+            # Remove the primary key. The database then updates the existing row with the same line, run and part, or inserts a new row.
             row.pk = None
         Part.objects.bulk_create(changed, update_conflicts=True, unique_fields=list(_IDENTITY), update_fields=_MERGED_FIELDS)
         self._review_queue.add(selected)

@@ -45,8 +45,8 @@ _LONGEST_WAIT_S = 30.0
 class _Tries:
     """Counts the failed tries to read the picture of a part.
 
-    A further try is counted only if other pictures were archived in the meantime. So `archived_before` stores how many pictures the
-    archiver had archived at the last counted try.
+    If no other picture was archived since the last counted try, Kafka or the object store probably does not answer. A try is then not
+    counted. `archived_before` is the number of pictures that were archived up to the last counted try.
     """
 
     archived_before: int
@@ -248,8 +248,8 @@ class PictureArchiver:
 
     def _delete_objects(self, parts: Iterable[Part]) -> None:
         pictures = {part.picture for part in parts if part.picture}
-        # In old rows, the column `heat_map` can contain the address of a picture. Here, delete an address in this column only if it is the
-        # address of a heat map.
+        # In old rows, the column `heat_map` can contain the address of a picture. Do not delete that picture here, because
+        # a part may still use it.
         heat_maps = {part.heat_map for part in parts if is_heat_map_address(part.heat_map)}
         for address in sorted((pictures - _used_addresses("picture", pictures)) | (heat_maps - _used_addresses("heat_map", heat_maps))):
             self._store.delete(address)
@@ -285,9 +285,9 @@ def _sum_distinct_bytes(parts: QuerySet[Part]) -> int:
 
 
 def _sum_repeated_bytes(parts: QuerySet[Part]) -> int:
-    """Returns how many bytes `_sum_bytes(parts)` counts too often.
+    """Returns by how many bytes the result of `_sum_bytes(parts)` is too large.
 
-    If several parts share a picture, `_sum_bytes` counts its bytes for each of these parts.
+    If several parts share a picture, `_sum_bytes` counts its bytes once for each of these parts.
     """
     counts = Part.objects.exclude(picture="").order_by().values("picture").annotate(parts=Count("picture"))
     shared = list(counts.filter(parts__gt=1).values_list("picture", flat=True))
@@ -315,7 +315,8 @@ def _find_oldest_pictures(parts: QuerySet[Part], excess_bytes: int) -> dict[str,
     page = rows
     while step := list(page[:_DELETED_PER_STEP]):
         last_id = step[-1][-1]
-        # Let the database look up the time. The time in `step` can differ from the stored time, because `RecordTimeField` limits it.
+        # The next page begins after the stored time of the last row. Let the database look up this time. `step` can contain another time,
+        # because `RecordTimeField` changes times before 1971 and after 8999.
         last_at = Subquery(Part.objects.filter(pk=last_id).values("seen_at"))
         # The condition `seen_at__gte` does not change the result. The database needs it to use the index of `seen_at`.
         page = rows.filter(Q(seen_at__gte=last_at) & (Q(seen_at__gt=last_at) | Q(id__gt=last_id)))
@@ -356,7 +357,7 @@ class RetentionWorker:
     """A thread that archives pictures continuously and calls `PictureArchiver.sweep` every `sweep_s` seconds.
 
     Calls `report_fault` with a sentence after each failure, and with "" after each success. `clock_trust` decides whether the clock can
-    be trusted. A test can pass a `clock_trust` with simulated clocks.
+    be trusted.
     """
 
     def __init__(
@@ -380,7 +381,10 @@ class RetentionWorker:
         self._thread.join(within_s)
 
     def find_doubt(self) -> str:
-        """Returns a sentence that says why the clock is not trusted, or "" if it is trusted. Without trust, old parts are kept."""
+        """Returns a sentence that says why the clock is not trusted, or "" if it is trusted.
+
+        While the clock is not trusted, old parts are kept.
+        """
         return self._doubt
 
     def sweep_once(self, now: datetime) -> None:

@@ -1,6 +1,6 @@
 """Loads the history in pages, newest parts first.
 
-The URL of a page contains the key of a part. The page shows the next older parts, or the next newer parts.
+The URL of a page contains the key of a part. The page shows the parts that come after this part in the list, or those before it.
 
 If no single index of the database serves all filters, a search could take long. Such a search reads at most SEARCH_LIMIT rows.
 """
@@ -23,7 +23,7 @@ from streams.identity import format_time, parse_time
 ROWS_PER_PAGE = 50
 SEARCH_LIMIT = 20_000
 COUNT_LIMIT = 10_000
-# Most parts have one of these two gate actions, so the database index part_action_seen does not contain them.
+# Most parts have one of these two gate actions. The database index part_action_seen contains only the other parts.
 _COMMON_ACTIONS = ("none", "passed")
 # A partial index contains only the rows that meet a condition. These are the SQL conditions of the partial indexes in
 # station.archive.models.Part, by column.
