@@ -18,9 +18,9 @@ from models.registry import Version
 from models.registry.manifest import CascadeBand
 from streams.errors import ModelError
 
-# The first network does not decide alone about pictures in the cascade band, which is a range of defect probabilities. As a safety margin,
-# the odds at the low end of the band are divided by this factor, and the odds at the high end are multiplied by it. Example: a low end of
-# 0.2 has the odds 1:4. The new odds are 1:8, so the new low end is 1/9 = 0.11.
+# The cascade band is a range of defect probabilities in which the first network does not decide alone. For safety, the band is made wider:
+# the odds at its low end are divided by this factor, and the odds at its high end are multiplied by it. Example: a low end of 0.2 has the
+# odds 1:4. The new odds are 1:8, so the new low end is 1/9 = 0.11.
 ODDS_MARGIN = 2.0
 # Two thresholds whose difference is smaller than this value are treated as equal, because thresholds have rounding errors.
 _SAME = 1e-9

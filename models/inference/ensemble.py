@@ -130,7 +130,7 @@ def open_ensemble(
     - `band`: the cascade band. None means the manifest's band.
     - `at_once`: how many threads will call `predict` at the same time.
     - `threads`: 0 means every processor.
-    - `detail_time_s`: 0 means no search for small defects.
+    - `detail_time_s`: the longest search for small defects in one picture, in seconds. 0 means no search.
 
     Raises ModelError if anything fails.
     """

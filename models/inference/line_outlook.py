@@ -129,7 +129,7 @@ class VersionComparison:
 def compare_versions(
     line: str, before: Manifest | None, after: Manifest, settings: LiveLineSettings | None, parts_per_hour: float = PARTS_PER_HOUR
 ) -> VersionComparison:
-    """Compares the version `before`, which judges the line now, with the version `after`. `settings` are the settings of the line.
+    """Compares the version `before`, which judges the line's parts now, with the version `after`. `settings` are the settings of the line.
 
     If the settings have no share of defects, the share in the training is used.
     """

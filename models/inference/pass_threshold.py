@@ -26,14 +26,15 @@ def make_miss_curve(probability: FloatArray, groups: npt.NDArray[np.int32]) -> M
     """Returns the miss curve of defective validation pictures: the number of missed castings for each pass threshold.
 
     A casting is missed if its defect probability is below the pass threshold. The curve has at most MAX_POINTS points.
-    `probability`, shape (n,), is the calibrated defect probability. `groups`, shape (n,), has equal numbers for near-duplicates.
+    `probability`, shape (n,), is the calibrated defect probability. `groups`, shape (n,), has equal numbers for near-duplicates,
+    which count together as one casting.
     """
     _, group_of, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     order = np.argsort(probability, kind="stable")
     misses = np.cumsum(1 / sizes[group_of][order])
     kept = np.unique(np.linspace(0, len(order) - 1, MAX_POINTS).astype(np.int64))
-    # If there are more pictures than points, several pictures share a point of the miss curve. At this point, all of them count as missed.
-    # So the curve shows too many misses rather than too few.
+    # If there are more pictures than MAX_POINTS, several pictures share a point of the miss curve. At this point, all of them count as
+    # missed. So the curve shows too many misses rather than too few.
     upper = np.append(kept[1:] - 1, len(order) - 1)
     return MissCurve(castings=len(sizes), probabilities=tuple(probability[order][kept].tolist()), misses=tuple(misses[upper].tolist()))
 

@@ -59,8 +59,8 @@ MAX_BLANK_SHARE = 0.25
 # A BMP or TIFF is partly blank if at least this share of its rows, at the top or at the bottom, has the same single grey level. The limit
 # is lower than for other formats, because a BMP or TIFF has no checksum that would show that pixels were lost.
 MAX_BLANK_SHARE_RAW = 0.05
-# If the first and the last row of a picture have the same single grey level, up to this share of the rows may be blank. Such rows probably
-# show the background.
+# If the first and the last row of a picture have the same single grey level, they probably show the background and no pixels were lost. So
+# such a picture is partly blank only if at least this share of its rows, at the top or at the bottom, has this grey level.
 MAX_BACKGROUND_SHARE = 0.5
 _NAME_DEPTH = "Set depth_bits of the line to the number of bits that the camera delivers."
 
@@ -130,7 +130,10 @@ class PictureReader:
         return _flatten(self._scale(read_levels(value, self.header)), mode)
 
     def _scale(self, levels: npt.NDArray[np.generic]) -> Image.Image:
-        """Scales samples of more than 8 bits to an image of 8 bits. If the picture has transparency, its largest opacity becomes 255."""
+        """Scales samples of more than 8 bits to an image of 8 bits.
+
+        If the picture has an opacity for each pixel, the opacities are scaled so that the largest one becomes 255.
+        """
         if levels.ndim == 2 or levels.shape[2] not in (2, 4):
             return Image.fromarray(scale_to_8_bits(levels, self.header, self.depth_bits))
         colours = scale_to_8_bits(levels[..., :-1], self.header, self.depth_bits)

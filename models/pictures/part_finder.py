@@ -67,7 +67,7 @@ MIN_EDGE = 6.0
 MIN_RELATIVE_EDGE = 0.2
 # Largest distance between the centres of rim and cavity, as a share of the rim's radius. In real pictures, it was at most 0.1.
 MAX_OFFSET = 0.15
-# Largest difference between the tilts of rim and cavity. The tilt of an outline says how oval the outline is. A circle has the tilt 0.
+# The tilt of an outline says how oval the outline is. A circle has the tilt 0. The tilts of rim and cavity differ by at most this value.
 MAX_TILT_DIFFERENCE = 0.06
 # The support of an outline is the share of rays that have an edge near the outline. The rim is the outermost outline that has at least
 # 90 % of the highest support.

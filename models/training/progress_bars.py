@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
-    # The module of the trainer loads TensorFlow, which a training with --good-only does not need. So these imports are only for the type
-    # checker.
+    # These imports are only for the type checker. When the program runs, they would also load TensorFlow, which a training with --good-only
+    # does not need.
     from models.training.labelled_pictures import LabelledPictures
     from models.training.trainer import EpochResult
 

@@ -61,8 +61,8 @@ class DelayRule:
 
     After `free_failures` failures, the delay is 1 s. The delay doubles with each further failure, up to `longest_s`.
 
-    If `is_own` is True, a successful log-in sets the counter to 0. If the counter also counts the failures of other people, `is_own` is
-    False.
+    If the counter also counts the failures of other people, `is_own` is False. If `is_own` is True, a successful log-in sets the counter
+    to 0.
     """
 
     key: str

@@ -16,7 +16,7 @@ from models.inference.runtimes.runtime import count_threads, find_batch_size, pa
 from models.registry import Version
 from streams.errors import ModelError
 
-# The largest batch size of an interpreter. A larger size would save no time, and each interpreter copies the weights.
+# The largest batch size of an interpreter. With larger batches, a picture would not be computed in less time.
 LARGEST_SHAPE = 8
 
 

@@ -1,6 +1,7 @@
 """Defines the interface of all runtimes, and opens a runtime by its name.
 
-A runtime's module is imported only when it is opened, because its library may not be installed or may load slowly.
+The module of a runtime is imported only when this runtime is opened, because the library that it needs may not be installed or may load
+slowly.
 """
 
 from __future__ import annotations
