@@ -23,8 +23,8 @@ PROBABILITY_EDGES = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95, 0.98
 DETAIL_EDGES = tuple(float(edge) for edge in 1 / (1 + np.exp(-np.arange(-8, 8.25, 0.25))))
 # With fewer pictures than this, the stability index is mostly sampling noise.
 MIN_PICTURES = 200
-# If a smaller share of the pictures is in a bin, this share is used instead. The stability index contains the logarithm of the share, and 0
-# has no logarithm.
+# The stability index contains the logarithm of the share of pictures in each bin, and 0 has no logarithm. So each share below this value
+# is replaced by this value.
 MIN_SHARE = 1e-3
 # To save time, only every 16th row and every 16th column of a picture are measured.
 _LINE_STEP = 16
@@ -81,7 +81,7 @@ def make_drift_reference(
 
     - `pixels`: shape (n, side, side).
     - `probabilities` (of a defect), `is_defect`: shape (n,).
-    - `groups`, shape (n,): a group number for each picture. Near-duplicates have the same number. None means that there are none.
+    - `groups`, shape (n,): a group number for each picture. Near-duplicates have the same number. None means no near-duplicates.
     """
     groups = np.arange(len(is_defect), dtype=np.int32) if groups is None else groups
     return make_picture_reference(pixels).model_copy(

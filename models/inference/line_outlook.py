@@ -69,7 +69,7 @@ def make_outlook(manifest: Manifest, line: LiveLineSettings | None, share: float
 
 
 def _describe_alarms(manifest: Manifest, parts_per_hour: float) -> str:
-    # Each scorer sends at most a known share of the good parts to review. Two scorers may choose different parts, so the shares of all
+    # Each scorer sends at most a known share of the good parts to review. Two scorers may send different parts, so the shares of all
     # scorers are added.
     highest = [entry.highest_alarm_share for entry in manifest.entries_by_scorer.values()]
     each = " for each of the scorers" if len(highest) > 1 else ""

@@ -16,7 +16,7 @@ from models.inference.runtimes.runtime import count_threads, find_batch_size, pa
 from models.registry import Version
 from streams.errors import ModelError
 
-# The largest batch size of an interpreter. With larger batches, a picture would not be computed in less time.
+# The largest batch size of an interpreter. With a larger size, the time for one picture would not be shorter.
 LARGEST_SHAPE = 8
 
 
