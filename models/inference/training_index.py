@@ -151,7 +151,8 @@ def _choose_pictures(groups: npt.NDArray[np.int32], class_names: npt.NDArray[np.
     for (_, name), number in first.items():
         of_class.setdefault(name, []).append(number)
     chosen: list[int] = []
-    # Each class gets the same number of places in the index. The smallest class comes first, so that the others can use its free places.
+    # Each class gets the same number of places in the index. The smallest class comes first. If it does not fill its places, the larger
+    # classes get its free places.
     for left, numbers in zip(range(len(of_class), 0, -1), sorted(of_class.values(), key=len), strict=True):
         share = (most - len(chosen)) // left
         chosen += np.random.default_rng(1).permutation(numbers)[:share].tolist()

@@ -99,7 +99,7 @@ def use_code(user: User, text: str, device: str) -> tuple[bool, float]:
 
 def _use_up_old_code(user: User, code: str) -> bool:
     """Returns whether `code` is a recovery code that an earlier release made for `user`, and deletes the code."""
-    # One statement finds and deletes the code, so that two log-ins at once cannot both use the same code.
+    # One statement finds and deletes the code, so that two simultaneous log-ins cannot both use the same code.
     deleted, _ = StaticToken.objects.filter(device__user=user, token=code).delete()
     return bool(deleted)
 

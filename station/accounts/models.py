@@ -123,7 +123,7 @@ class RecoveryCode(models.Model):
     def use_up(cls, user: User, text: str) -> bool:
         """Returns whether `text` is a recovery code of `user`, and deletes the code. Hyphens, spaces and upper case make no difference."""
         letters = "".join(text.split()).replace("-", "").lower()
-        # One statement finds and deletes the code, so that two log-ins at once cannot both use the same code.
+        # One statement finds and deletes the code, so that two simultaneous log-ins cannot both use the same code.
         deleted, _ = cls.objects.filter(user=user, sha256=_hash(letters)).delete()
         return deleted > 0
 

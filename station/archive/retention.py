@@ -228,9 +228,9 @@ class PictureArchiver:
         metrics.archive_kept_bytes.set(upload_bytes + casting_bytes - _sum_distinct_bytes(in_both))
 
     def _delete_oldest(self, parts: QuerySet[Part], total: int, limit: int) -> int:
-        """Deletes the oldest pictures of `parts` until the others have at most `limit` bytes, and returns the bytes of the others.
+        """Deletes the oldest pictures of `parts` until the remaining pictures have at most `limit` bytes together.
 
-        `total` is the number of bytes of all pictures of `parts` before.
+        `total` is the number of bytes of all pictures before the deletion. Returns the number of bytes of the remaining pictures.
         """
         while total > limit and (oldest := _find_oldest_pictures(parts, total - limit)):
             while sharing := list(parts.filter(picture__in=list(oldest))[:_DELETED_PER_STEP]):
