@@ -14,10 +14,10 @@ from streams.server_limits import HEADER_TIME_S, Connection, ConnectionLimits
 
 # After this time without a request, uvicorn closes a connection.
 KEEP_ALIVE_S = 20
-# If a client reads a large answer slowly, the send buffer becomes full, and the station must wait. It waits at most 30 s. Each second of
-# waiting shortens this time, and each 16 KiB that the client reads adds one second, up to 30 s. When no time is left, the station closes
-# the connection.
+# If a client reads a large answer slowly, the send buffer becomes full, and the station must wait. It waits at most 30 s in total, and then
+# closes the connection.
 _READ_PAUSE_S = 30.0
+# For each 16 KiB that the client reads, the station waits one second longer.
 _READ_BYTES_PER_S = 2**14
 
 
@@ -38,7 +38,7 @@ class LimitedProtocol(H11Protocol):
         self._header_time_s = header_time_s
         self._read_pause_s = read_pause_s
         self._read_bytes_per_s = read_bytes_per_s
-        # How long the send buffer may still be full before the station closes the connection.
+        # How many seconds the station still waits for a slow client. At 0, the station closes the connection.
         self._wait_left_s = read_pause_s
         # The time at which the send buffer became full, and the number of bytes in the buffer at that time.
         self._paused_at_s = 0.0
@@ -70,8 +70,8 @@ class LimitedProtocol(H11Protocol):
                 self._place.is_idle = False
 
     def on_response_complete(self) -> None:
-        # Normally, uvicorn closes an idle connection properly after KEEP_ALIVE_S. This timer aborts the connection if that did not happen,
-        # or if the client sends the next header too slowly.
+        # Normally, uvicorn closes an idle connection after KEEP_ALIVE_S. This timer aborts the connection if uvicorn has not closed it,
+        # or if the client sends the header of its next request too slowly.
         self._cancel_header_timer()
         self._header_timer = self.loop.call_later(KEEP_ALIVE_S + self._header_time_s, self.transport.abort)
         if self._place is not None:

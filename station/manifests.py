@@ -40,7 +40,7 @@ def describe_training_pictures(version: str) -> str:
 
 
 def find_training_index(manifest: Manifest) -> TrainingIndex:
-    """Returns the index of the training pictures of a version. Raises ModelError if the version has none, or if it cannot be read."""
+    """Returns the training index of a version. Raises ModelError if the version has no such index, or if the index cannot be read."""
     entry = manifest.training_index
     if entry is None:
         raise ModelError(f"The version {manifest.version} has no index of its training pictures.")

@@ -1,4 +1,4 @@
-"""Stores messages that the next page shows once, such as "The password is changed.". They are in a cookie that is sent only over TLS."""
+"""Stores messages that the next page shows once, in a cookie that is sent only over TLS. An example is "The password is changed."."""
 
 from __future__ import annotations
 

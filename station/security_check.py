@@ -22,8 +22,8 @@ _WITHOUT_TLS = frozenset({"security.W004", "security.W008", "security.W012", "se
 def check_deployment(is_loopback: bool) -> Iterator[SecurityFinding]:
     """Yields a finding for each warning of Django's deployment check.
 
-    If the station can be reached only from its own machine (`is_loopback`), missing TLS has the weight `low`. Everything else has the
-    weight `high`.
+    A finding has the severity `high`. But if the station can be reached only from its own machine (`is_loopback`), missing TLS has the
+    severity `low`.
     """
     for message in run_checks(include_deployment_checks=True):
         if message.level >= WARNING:

@@ -51,8 +51,8 @@ def choose_batch_size(count: int, limits: BatchSettings) -> int:
 class Batcher(Generic[Item]):
     """A queue of at most `capacity` items. `get_batch` returns the oldest items as a batch.
 
-    `is_busy` returns True while the caller still works on earlier batches. As long as the caller is busy, `get_batch` returns only full
-    batches. Call `reconsider` when the caller is no longer busy. `clock` returns monotonic seconds.
+    `is_busy` returns True while the caller of `get_batch` still works on earlier batches. As long as it is True, `get_batch` returns
+    only full batches. The caller must call `reconsider` when it is no longer busy. `clock` returns monotonic seconds.
     """
 
     def __init__(

@@ -38,8 +38,8 @@ def decode_command(settings: Settings, key: bytes | None, value: bytes | None, h
         raise RecordError(
             "signature", f"The header {SIGNATURE_HEADER} is missing or wrong. Set the same sorter.command_key for station and sorter."
         )
-    # A command is valid for only a minute. So `read_record` compares the times in the command with the present time, and not with the time
-    # of the Kafka record.
+    # A command is valid for at most a minute, so only new commands matter. So `read_record` compares the times in the command with the
+    # present time, and does not need the time of the Kafka record.
     command = read_record(Command, value)
     check_signature(settings, TopicNames(settings.topics.prefix).commands, key, value, headers, find_signers(command))
     if command.line.encode() != key:

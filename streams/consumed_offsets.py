@@ -87,10 +87,10 @@ class CheckedConsumer(Consumer):  # type: ignore[misc]  # Faust ships no types
         self,
         timeout: float,  # noqa: ASYNC109  the method of Faust has this parameter
     ) -> AsyncIterator[tuple[TP, Any]]:
-        """Yields the next records. Tells Faust if the offsets directly after the offset 0 hold no record for the consumer.
+        """Yields the next records. Corrects a fault of Faust at the beginning of a partition.
 
-        For example, an offset can hold a control record, which no consumer gets. Faust must not wait for the acknowledgement of such an
-        offset. Faust itself recognises such offsets everywhere, except directly after the offset 0.
+        Some offsets hold no record for the consumer, for example because they hold a control record of Kafka. Faust recognises such
+        offsets everywhere, except directly after the offset 0. There, this method tells Faust not to wait for an acknowledgement.
         """
         async for partition, record in super().getmany(timeout):
             if self._read_offset[partition] == 0 and record.offset > 1:

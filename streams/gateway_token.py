@@ -21,7 +21,7 @@ def gateway_token_file(settings: Settings) -> Path:
 def make_gateway_token(settings: Settings) -> SecretStr:
     """Returns the secret token that a sorter sends to the gateway with each report about a part.
 
-    This is the setting gateway.token. If the setting is empty, the token comes from a file, which is created if it is missing.
+    The token is the setting gateway.token. If the setting is empty, the token comes from a file, which is created if it is missing.
     The gateway and the sorters call this function at their start. Raises SettingsError if the file cannot be created or read.
     """
     file = gateway_token_file(settings)

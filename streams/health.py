@@ -190,7 +190,7 @@ class ProcessHealth:
         """Returns what the process waits for before it can be ready: "person", "outside" or "", as in the header of /readyz."""
         if self.waits_for_person():
             return "person"
-        # A sorter adds the name of a line to the key, as in `kafka line-1`. Compare only the first word.
+        # A sorter adds the name of a line to the key of a problem, as in `kafka line-1`. Compare only the first word.
         waits = any(topic in self._waiting_topics or topic.partition(" ")[0] in _OUTSIDE_TOPICS for topic in list(self._problems))
         return "outside" if waits else ""
 

@@ -103,7 +103,7 @@ class RecentPartIds:
 
 
 def _parse_number(name: str, text: str) -> int:
-    # A pattern checks the text before int() does, because int() also accepts "1_000", " 7 " and digits that are not ASCII.
+    # Check the text with a pattern first, because int() would also accept "1_000", " 7 " and digits that are not ASCII.
     if not re.fullmatch(r"[0-9]{1,19}", text) or not 1 <= int(text) <= _LARGEST_NUMBER:
         raise IdentityError(f"expected {name} to be a whole number of at least 1, found {text[:80]!r}")
     return int(text)

@@ -82,7 +82,7 @@ class ImageTopicReader:
             enable_auto_commit=False,
             auto_offset_reset="none",
             max_partition_fetch_bytes=1,
-            # If the client holds only records that an earlier read has left over, it sleeps for this time. The default is 100 ms.
+            # The client sleeps for this time if it holds only records that an earlier read has left over. The default is 100 ms.
             retry_backoff_ms=_BACKOFF_MS,
             metrics_enabled=False,
         )

@@ -105,8 +105,8 @@ def open_client(kind: type[Client], *topics: str, **arguments: Any) -> Client:
 
     If a consumer cannot decode some records, it gets one record in their place. The value of this record is an `UnreadableBatch`.
 
-    Raises the errors of the constructor of `kind`, for example if no broker answers. Before the error is raised, the thread of kafka-python
-    that would try to connect again is ended.
+    Raises the errors of the constructor of `kind`, for example if no broker answers. After an error, no thread of kafka-python is left
+    that tries to connect again.
     """
     networks: list[KafkaNetClient] = []
 

@@ -25,8 +25,8 @@ from streams.supervision import SupervisedThread
 
 Partition = tuple[str, int]
 
-# A worker is stalled if records wait without progress for the time in the setting service.stall_s. For a single partition, the limit is
-# this many times as long, because a worker with many waiting records reads its partitions one after the other.
+# A worker with many waiting records reads its partitions one after the other. So a single partition counts as stalled only after this many
+# times the setting service.stall_s.
 _PARTITION_STALLS = 2
 # If no worker reads a partition in this many measurements in a row, this worker asks Kafka to distribute the partitions again.
 _MAX_OWNERLESS = 5
@@ -109,8 +109,8 @@ class LagMonitor:
                 with closing(admin):
                     self._measure_with(admin)
             except (KafkaError, OSError, ValueError) as error:
-                # While Kafka does not answer, the worker makes no progress. It must not be reported as stalled, because a restart would
-                # only delay the work after Kafka has answered again.
+                # While Kafka does not answer, the worker makes no progress. It must not be reported as stalled, because the supervisor
+                # would restart it, and a restart does not help.
                 for watchdog in (self._health.watchdog, *self._watchdogs.values()):
                     watchdog.set_pending(0)
                 self._health.set_not_ready(f"Kafka at {self._settings.bootstrap} does not answer: {error!r}", "kafka")

@@ -205,7 +205,7 @@ class LineActivity:
     def add_report(self, at: float) -> None:
         """Notes that the board reported a casting at the gate at the time `at`.
 
-        For verdicts that came before this time, no further report of the board is expected.
+        If verdicts came before this time, the report shows that the board works. So the wait for a report of the board ends.
         """
         if self.without_report_since is not None and self.without_report_since <= at:
             self.without_report_since = None

@@ -61,7 +61,7 @@ class WatchedLine:
         return self._fault_at is not None and self._fault_at > self._fault_ended_at
 
     def forget_times(self) -> None:
-        """Forgets all times. Call this method after the clock was set. A gate that is held stays held until a person ends the fault."""
+        """Forgets when castings, verdicts and faults came. Call this method after the clock was set. A gate that is held stays held."""
         self._fault_at, self._fault_ended_at = (0.0 if self.is_gate_held else None), -1.0
         self.activity.forget_times()
 

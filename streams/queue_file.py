@@ -28,8 +28,8 @@ _SQLITE_DISK_FAULTS = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqli
 # SQLite also gives one of these error codes if the process may not write to the file.
 _SQLITE_REFUSALS = frozenset({sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN})
 _SQLITE_DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
-# A damaged file is kept beside the queue. But if this many lie there, a file that this process has made and that is damaged, too, is
-# deleted, so that damaged files do not fill the disk.
+# A damaged file is kept beside the queue. But damaged files must not fill the disk. So if this many of them exist, and a file that this
+# process has made is damaged too, that file is deleted.
 _MAX_SET_ASIDE = 16
 
 
@@ -78,7 +78,8 @@ def refuse_missing_right(error: sqlite3.Error, path: Path, setting: str) -> None
     """Raises SettingsError if `error` means that this process lacks a permission for a queue.
 
     `path` is the SQLite file of the queue. Its folder and the files of its write-ahead log (`-wal` and `-shm`) are also checked, because
-    SQLite must write to all of them. The error message names `setting`, the closed file or folder, and its owner.
+    SQLite must write to all of them. The error message names `setting`, the file or folder that
+    SQLite cannot write, and its owner.
     """
     if _primary_code(error) in _SQLITE_REFUSALS:
         _refuse_closed_place(setting, path.parent, path, Path(f"{path}-wal"), Path(f"{path}-shm"))
@@ -155,8 +156,8 @@ class QueueFile:
         self.set_aside_names = list_set_aside(self._path)
 
     def _is_missing(self) -> bool:
-        # If the disk does not answer, nobody knows whether the file exists. The file then counts as present, so that it is not deleted
-        # later as a new and empty file.
+        # If the disk does not answer, nobody knows whether the file exists. Return False in this case, because the caller treats a missing
+        # file as new and can delete it.
         try:
             self._path.stat()
         except OSError as error:

@@ -28,8 +28,8 @@ from streams.unreadable_batches import ReadableBatches
 
 # Faust stops fetching records when its queue is full. Faust fetches again when at most this fraction of the queue is filled.
 _RESUME_SHARE = 0.4
-# After this many seconds, aiokafka asks a broker for more records although its buffer still holds records of the last answer. With one day,
-# this never happens in practice.
+# While its buffer holds records, aiokafka waits this many seconds before it asks a broker for more records. The value is one day, so that
+# aiokafka in practice never asks before its buffer is empty.
 _NEVER_S = 86_400.0
 
 

@@ -77,7 +77,7 @@ def make_app(settings: Settings, identity: GroupIdentity, buffer_records: int) -
         consumer_max_fetch_size=request_bytes,
         consumer_auto_offset_reset="earliest",
         stream_buffer_maxsize=buffer_records,
-        # If this setting were True, a rebalance would wait until the worker has finished all records that it has accepted.
+        # With `stream_wait_empty=True`, a rebalance would wait until the worker has finished all records that it has accepted.
         stream_wait_empty=False,
         producer_acks=-1,
         producer_linger=0.0,

@@ -254,7 +254,7 @@ def _make_boxes(plain_boxes: Iterable[Any], source: str) -> list[OverlayBox]:
 def explain_verdict(part: Part, manifest: Manifest | None) -> list[str]:
     """Returns sentences that say why `part` got its verdict, or [] if it has no verdict.
 
-    `manifest` describes the version that judged the part. If it is None, the weights of the networks are unknown.
+    `manifest` describes the version that judged the part. If it is None, the sentences do not say how much each network's vote counts.
     """
     if not part.label:
         return []

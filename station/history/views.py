@@ -140,7 +140,7 @@ def part(request: HttpRequest, line: str, run: int, part: int) -> HttpResponse:
         "records": make_records(row),
         "boxes": boxes,
         "has_sizes": any(box.size for box in boxes),
-        # A list of pairs, because the template could not loop over the dict if a network had the name "items".
+        # The template needs a list of pairs. In a template, `votes.items` of a dict would be the vote of a network with the name "items".
         "votes": list(row.votes.items()),
         "width_px": width_px,
         "height_px": height_px,
@@ -165,7 +165,7 @@ def show_nearest_pictures(request: HttpRequest, line: str, run: int, part: int) 
 @require_safe
 @right_required("look")
 def training_picture(request: HttpRequest, version: str, number: int) -> HttpResponse:
-    """Sends the small copy of a training picture. `number` is its place in the index of the version."""
+    """Sends the small copy of a training picture. `number` is the place of the picture in the version's training index, from 0."""
     manifest = find_manifest(version)
     try:
         pictures = find_training_index(manifest).pictures if manifest else ()

@@ -80,7 +80,7 @@ class LineShareEstimate:
 
     @property
     def warning(self) -> str:
-        """A warning for the page that too few parts are reviewed, or "" if enough parts are reviewed."""
+        """A warning if too few of the parts are reviewed, otherwise "". The page of line settings shows the warning."""
         from models.inference.defect_share import MIN_REVIEWED
 
         if self.corrected is not None:

@@ -41,8 +41,8 @@ def change_settings(request: HttpRequest, line: str) -> HttpResponse:
 
     If another person has changed the settings since the page was opened, stores nothing and shows a message.
     """
-    # The wall has all lines except the line of the uploads. That line has no page of settings, because the page shows the newest picture,
-    # and must not show an engineer the uploads of other people.
+    # The line of the uploads is not on the wall, and has no page of settings. This page shows the newest picture of a line, and an
+    # engineer is not allowed to see the uploads of other people.
     if line not in get_live_consumer().wall_lines:
         raise Http404
     assert isinstance(request.user, User)

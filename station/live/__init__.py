@@ -1,1 +1,1 @@
-"""The live pages: the wall, which shows a card for each line, and a page of its own for each line."""
+"""The live pages: the wall, which shows a small card for each line, and the pages that show a single line."""

@@ -30,8 +30,8 @@ _STATUS_TICKS = 4
 _PERMISSION_TICKS = 30 * _STATUS_TICKS
 _RENDER_INTERVAL_S = 2.0
 _BUSY_RENDER_INTERVAL_S = 10.0
-# The machine counts as busy if its load average per processor is above 0.75. For comparison: on a machine with two processors, an inspector
-# that works without pauses gives 0.96.
+# The machine counts as busy if its load average, divided by the number of processors, is above 0.75. For comparison: if an inspector works
+# without pauses on a machine with two processors, this value is 0.96.
 _BUSY_LOAD = 0.75
 _MAX_CARD_AGE_S = 5
 PARTS_ON_WALL, PARTS_ON_PAGE = 5, 18
@@ -39,7 +39,7 @@ PARTS_ON_WALL, PARTS_ON_PAGE = 5, 18
 
 @dataclass(frozen=True)
 class RenderedCard:
-    """The HTML of a card, and the castings (`parts`) that the card shows. `revision` changes if the card may have changed."""
+    """The HTML of a card, and the castings (`parts`) that the card shows. The card stays valid while `revision` stays the same."""
 
     revision: tuple[int, int]
     html: str
@@ -55,8 +55,8 @@ def is_machine_busy() -> bool:
 class CardRenderer:
     """Renders the cards of all lines, and caches them. Thread-safe.
 
-    A card is rendered again if the state of its line has changed, but at most every two seconds. While the machine is busy, a card is
-    rendered at most every ten seconds. A card whose line has not changed is rendered again after five seconds.
+    If the state of a line changes often, its card is rendered every two seconds. If the state does not change, the card is rendered
+    every five seconds. While the machine is busy, a card is rendered at most every ten seconds.
     """
 
     def __init__(self, consumer: LiveConsumer, is_busy: Callable[[], bool] = is_machine_busy) -> None:
@@ -125,8 +125,8 @@ class OpenStream:
 class OpenStreams:
     """The open event streams, oldest first, and the limits of their number. All methods are called in the event loop.
 
-    If MAX_STREAMS streams are open, a new stream can take the place of another: the newest stream of the account with the most streams.
-    The new stream is refused unless its account has at least two streams fewer than that account.
+    If MAX_STREAMS streams are open, a new stream takes the place of an open stream of the account that has the most streams. But if the
+    new stream's account has as many streams or only one less, the new stream is refused.
     """
 
     def __init__(self) -> None:
@@ -176,9 +176,9 @@ async def stream_events(
     """Yields the events for the page of all lines, or for the page of `line`, until `is_stopping()` is True or `is_permitted()` is False.
 
     For the page of all lines, each event has the name of a line and contains the card of this line. For the page of `line`, the event
-    `page` contains the new content. If `viewer` has too many streams, the only event is a status that says so.
+    `page` contains the new content. If too many streams are open, yields only the event `status`, with a message for the person.
     """
-    # The view has checked the limits already. Check them again, because other streams may have begun since then.
+    # The view has already checked the limits of the number of streams. Check them again, because other streams may have begun since then.
     if refusal := open_streams.find_refusal(viewer):
         yield _format_event("status", render_to_string("station/live/_status.html", {"trouble": refusal}))
         return

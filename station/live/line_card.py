@@ -55,7 +55,7 @@ class TrendBar:
 class LineCard:
     """What the live pages show about a line: its state, its last parts, the numbers of this shift, the gate and the alarms.
 
-    `plant_state` is None for the line of the uploads, which has no castings.
+    `plant_state` says whether the line runs, or why it does not. It is None for the line of the uploads, which is not in the plant.
 
     Only the page of one line shows `faulty_parts`, `bars` and `max_per_minute`. For the page of all lines, they are empty or 0.
     """

@@ -49,7 +49,7 @@ _DEAD_LETTERS_BACK = timedelta(hours=1)
 # The consumer remembers 2000 uploaded pictures, because a person can upload many pictures at once and waits for all their verdicts.
 # For each production line, the consumer remembers only RECENT_PARTS parts.
 _RECENT_UPLOADS = 2000
-# The archive may not contain the parts of the last five minutes yet, so the consumer reads these parts from Kafka and counts them.
+# The newest parts are perhaps not in the archive yet. So the parts of the last five minutes are counted from their records in Kafka.
 _NOT_YET_ARCHIVED = timedelta(minutes=5)
 _ARCHIVE_DELAY = timedelta(minutes=1)
 _TREND = timedelta(hours=1)
@@ -97,7 +97,7 @@ CountParts = Callable[[str, datetime, datetime], ArchivedCounts]
 class LiveConsumer:
     """Reads the topics of all lines in a thread, and keeps the state of each line in `lines`. Acquire `lock` before you use a state.
 
-    The attribute `watch` finds what a line is doing, such as running or waiting for castings.
+    `watch.find_state` returns what a line is doing, such as running or waiting for castings.
 
     If Kafka does not answer, `connection_fault` is a sentence that the page shows. Otherwise, it is "".
     """

@@ -63,7 +63,7 @@ async def live_events(request: HttpRequest) -> HttpResponseBase:
 
 
 def _is_still_permitted(request: HttpRequest, line: str | None = None) -> bool:
-    # Read the session from the database again, because it may have ended or become longer since the stream began.
+    # Read the session from the database again, because the person may have logged out since the stream began.
     session = SessionStore(request.session.session_key)
     user = User.objects.filter(pk=request.user.pk).first() if request.user.is_authenticated else None
     if user is None or not _is_session_of(session, user) or has_session_ended(session):

@@ -35,17 +35,17 @@ from streams.topics import TopicNames
 log = logging.getLogger(__name__)
 
 _KAFKA_READERS = 4
-# A picture waits at most this long until there is room in memory, then at most this long for a Kafka reader, and then at most this long for
-# other conversions.
+# A picture has three waits: for room in memory, for a free Kafka reader, and for other conversions. Each wait takes at most this long.
 _MAX_WAIT_S = 10.0
-# After this time, a client may request a picture again that was refused because Kafka, the store or the decoder did not answer in time.
+# If a picture cannot be sent because Kafka, the store or the decoder did not answer in time, the client may ask again after this time.
 _RETRY_AFTER_S = 5
 _TOO_MANY_PICTURES = "Too many pictures are requested at once. Try again in a moment."
 _CACHE_BYTES = 48 * 2**20
 _CONVERSION_LOCKS = 64
 # The memory for pictures that are not converted yet has room for this many pictures of the largest allowed size (`pictures.max_bytes`).
 _MAX_LARGEST_PICTURES = 8
-# One account has room for this many pictures of the largest allowed size. So it uses at most three of the four Kafka readers at a time.
+# Of this memory, one account can use the room of this many pictures of the largest allowed size. The number is smaller than the number of
+# Kafka readers, so one account cannot use all readers at the same time.
 _MAX_LARGEST_OF_ACCOUNT = 3
 # After the decoder has refused a picture, the station does not convert the picture again for this many seconds. A later try can succeed
 # if the settings have changed.
@@ -128,7 +128,7 @@ class PictureBudget:
                     raise KafkaUnavailableError(_TOO_MANY_PICTURES)
             finally:
                 self._waiting -= Counter([account])
-                # This account no longer waits, so it can be another account's turn. Wake the other threads, so that they check this.
+                # This account no longer waits, so a picture of another account may now be allowed. Wake the waiting threads to check this.
                 self._changed.notify_all()
             reserve(self._largest_bytes)
         try:
@@ -274,7 +274,9 @@ class PartPictureReader:
 
     @contextmanager
     def _converting(self, key: _Key | None, account: int | None) -> Iterator[None]:
-        """Waits until no picture of `account` and no picture with the same `key` is converted. Lets others wait during the `with` block.
+        """Waits until no other picture of `account` and no picture with the same `key` is being converted.
+
+        During the `with` block, other conversions of the same `account` or `key` must wait.
 
         Raises KafkaUnavailableError if other conversions take too long.
         """

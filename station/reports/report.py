@@ -23,7 +23,7 @@ _GROUPED_BY = ("line", "label", "action", "sorted_reason", "late", "kind", "revi
 
 @dataclass(frozen=True)
 class PartGroup:
-    """A group of parts that have the same line, the same label and the same other values. `count` is the number of these parts."""
+    """A group of parts for which all these values are the same, such as the line and the label. `count` is the number of parts."""
 
     line: str
     label: str
@@ -138,7 +138,7 @@ class PartReport:
 def count_period(period: ShiftPeriod, line: str, excluded_line: str) -> PartReport:
     """Counts the parts of `line` in `period`. If `line` is empty, counts the parts of all lines except `excluded_line`.
 
-    Sends a separate query for each hour. For such a short period, the database uses its index of times, so the queries are fast.
+    Sends a separate query for each hour. Such queries are fast, because the database can find one hour with its index of times.
     """
     condition = Q(line=line) if line else ~Q(line=excluded_line)
     hours: list[tuple[datetime, PartCounters]] = []

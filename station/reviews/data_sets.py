@@ -58,7 +58,7 @@ class DataSetRefusedError(ValueError):
 
 @dataclass(frozen=True)
 class DataSetSelection:
-    """Selects the reviewed parts for a data set: parts of `line` that were seen from `since` (included) to `to` (excluded).
+    """Selects the reviewed parts for a data set: parts of `line` with picture times from `since` (included) to `to` (excluded).
 
     An empty field does not restrict the selection.
     """
@@ -105,8 +105,8 @@ def make_data_set(selection: DataSetSelection, settings: Settings, made_by: str,
     root = settings.review.data_sets
     root.mkdir(parents=True, exist_ok=True)
     with _locked(root):
-        # Because of the lock, no other process is writing a data set now. So each unfinished folder was left by an interrupted process.
-        # Delete these folders.
+        # This process holds the lock, so no other process is writing a data set now. Delete the unfinished folders that interrupted
+        # processes have left.
         for left_over in root.glob(".reviews-*.partial"):
             shutil.rmtree(left_over, ignore_errors=True)
         number = _next_number(root)
@@ -158,7 +158,7 @@ def _check_new(row: DataSet, root: Path, folder: Path) -> None:
         )
     for earlier in DataSet.objects.filter(fingerprint=row.fingerprint):
         manifest = root / earlier.name / "manifest.csv"
-        # The fingerprint does not depend on the types and boxes of the defects. The manifests contain them, so compare the manifests too.
+        # The fingerprint does not depend on the types and boxes of the defects. So also compare the manifests, which contain them.
         if earlier.selection == row.selection and manifest.is_file() and filecmp.cmp(manifest, folder / "manifest.csv", shallow=False):
             raise DataSetRefusedError(f"The data set {earlier.name} has the same parts with the same reviews. Use that data set.")
 

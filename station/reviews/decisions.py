@@ -106,7 +106,7 @@ def _parse_list(text: str) -> list[dict[str, Any]]:
 def next_state(model_label: str, labels: Sequence[str], ask_second_person: bool = True) -> CandidateState:
     """Returns the next state of a part in the review queue. `labels` are the labels of the decisions so far, oldest first.
 
-    If the first person contradicts the model, a second person is asked. If these two people differ, a third person is asked.
+    If the first person contradicts the model, a second person is asked. If the first two people disagree, a third person is asked.
     """
     given = [label for label in labels if label != SKIP]
     if not given:
@@ -166,8 +166,8 @@ def decide(part: Part, user: User, annotation: Annotation, settings: Settings, n
             _update_candidate(part, settings, now)
     except IntegrityError:
         if offset is not None:
-            # The database refused this decision, but Kafka already has it. Send the stored decision again, so that the newest record in
-            # Kafka is the stored decision.
+            # The user has decided twice at the same moment. The database has only the other decision, but the newest record in Kafka can
+            # be this one. So send the valid decision of the database to Kafka again.
             _send_counting(part, _find_effective_decision(list_decisions(part)), settings, now, send)
         raise DecisionRefusedError("You have just decided about this part in another window. The other decision counts.") from None
     return decision
@@ -193,9 +193,9 @@ def undo_last_decision(user: User, settings: Settings, now: datetime, send: Send
 def _send_change(
     part: Part, before: Sequence[Decision], after: Sequence[Decision], settings: Settings, now: datetime, send: SendRecord
 ) -> None:
-    """Sends the valid decision about `part` to Kafka, if a change of the decisions has made another decision valid.
+    """Sends the valid decision about `part` to Kafka, if it is no longer the same decision as before.
 
-    `before` and `after` are the decisions before and after the change. The valid decision is the last decision that is not a skip.
+    `before` and `after` are all decisions before and after the change. The valid decision is the last decision that is not a skip.
     """
     counting = _find_effective_decision(after)
     if counting != _find_effective_decision(before):

@@ -181,8 +181,8 @@ def _render_review(
 
 def _describe_candidate(candidate: Candidate, following: Candidate | None) -> dict[str, Any]:
     part = candidate.part
-    # People tend to agree with a verdict that they see. So the page hides the verdict in random checks. It also hides the verdict from the
-    # second and the third person who review the same part.
+    # People tend to agree with a verdict that they see. So the page hides the verdict if the part was picked at random for a review, or if
+    # another person has already reviewed the part.
     is_blind = candidate.audit or candidate.state in ("second", "third")
     width_px, height_px = picture_size_px(part)
     return {

@@ -29,7 +29,7 @@ MISSING = -1
 _DRAWS = 2000
 _SEED = 1
 # The weights of four imaginary parts, in this order: all people say ok, one person says defect, one person says ok, all people say defect.
-# The two parts about which people disagree together have the same weight as each of the other two parts.
+# The second and the third part stand for one case, that people disagree. So each of them has half of the weight 0.5.
 _PRIOR_WEIGHTS = (0.5, 0.25, 0.25, 0.5)
 
 Labels = npt.NDArray[np.int8]
@@ -40,8 +40,8 @@ Counts = npt.NDArray[np.float64]
 class Kappa:
     """A kappa `value` with its 95 % interval `low` to `high`. A figure is None if it cannot be computed.
 
-    `parts` is the number of compared parts. A comparison takes two labels of a part. `agreement` is the share (0..1) of comparisons in
-    which the two labels are equal.
+    `parts` is the number of compared parts. Two labels of the same part are compared at a time. `agreement` is the share (0..1) of these
+    comparisons in which the two labels are equal.
     """
 
     parts: int

@@ -17,7 +17,7 @@ class Study(models.Model):
     name = models.CharField(max_length=64, unique=True)
     line = models.CharField(max_length=40)
     rounds = models.PositiveSmallIntegerField()
-    # The random order of the parts is computed from this number, so the order is the same after a pause.
+    # The random order of the parts is computed from this number. So a person who pauses continues in the same order.
     seed = models.BigIntegerField()
     people = models.ManyToManyField(settings.AUTH_USER_MODEL, related_name="+")
     made_by = models.CharField(max_length=150)
@@ -46,7 +46,7 @@ class StudyPart(models.Model):
     model = models.CharField(max_length=64, blank=True, default="")
     model_label = models.CharField(max_length=8, blank=True, default="")
 
-    # The fields for a place in Kafka are empty, because a study has its own copy of the picture in the object store.
+    # The picture is not read from Kafka, because a study has its own copy in the object store. So these fields are empty.
     image_topic = ""
     image_partition = None
     image_offset = None

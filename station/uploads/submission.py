@@ -106,7 +106,10 @@ def _get_pixel_limiter() -> RateLimiter:
 
 @cache
 def get_byte_limiters() -> tuple[tuple[RateLimiter, str], tuple[RateLimiter, str]]:
-    """Returns the rate limiters for the bytes in a minute and for the bytes in a day. Each comes with its limit in words."""
+    """Returns the rate limiters for the bytes in a minute and for the bytes in a day.
+
+    Each limiter is in a pair with a text, such as "100 megabytes a minute".
+    """
     settings = current_settings()
     per_minute, per_day = settings.station.upload_megabytes_per_minute, settings.station.upload_megabytes_per_day
     largest = settings.pictures.max_bytes

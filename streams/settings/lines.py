@@ -296,9 +296,9 @@ class LineSettings(Section):
 
     @property
     def is_triggered_by_board(self) -> bool:
-        """True if the board triggers the camera. The sorter then reports each part to the gateway.
+        """True if the board triggers the camera, or if the line has no camera. The sorter then reports each part to the gateway.
 
-        Also True for a line without a camera. The pictures of such a line come from another program, which may need the reports of parts.
+        The pictures of a line without a camera come from another program. This program may need the reports of parts.
         """
         return self.camera is None or self.camera.trigger == "board"
 
