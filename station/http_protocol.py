@@ -14,10 +14,10 @@ from streams.server_limits import HEADER_TIME_S, Connection, ConnectionLimits
 
 # After this time without a request, uvicorn closes a connection.
 KEEP_ALIVE_S = 20
-# If a client reads a large answer slowly, the send buffer becomes full, and the station must wait. It waits at most 30 s in total, and then
-# closes the connection.
+# If a client reads a large answer slowly, the send buffer becomes full, and the station must wait. If the client reads nothing for 30 s,
+# the station closes the connection.
 _READ_PAUSE_S = 30.0
-# For each 16 KiB that the client reads, the station waits one second longer.
+# The station also closes the connection of a client that reads fewer bytes a second than this, only later.
 _READ_BYTES_PER_S = 2**14
 
 

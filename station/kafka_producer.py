@@ -18,7 +18,7 @@ from streams.signatures import sign_headers
 
 log = logging.getLogger(__name__)
 
-# Kafka must answer within these times. They are short, because a person waits in a browser.
+# The longest waits for an answer of Kafka, in seconds. They are short, because a person waits in a browser.
 _REQUEST_S = 5.0
 _DELIVERY_S = 8.0
 

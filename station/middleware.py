@@ -74,12 +74,12 @@ def find_client(scope: AsgiScope, proxies: int, trusted_proxies: Sequence[str]) 
 
 
 class RequestQueueMiddleware:
-    """Limits how many requests run at the same time, and how many more wait in a queue. Each client has limits, too.
+    """Limits how many requests run at the same time and how many wait in a queue, in total and for each client.
 
     If the queue is full, or a request waits longer than `max_wait_s`, the answer is status 503 with the header Retry-After.
 
-    A slow upload must not take the place of other requests. So a request with a body enters the queue when the whole body has arrived.
-    An event stream never ends, so it frees its place when the response begins.
+    A request with a body enters the queue only when the whole body has arrived, so a slow upload does not delay other requests. An event
+    stream never ends, so it counts as running only until its response begins.
     """
 
     def __init__(
@@ -217,8 +217,8 @@ class _QueuedRequest:
 
 
 def _has_body(scope: AsgiScope) -> bool:
-    # Treat each GET or HEAD request as a request without a body. Otherwise, a client could avoid the queue by announcing a body in the
-    # header Content-Length.
+    # GET and HEAD requests enter the queue at once, because nobody reads their bodies. Otherwise, a client could avoid the queue: it could
+    # announce a body in the header Content-Length and never send the body.
     if scope.get("method") in ("GET", "HEAD"):
         return False
     return any(name == b"transfer-encoding" or (name == b"content-length" and value != b"0") for name, value in scope["headers"])

@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 
 from streams.clock_steps import ClockSteps
 
-# The clock is not trusted for this many seconds after the start of the process. The same wait follows when somebody sets the clock. During
-# the wait, NTP can correct the clock, and a person can notice a wrong clock.
+# The clock is not trusted for this many seconds after the start of the process, or after somebody has set it by an hour or more. During
+# this time, NTP can correct the clock, and a person can notice a wrong clock.
 SETTLING_S = 2 * 3600.0
 # If somebody sets the clock forward or back by at least this many seconds, Castline stops trusting the clock for two hours.
 _LEAST_STEP_S = 3600.0

@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 _MAX_CONNECTIONS = 64
 _MAX_CONNECTIONS_PER_ADDRESS = 16
-# The process uses at most a tenth of its time for the page /metrics. If it needed 1 s for the page, it makes no new page in the next 9 s.
+# The process uses at most a tenth of its time for the page /metrics. For example, if a page took 1 s, no new page is made for 9 s.
 _PAUSE_SHARE = 9
 # If the file with the address of the health pages cannot be written, the process tries again after this many seconds.
 _PUBLISH_AGAIN_S = 5.0
@@ -95,7 +95,7 @@ class ProcessHealth:
         self.role = role
         self.watchdog = watchdog
         self._problems = {"start": "starting"}
-        # The keys for which `set_person_problem` was called. Only a person can solve these problems.
+        # The keys of the problems that only a person can solve. `set_person_problem` adds them.
         self._person_topics: set[str] = set()
         # The keys of the present problems that `set_waiting` has set. These problems end without a restart.
         self._waiting_topics: set[str] = set()

@@ -85,7 +85,7 @@ def is_exposed(path: Path) -> bool:
 
 
 def list_trusted_paths(settings: Settings, settings_file: Path | None) -> Iterator[Path]:
-    """Yields the files and folders that decide whom and what the plant trusts: settings, public keys and model versions."""
+    """Yields the files and folders that the plant trusts: the settings, the public keys and the model versions."""
     if settings_file is not None:
         yield settings_file
     if (keys := settings.signing.public_keys) is not None:

@@ -78,8 +78,7 @@ def refuse_missing_right(error: sqlite3.Error, path: Path, setting: str) -> None
     """Raises SettingsError if `error` means that this process lacks a permission for a queue.
 
     `path` is the SQLite file of the queue. Its folder and the files of its write-ahead log (`-wal` and `-shm`) are also checked, because
-    SQLite must write to all of them. The error message names `setting`, the file or folder that
-    SQLite cannot write, and its owner.
+    SQLite must write to all of them. The error message names `setting`, the file or folder without the permission, and its owner.
     """
     if _primary_code(error) in _SQLITE_REFUSALS:
         _refuse_closed_place(setting, path.parent, path, Path(f"{path}-wal"), Path(f"{path}-shm"))
@@ -112,7 +111,7 @@ class QueueFile:
     def open(self, connect: Callable[[], Opened]) -> Opened:
         """Returns the result of `connect`, which opens or creates the file.
 
-        If `connect` raises an error that means a damaged file, puts the file away and calls `connect` once more. After an error, `connect`
+        If `connect` raises an error because the file is damaged, renames the file and calls `connect` once more. After an error, `connect`
         must leave no connection open. A new file that could not be opened is deleted, because it holds no records.
         """
         try:

@@ -203,8 +203,8 @@ class RecordProducer:
     def _replace_refused(self, refused: Sequence[tuple[ProducerRecord, BaseException]]) -> list[ProducerRecord]:
         """Returns dead letters for the records that Kafka refused.
 
-        If Kafka refused a dead letter, a copy with a shorter value replaces the dead letter. A dead letter whose value is short already is
-        lost.
+        If Kafka refused a dead letter, a copy with a shorter value replaces the dead letter. If the value cannot be shortened, the dead
+        letter is lost.
         """
         letters = []
         for record, error in refused:
@@ -230,7 +230,7 @@ class RecordProducer:
     async def _send_once(self, records: Sequence[ProducerRecord]) -> _Attempt:
         """Sends the records once, in their order.
 
-        If a record cannot be sent because of an error that may disappear later, the records after it are not sent.
+        Stops at the first record that cannot be sent because of a temporary error. Does not send the records after it.
         """
         attempt = _Attempt()
         sent: list[tuple[ProducerRecord, Awaitable[object]]] = []

@@ -13,9 +13,9 @@ from streams.secrets import mask_address, mask_secrets
 # The libraries that fsspec uses for remote storage. Their errors are recognised by these names. An import of their error classes would
 # fail if a library is not installed.
 _CLIENT_LIBRARIES = ("botocore", "aiobotocore", "aiohttp", "urllib3", "gcsfs", "adlfs")
-# Limits for S3. Without them, a request fails only after seven minutes if the server accepts connections but never answers. The limit
-# `read_timeout` begins after the object was sent, so a slow upload does not exceed it. Few attempts are enough, because the callers of
-# this module repeat a failed request.
+# Limits for S3. Without them, a request to a server that accepts connections but never answers would fail only after seven minutes. The
+# time of `read_timeout` begins after the object was sent, so a slow upload does not exceed this limit. Two attempts are enough, because the
+# callers of this module repeat a failed request.
 _S3_OPTIONS: dict[str, Any] = {"connect_timeout": 3, "read_timeout": 5, "retries": {"total_max_attempts": 2, "mode": "standard"}}
 _S3_PROTOCOLS = ("s3", "s3a")
 # The time limit for the transfer of an object is `_SHORTEST_LIMIT_S`, plus the time that the object takes at `_SLOWEST_BYTES_PER_S`.

@@ -15,7 +15,7 @@ _HOUR_MS = 3_600_000
 _DAY_MS = 24 * _HOUR_MS
 # The fraction of the disk that all topics of the embedded broker together may use.
 _DISK_SHARE = 0.6
-# The fraction of the space of all topics that the topics of one kind may use. A kind that is not listed gets `_SMALL_SHARE`.
+# All topics together have a limited space. The topics of one kind may use this fraction of the space. Other kinds get `_SMALL_SHARE`.
 _SHARES = {"images": 0.75, "verdicts": 0.06, "sorted": 0.06, "findings": 0.06, "dead-letters": 0.06}
 _SMALL_SHARE = 0.01
 _KINDS_OF_A_LINE = frozenset({"images", "verdicts", "sorted", "findings"})
@@ -115,7 +115,7 @@ def compute_max_bytes(settings: Settings) -> int | None:
 
 
 def _limit_sizes(specs: list[TopicSpec], names: TopicNames, topics: TopicSettings, lines: int, max_bytes: int) -> list[TopicSpec]:
-    """Returns `specs` with a limit of size for each topic whose records expire. The topics of pictures get most of the space."""
+    """Returns `specs` with a size limit for each topic whose records expire. The topics of pictures get most of the space."""
     limited = []
     # A segment must be able to hold the largest record.
     smallest_segment = topics.max_message_bytes + 2**17

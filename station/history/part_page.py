@@ -140,7 +140,7 @@ def _describe_judgement(part: Part) -> str:
 
 
 def make_records(part: Part) -> dict[str, dict[str, Any]]:
-    """Returns the content of the Kafka records about `part`, by schema name such as `castline.verdict.v1`.
+    """Returns the content of the Kafka records about `part`. Each key is the name of a schema, such as `castline.verdict.v1`.
 
     Leaves out the records that the archive does not have.
     """

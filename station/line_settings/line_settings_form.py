@@ -64,7 +64,7 @@ class LineSettingsForm:
         )
 
     def make_record(self, before: LiveLineSettings | None, line: str, set_by: str, at: datetime) -> LiveLineSettings:
-        """Returns a record with the settings of the form. `before` is the present record of the line, or None.
+        """Returns a record with the settings of the form. `before` is the record that the new record replaces, or None.
 
         Settings that the form does not contain are copied from `before`. Raises LineSettingsRefusedError with a sentence for each wrong
         field.

@@ -116,7 +116,7 @@ class Viewer:
 
 @dataclass(eq=False)
 class OpenStream:
-    """An open event stream. If a new stream has taken the place of this stream, `is_displaced` is True, and this stream must end."""
+    """An open event stream. `is_displaced` becomes True when this stream must end, because a new stream has taken its place."""
 
     viewer: Viewer
     is_displaced: bool = False

@@ -306,7 +306,7 @@ class PartPictureReader:
 
     @contextmanager
     def _remembering_refusals(self, key: _Key | None) -> Iterator[None]:
-        """Remembers a picture that the decoder refuses in the `with` block. If the decoder's process itself fails, remembers nothing."""
+        """Remembers a picture that the decoder refuses in the `with` block. A failure of the decoder's process does not count."""
         try:
             yield
         except DecoderProcessError:

@@ -19,8 +19,8 @@ _MAX_BAR_PX = 64
 class ChartBar:
     """A bar of a chart. `caption` is the text below the bar, and `number` is the text above the bar.
 
-    In the chart of hours, `kind` decides the colour: `ok`, `review`, `defect`, or `none` for parts without a verdict. A bar of the kind
-    `hour` has no height and only adds the hour below the chart. In the chart of defects, `kind` is empty.
+    In the chart of hours, `kind` is the verdict of the bar's parts, which decides the colour: `ok`, `review`, `defect`, or `none` for parts
+    without a verdict. The kind `hour` is a bar without height, which only shows the hour. In the chart of defects, `kind` is empty.
     """
 
     x: float

@@ -203,7 +203,7 @@ def _send_change(
 
 
 def _send_counting(part: Part, counting: Decision | None, settings: Settings, now: datetime, send: SendRecord) -> None:
-    """Sends the valid decision about `part` to Kafka. If there is none (`counting` is None), sends an empty record."""
+    """Sends the valid decision about `part` to Kafka. If no decision is valid (`counting` is None), sends an empty record."""
     value = None
     if counting:
         annotation = Annotation(counting.label, tuple(counting.kinds), tuple(Box.model_validate(box) for box in counting.boxes))

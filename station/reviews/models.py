@@ -13,7 +13,8 @@ from station.archive.models import Part
 class Candidate(models.Model):
     """An entry of the review queue: a part that a person should review, reserved for `leased_by` until `leased_until`.
 
-    `state` is `open` if a first person has to decide, `second` or `third` if a second or third person has to decide, otherwise `settled`.
+    `state` says which person has to decide next: `open` stands for the first person, `second` for the second, and `third` for the third.
+    `settled` means that nobody has to decide.
     """
 
     part = models.OneToOneField(Part, on_delete=models.CASCADE, related_name="candidate")
@@ -73,7 +74,7 @@ class DataSet(models.Model):
     made_by = models.CharField(max_length=150)
     selection = models.JSONField(default=dict)
     counts = models.JSONField(default=dict)
-    # Counts the parts that the data set leaves out, because they have no usable picture. Each key is a reason, such as a deleted picture.
+    # The number of parts without a usable picture, by reason, such as a deleted picture. The data set does not contain these parts.
     left_out = models.JSONField(default=dict)
     fingerprint = models.CharField(max_length=64)
 

@@ -31,7 +31,8 @@ _MAX_POLLED_UPLOADS = 2 * _SHOWN_UPLOADS
 def uploads(request: HttpRequest) -> HttpResponse:
     """Shows the upload form and the latest uploads, and accepts pictures.
 
-    The page's script sends one picture at a time and gets a table row back. Without scripts, the form sends all pictures at once.
+    The page's script sends one picture at a time, and gets a new row for the page's table. Without scripts, the form sends all pictures at
+    once.
     """
     if request.method != "POST":
         return _render_uploads(request)

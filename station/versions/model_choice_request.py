@@ -33,7 +33,8 @@ NO_SHADOW = "none"
 class ModelChoiceRequest:
     """A person's request to change the model of `line`. The line "*" stands for all lines without a model choice of their own.
 
-    `version` is empty for a roll-back. If `force` is true, the new version is allowed to have other classes than the version in force.
+    For a roll-back to the previous version, `version` is empty. If `force` is true, the new version is allowed to have other classes than
+    the version in force.
     """
 
     action: ModelAction
