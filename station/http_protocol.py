@@ -1,4 +1,4 @@
-"""Limits the connections of the station's server: their number, and how slowly a client may send a request or read an answer.
+"""Limits the number of connections of the station's server, and the time that a client has for sending a request or reading an answer.
 
 uvicorn has none of these limits. The module `station.middleware` limits the time in which the body of a request must arrive.
 """

@@ -38,7 +38,7 @@ class ClockTrust:
         self._steady_clock = steady_clock
         self._steps = ClockSteps(wall_clock, steady_clock)
         self._step_s = 0.0
-        # True if the clock is not trusted, and the only reason is that the process has just started. This reason needs no alarm.
+        # True if the clock is not trusted only because the process has just started. In this case, no alarm is needed.
         self.is_starting = False
         self._settled_at_s = steady_clock() + SETTLING_S
 

@@ -119,14 +119,14 @@ class LivePart:
 
     @property
     def thumbnail_url(self) -> str:
-        """URL of the small picture. The URL of a casting is signed. The URL of an upload is not, so the station checks who opens it."""
+        """URL of the small picture. The URL of a casting is signed. If the part is an upload, the station checks who opens the URL."""
         if self.line == current_settings().station.upload_line:
             return f"{reverse('part-picture', args=(self.line, self.run, self.part))}?side={_THUMBNAIL_PX}"
         return make_signed_url(self, _THUMBNAIL_PX)
 
     @property
     def picture(self) -> str:
-        """Always "", because the picture of a new part is read from Kafka and has no address in the object store yet."""
+        """The address in the object store: always "", because the picture of a new part is read from Kafka."""
         return ""
 
     @property

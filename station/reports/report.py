@@ -127,7 +127,7 @@ class PartCounters:
 
 @dataclass(frozen=True)
 class PartReport:
-    """The numbers of parts in a period: in total, for each line, and for each hour. The time in `hours` is the beginning of the hour."""
+    """The numbers of parts in a period: in total, by line and by hour. Each time in `hours` is the beginning of an hour."""
 
     period: ShiftPeriod
     all: PartCounters

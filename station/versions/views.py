@@ -59,7 +59,7 @@ class LineModel:
 
     @property
     def is_pending(self) -> bool:
-        """Whether the line still waits for the chosen version: its latest verdict comes from another version."""
+        """True if the latest verdict on the line still comes from another version than the chosen one."""
         return bool(self.running) and self.running != self.chosen.version
 
     @property
