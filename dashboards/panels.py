@@ -173,8 +173,8 @@ def _variable(name: str, query: str) -> dashboard.QueryVariable:
         .sort(model.VariableSort.ALPHABETICAL_ASC)
         .multi(True)
         .include_all(True)
-        # The choice "All" stands for the pattern `.*`. This pattern also matches series without the label `plant`, for example the series
-        # of a Prometheus that watches only one plant.
+        # In the menus for plants and lines, "All" stands for the pattern `.*`. This pattern also matches series without the label `plant`,
+        # for example the series of a Prometheus that watches only one plant.
         .all_value(".*")
         .current(model.VariableOption(selected=True, text="All", value="$__all"))
     )

@@ -132,8 +132,8 @@ def _remote_write(remote: RemoteWrite) -> dict[str, Any]:
         "name": "hosted",
         **login,
         "remote_timeout": "30s",
-        # This queue in memory holds the samples to be sent next. It can stay small, because samples that cannot be sent wait on disk, in
-        # the write-ahead log of the local Prometheus.
+        # Prometheus sends its samples from a queue in memory. The queue can stay small, because samples that cannot be sent wait on disk,
+        # in the write-ahead log of the local Prometheus.
         "queue_config": {
             "capacity": 5000,
             "max_shards": 4,

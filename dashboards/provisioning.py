@@ -1,4 +1,4 @@
-"""Makes a Grafana server match the code: its data source, folder, contact point, alert rules and dashboards.
+"""Updates Castline's resources in a Grafana server: data source, folder, contact point, alert rules and dashboards.
 
 Castline changes only its own resources, which have fixed uids. If Grafana refuses one change, Castline undoes the earlier ones.
 """

@@ -94,8 +94,8 @@ BUDGET = round(1 - OBJECTIVE, 6)
 WINDOWS = ("5m", "30m", "1h", "6h", "30d")
 
 _WITHOUT_VERDICT = 'reason=~"no-verdict|late-verdict"'
-# For each part, the board reports why its gate moved or stayed. Only these three reasons show whether the part had its verdict in time. So
-# the service level objective does not count parts with another reason, such as a fault of the board.
+# For each part, the board reports the reason why its gate moved or stayed. Only the reasons `verdict`, `no-verdict` and `late-verdict` show
+# whether the part had its verdict in time. So the service level objective does not count parts with another reason, such as a fault.
 _COUNTED = 'reason=~"verdict|no-verdict|late-verdict"'
 
 

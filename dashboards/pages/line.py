@@ -105,15 +105,16 @@ PAGE = DashboardPage(
 )
 
 _UNSEEN_SHARE = "line:castline_unseen_parts:ratio_rate"
-# The burn rate says how fast a line spends its error budget of 30 days. At the rate 1, the budget lasts exactly 30 days. At the rate 14.4,
-# the line spends 2 % of its budget in one hour. At the rate 6, the line spends 5 % in six hours.
+# The burn rate says how fast a line spends its error budget, which is meant for 30 days. At the burn rate 1, the budget lasts exactly
+# 30 days. At 14.4, the line spends 2 % of its budget in one hour. At 6, the line spends 5 % of its budget in six hours.
 FAST_BURN, SLOW_BURN = 14.4, 6.0
 
 
 def _burns(burn_rate: float, long_window: str, short_window: str) -> str:
-    """Returns the expression of an alert that fires if the burn rate is higher than `burn_rate` in both time windows.
+    """Returns the expression of an alert that fires if a line spends its error budget too fast.
 
-    The windows are written as in PromQL, for example "1h" and "5m".
+    The alert fires if the budget is spent faster than `burn_rate` in both time windows. The windows are written as in PromQL, for example
+    "1h" and "5m".
     """
     limit = round(burn_rate * BUDGET, 6)
     return f"{_UNSEEN_SHARE}{long_window} > {limit} and {_UNSEEN_SHARE}{short_window} > {limit}"

@@ -8,7 +8,8 @@ from dashboards.promql import LINE, PLANT, p50, p99, rate, select
 from dashboards.rules import Alert, Runbook
 
 _LAG = f'castline_consumer_lag_records{{{LINE},role="inspector"}}'
-# The queries select the role that sets the metric. Other roles may export the same metric, but only with the value 0.
+# Several roles can export the same metric, but only one of them sets its value. In the other roles, the value is always 0. So a query names
+# the role whose value it reads.
 _INSPECTOR = 'role="inspector"'
 _ARCHIVIST = 'role="archivist"'
 

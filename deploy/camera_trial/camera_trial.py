@@ -186,7 +186,7 @@ def _wait_for_frame(
 
 
 def _find_fault(line: LineSettings, camera: GatewayCamera) -> str:
-    """Returns the reason why no pictures may come, or "" if no reason is known.
+    """Returns what perhaps keeps the camera from sending pictures, or "" if no such reason is known.
 
     For a video stream, returns all problems that the camera has reported. For other cameras, returns why the camera cannot be reached.
     """

@@ -105,8 +105,8 @@ async def _run(process: WorkerProcess) -> int:
 def _make_identity(process: WorkerProcess) -> GroupIdentity:
     """Returns the identity of this archivist in its Kafka consumer group.
 
-    Several archivists with the same PostgreSQL database can work at the same time. With SQLite, only one archivist may work at a time,
-    because archivists on two machines would write into two different files.
+    The identity says if this archivist must be the only one. With SQLite it must, because archivists on two machines would write into two
+    different files. With PostgreSQL, several archivists can work at the same time.
     """
     settings = process.settings
     is_exclusive = "://" not in settings.station.database

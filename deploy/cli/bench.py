@@ -196,7 +196,7 @@ def compare(
     To compare two settings files, name the files with --old-settings and --new-settings, and pass this checkout as OLD_CHECKOUT.
     An inspector without such an option uses the file of `castline --settings`, or the default settings of its checkout.
 
-    Without --old-with and --new-with, the inspectors need no log-in, and their connections and records are not protected. With
+    The options --old-with and --new-with switch on protections: SCRAM, TLS or signatures. Without these options, nothing is protected. With
     `signatures`, an inspector signs its verdicts, but does not check the signatures of other records.
 
     Both inspectors use the model versions of the old checkout, so that only the code differs. To compare versions, set `model.root` and
@@ -280,7 +280,8 @@ def instrumentation(context: click.Context, rounds: int, pictures: int, as_json:
 def runtimes(model: str, data: tuple[Path, ...], seconds: float, pictures: int, as_json: bool) -> None:
     """Compare the speed of all installed runtimes with model.predict of Keras, in batches of 1, 8 and 32 pictures.
 
-    The command names the fastest runtime that gives the same labels as TensorFlow in float32.
+    A runtime is a library that computes the networks, such as OpenVINO. The command names the fastest runtime that gives the same labels as
+    TensorFlow in float32.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from bench.runtimes import compare_runtimes, find_version
@@ -438,8 +439,8 @@ def verdicts(rate: float, seconds: float, python_board: bool, as_json: bool) -> 
 def restart(context: click.Context, starts: int, kills: int, broker_kills: int, rate: float, as_json: bool) -> None:
     """Measure how long the verdicts stop when the inspector or the broker is killed, and when the first verdict comes after a start.
 
-    The command runs a plant with one line. It starts the plant with "castline up" while no process of the plant runs, and measures the
-    time to the first verdict. Then it kills the inspector and the broker with signal 9.
+    The command starts a whole plant with one line ("castline up"), and measures the time to the first verdict. Then it kills the inspector
+    and the broker with signal 9, and measures how long no verdict comes.
 
     The command shows how long each step of the start takes. The inspector uses the settings in the sections model, batch, inspector and
     pictures.

@@ -49,7 +49,7 @@ from streams.settings import GateSettings, ServiceSettings, Settings, find_setti
 MAX_ANSWER_S = 15.0
 # `castline board monitor` asks the board for new values at this interval, and waits at most this long for an answer (both in seconds).
 MONITOR_INTERVAL_S, MONITOR_ANSWER_S = 0.5, 5.0
-# Seconds that a test of the gate takes. The gate stays out for one second and then swings back.
+# How long a test of the gate takes, in seconds. The gate swings out, stays there for one second, and swings back.
 SWING_S = 1.5
 
 
@@ -66,7 +66,8 @@ class BoardAddress:
     baud: int
     lane: int
     gate: GateSettings | None
-    # The line whose gate has this port in the settings, or None if there is no such line. The sorter of this line may have opened the port.
+    # The line whose gate has the serial port `port` in the settings, or None if there is no such line. If the sorter of the line runs, it
+    # uses this port.
     line: str | None
     service: ServiceSettings
 
@@ -224,7 +225,7 @@ def status(file: Path | None, name: str | None, port: str | None, lane: int | No
                 try:
                     pages[page] = dict(board.ask("STATUS", address.lane, page))
                 except GateError as error:
-                    # Older firmware has no status page `chute` or `plant`, and refuses the command.
+                    # Older firmware does not know the status pages `chute` and `plant`, and refuses to show them.
                     if error.code != code_of("wrong-fields"):
                         raise
         for values in pages.values():

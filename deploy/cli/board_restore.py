@@ -34,7 +34,8 @@ class FileEdit:
 def find_differences(used: Mapping[int, Mapping[str, object]], saved: Mapping[int, LaneSettings]) -> Iterator[tuple[str, str, str]]:
     """Yields name, present value and saved value of each setting that differs.
 
-    Old firmware does not know some newer settings, and acts as if they had their default values. So their default is the present value.
+    Old firmware does not know some newer settings, and acts as if they had their default values. For such a setting, the default counts as
+    the present value.
     """
     for lane, settings in saved.items():
         for key, value in settings.values.items():
@@ -76,7 +77,7 @@ def plan_edit(file: Path | None, line: str, gate: GateSettings, saved: Mapping[i
 
 
 def _find_changes(gate: GateSettings, saved: LaneSettings) -> dict[str, Value]:
-    """Returns the changes that make the section [lines.gate] equal to the settings `saved`. A key is the name of a setting."""
+    """Returns the settings that must change so that the section [lines.gate] equals `saved`, with their new values."""
     present = lane_settings(gate).values
     differing = {key: value for key, value in saved.values.items() if value != present[key]}
     changes: dict[str, Value] = {}

@@ -41,7 +41,8 @@ STEPS = ("encoder", "travel", "servo", "swing")
 # In the step `servo`, the command sends the servo's position again every second. Every 4 s, it tells the sorter that `teach` still runs.
 _REFRESH_S, _KEEP_ALIVE_S, _POLL_S = 1.0, 4.0, 0.3
 _LEAST_MARK_MM = 100.0
-# The gate swings three times in each direction. The learnt time is the longest time plus 10 %, because a worn gate is slower.
+# To measure how long the gate needs to swing, it swings three times in each direction. The command proposes the longest of these times plus
+# 10 %, because a worn gate is slower.
 _SWINGS, _WEAR = 3, 1.1
 _SMALL_US, _LARGE_US = 5, 50
 _KEYS = {"\x1b[D": -_SMALL_US, "\x1b[C": _SMALL_US, "\x1b[B": -_LARGE_US, "\x1b[A": _LARGE_US}
@@ -298,7 +299,7 @@ def run_teach(
     page: Path,
     is_confirmed: bool,
 ) -> int:
-    """Measures the settings of a lane with a person. Returns the exit status: 0 if the settings were written or printed, 1 if not.
+    """Measures the settings of a lane with the help of a person. Returns 0 if the settings were written or printed, otherwise 1.
 
     If teaching fails, the lane gets its former settings back. GateError or SettingsError then tells a person the cause.
     """

@@ -122,5 +122,5 @@ def _prepare_archive() -> None:
     try:
         click.echo(f"start-up archive of the broker: {make_archive()}")
     except BrokerError as error:
-        # The command does not fail if the start-up archive cannot be made, because the archive only makes the start faster.
+        # Without the start-up archive, Kafka only starts more slowly. So the command does not fail if the archive cannot be made.
         click.echo(f"castline: The broker will start without its start-up archive, in twice the time. {error}", err=True)

@@ -31,7 +31,8 @@ _CONFIRM_S = 30
 # A redrive writes the first marks of 20 dead letters, sends their 20 records, and then goes on with the next 20. If the redrive is
 # interrupted, at most 20 dead letters have a mark although their record was not sent.
 _GROUP_RECORDS = 20
-# This limit is higher than the broker's limit for a record, because the Kafka client checks the size before the compression.
+# The largest record that the Kafka client sends, in bytes. The client checks the size before it compresses a record. The broker checks the
+# size after the compression, so this limit is higher than the broker's.
 _MAX_RECORD_BYTES = 2**28
 _MARK_STATE, _BEGUN, _SENT = "redrive-state", "begun", "sent"
 _GONE = "not sent: Kafka no longer has the whole record"
@@ -46,7 +47,7 @@ class RedriveMark:
     - `place`: the place of the dead letter, PARTITION@OFFSET.
     - `id`: identifies the redrive. All marks of a redrive have the same id.
     - `is_sent`: whether Kafka has confirmed the record that was sent.
-    - `at`, `by`: time and person.
+    - `at`, `by`: when the mark was written, and by whom.
     - `to`: the new place of the record, or "" if `is_sent` is False.
     """
 

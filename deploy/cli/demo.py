@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from deploy.demo.foundry import DemoOptions
     from deploy.demo.report import DemoReport
 
-# The version `demo` was trained with other seeds, so it has never seen the castings of this seed.
+# The seed for the rendered castings of the demo. The version `demo` was trained with other seeds, so it has never seen these castings.
 CASTINGS_SEED = 20261
 
 

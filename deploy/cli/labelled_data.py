@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _HELP = "Number of bits that the camera uses in files with more than 8 bits a pixel. Example: 12 if a 12-bit camera writes 16-bit files."
 
 DEPTH_BITS = click.option("--depth-bits", type=click.IntRange(8, 16), help=_HELP)
-# This form of the option is for commands that judge pictures with a model version.
+# The option --depth-bits for commands that judge pictures with a model version. Its default is the value from the training of the version.
 DEPTH_BITS_OF_VERSION = click.option(
     "--depth-bits", type=click.IntRange(8, 16), help=f"{_HELP}  [default: as in the training of the version]"
 )

@@ -48,8 +48,8 @@ COMMANDS = {
     "bench": "Measure speed, latency and memory.",
 }
 
-# These commands write results for people, such as a model version for the inspectors of another user. The umask of the person decides who
-# may read these files. All other commands write files of the plant, which only their owner may read.
+# These commands write results that other people may need, such as a model version. The umask of the person who calls the command decides
+# who may read the files. All other commands write files of the plant, which only their owner may read.
 _COMMANDS_WITH_THE_USERS_UMASK = frozenset(
     {"metrics", "dashboards", "render", "train", "train-segmentation", "evaluate", "explain", "experiment", "models", "bench", "settings"}
 )

@@ -84,10 +84,11 @@ def format_finding(finding: SecurityFinding) -> str:
 
 
 def check_files(settings: Settings, settings_file: Path | None) -> Iterator[SecurityFinding]:
-    """Yields a finding for each file of the plant that other users of this machine can read or write.
+    """Yields a finding for each file or folder that other users of this machine can misuse:
 
-    Yields a finding for `settings_file` only if it contains secrets that other users can read. Also yields a finding for each file or
-    folder through which other users can replace the settings, the public keys or the model versions.
+    - a private file of the plant that they can read or write,
+    - a file or folder through which they can replace the settings, the public keys or the model versions,
+    - `settings_file`, if it contains secrets and they can read it.
     """
     for path in find_exposed_paths(settings):
         remedy = f"Close it with: {format_closing_command(path)}"
@@ -148,10 +149,10 @@ def check_listeners(settings: Settings) -> Iterator[SecurityFinding]:
 
 
 def check_keys(settings: Settings) -> Iterator[SecurityFinding]:
-    """Yields a finding for each short token, for commands without a signature, and for a second key that is still valid.
+    """Yields a finding for each short token, for unsigned commands to the sorters, and for a second key.
 
-    The keys sign the commands to the sorters. Castline does not start with a short key. It accepts a short token, because the gateway slows
-    down everybody who guesses tokens.
+    Sorters check the signatures of commands with a key. While the key is exchanged, they accept a second key, too. The finding reminds
+    people to remove it.
     """
     yield from _find_short_tokens(settings)
     if settings.sorter.second_command_key.get_secret_value():

@@ -22,7 +22,8 @@ from streams.topics import TopicNames
 from streams.worker_process import WorkerProcess, handle_stop_signals, worker_process
 
 ROLE = "sorter"
-# Python lets another thread run after this time, instead of after 5 ms. A verdict passes through three threads, so it waits less.
+# Python lets another thread run after this time, in seconds. The default of 5 ms would delay verdicts, because each verdict passes through
+# three threads.
 _SWITCH_INTERVAL_S = 0.0005
 
 

@@ -184,5 +184,8 @@ def command(
 
 
 def find_head_side(side_px: int) -> int:
-    """Returns the side of a segmentation head's pictures, in pixels: `side_px` rounded up to a multiple of 16, but at most 224."""
+    """Returns the side of the pictures for a segmentation head: `side_px` rounded up to a multiple of 16, but at most 224 px.
+
+    `side_px` is the side of the pictures for the networks of the version.
+    """
     return min(224, -(-side_px // 16) * 16)

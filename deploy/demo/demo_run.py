@@ -231,7 +231,10 @@ class DemoRun:
         self._refresh(force=True)
 
     def _refresh(self, force: bool = False) -> None:
-        """Measures the processes every second and shows a snapshot every half second. If `force` is True, does both now."""
+        """Measures the processes once a second and shows a snapshot every half second, however often it is called.
+
+        If `force` is True, measures and shows at once.
+        """
         now = time.monotonic()
         if force or now - self._measured_at >= _MEASURE_EVERY_S:
             self._measured_at = now

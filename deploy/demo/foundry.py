@@ -29,7 +29,8 @@ _DEFECT_SHARE = 0.3
 # The speed of the simulated belts. At this speed and the highest --rate, six parts a second, the parts are 83 mm apart. A gate needs at
 # least 65 mm between two parts.
 _BELT_MM_PER_S = 500
-# Largest mean number of parts on a belt. A board can follow 64 parts, and parts come at irregular times.
+# Largest mean number of parts on a belt. Parts come at irregular times, so at some moments more parts are on the belt. A board can follow
+# at most 64 parts.
 _MAX_PARTS_ON_BELT = 56
 # The demo keeps the environment variables whose names begin with one of these texts. It removes all other variables CASTLINE_…, so that
 # it never connects to a real plant.

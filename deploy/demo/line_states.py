@@ -29,8 +29,9 @@ class LineStates:
         `gate_states` holds the present state of the gate, from the metric `castline_gate_state`. It is empty while no sorter runs.
         """
         if gate_states and not self.has_gate(line):
-            # The settings name no gate for this line, but a sorter reports a gate. Forget the earlier counts, because `missed` has another
-            # meaning on a line with a gate, so the new counts cannot be compared with the earlier counts.
+            # The settings name no gate for this line, but a sorter reports a gate. On a line without a gate, `missed` counts overdue
+            # verdicts. On a line with a gate, `missed` counts parts. So forget the earlier counts, because they cannot be compared with the
+            # new ones.
             self._activities[line] = LineActivity(travel_s=0.0)
         activity = self._find_activity(line)
         activity.add_counts(counts, now)

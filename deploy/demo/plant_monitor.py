@@ -138,9 +138,9 @@ def _read_page(target: ScrapeTarget) -> str | None:
 
 
 def parse_metrics(page: str, role: str, instance: str = "") -> Iterable[MetricSample]:
-    """Yields the samples of a metrics page that the terminal view shows.
+    """Yields only those samples of a metrics page that the terminal view needs.
 
-    Other samples are not parsed, because parsing all histograms would take too long.
+    All other samples are skipped, because parsing all histograms would take too long.
     """
     lines = [
         line

@@ -21,7 +21,7 @@ from deploy.supervisor import State
 from streams.plant_states import STATE_ALARMS, PlantState
 
 _MAX_ALARMS = 6
-# The view shows an alarm if at least this many pictures wait in the spool, because then Kafka probably accepts none.
+# If at least this many pictures wait in the spool, the view shows an alarm. The probable cause is that Kafka accepts no pictures.
 _SPOOLED_ALARM = 10
 _PLAIN_EVERY_S = 5.0
 
@@ -58,7 +58,8 @@ class Snapshot:
 
     - `phase`: `starting`, `running`, `draining`, `auditing` or `stopping`.
     - `seconds`: the planned length of the run, or None.
-    - `deadline_s`: how long a verdict may take, in seconds. If the lines differ, the shortest time. 0 means no deadline.
+    - `deadline_s`: how long a verdict may take, in seconds. If the lines have different deadlines, this is the shortest one. 0 means that
+      there is no deadline.
     - `station`: the address and the account of the station. It is empty without a station.
     """
 

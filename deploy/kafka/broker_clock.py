@@ -14,8 +14,8 @@ from streams.security_finding import SecurityFinding
 log = logging.getLogger(__name__)
 
 CLOCK_FILE = "clock"
-# The interval at which Kafka looks for old records, if the clock was wrong at its start. The interval is 100 years, which means never.
-# When the clock has been corrected, Kafka is started again with its usual interval. Java's timer accepts at most 146 years.
+# If the clock was wrong when Kafka started, Kafka looks for old records only every 100 years, which means never. When the clock has been
+# corrected, Kafka is started again with its usual interval. Java's timer accepts at most 146 years.
 _RETENTION_CHECK_MS = 36_500 * 86_400_000
 _WRITE_EVERY_S = 60.0
 
@@ -40,7 +40,8 @@ class BrokerClock:
         """The properties with which Kafka must be started."""
         if not self.was_far_ahead:
             return {}
-        # Kafka looks for old records after an initial delay, and then at a regular interval. Make both times long.
+        # While the clock is far ahead, all records seem too old. So Kafka must not look for old records. It looks for them after an initial
+        # delay, and then at a regular interval. Make both times very long.
         return {"log.initial.task.delay.ms": _RETENTION_CHECK_MS, "log.retention.check.interval.ms": _RETENTION_CHECK_MS}
 
     def find_problem(self) -> str:

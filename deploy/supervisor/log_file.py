@@ -84,7 +84,8 @@ class LogFile:
         try:
             opened = self._open()
         except OSError:
-            # Further lines go to the same file, which gets its name back. The next line tries again.
+            # No new file could be opened. So the old file gets its name back, and further lines go to it. The next line tries again to
+            # begin a new file.
             with suppress(OSError):
                 old.replace(self._file)
             return

@@ -26,7 +26,7 @@ class ManagedProcess:
     """The state of one role, and its process if one runs. Times are in monotonic seconds.
 
     - `is_duplicate`: true if the last process ended because the same role already runs on another machine.
-    - `grace_s`: how many seconds the process has between SIGTERM and `kill_at`.
+    - `grace_s`: how many seconds the process may go on after SIGTERM. Then, at the time `kill_at`, it is killed.
     - `waited_at`: when the process last waited for Kafka, for the database or for free space on a disk.
     - `is_replaced_healthy`: true if the supervisor has stopped a healthy process because it was not ready in time.
     """
