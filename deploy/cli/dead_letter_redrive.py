@@ -28,8 +28,8 @@ from streams.unreadable_batches import UNREADABLE
 
 _ROLE = "dead-letters"
 _CONFIRM_S = 30
-# A redrive writes the first marks of 20 dead letters, sends their 20 records, and then goes on with the next 20. If the redrive is
-# interrupted, at most 20 dead letters have a mark although their record was not sent.
+# A redrive first marks 20 dead letters, then sends their 20 records, and goes on with the next 20. If the redrive is interrupted, at most
+# 20 dead letters have a mark although their record was not sent.
 _GROUP_RECORDS = 20
 # The largest record that the Kafka client sends, in bytes. The client checks the size before it compresses a record. The broker checks the
 # size after the compression, so this limit is higher than the broker's.
