@@ -1,4 +1,4 @@
-"""The dashboard "Castline: gates": boards, photo-eyes and gates, and the alerts about them."""
+"""The dashboard "Castline: gates" shows boards, photo-eyes and gates. This module also defines the alerts about them."""
 
 from __future__ import annotations
 

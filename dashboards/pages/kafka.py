@@ -1,4 +1,4 @@
-"""The dashboard "Castline: Kafka": whether the brokers answer, how quickly they confirm records, and how many records wait."""
+"""The dashboard "Castline: Kafka" shows if the brokers answer, how quickly they confirm records, and how many records wait."""
 
 from __future__ import annotations
 

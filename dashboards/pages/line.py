@@ -1,4 +1,7 @@
-"""The dashboard "Castline: line": one line over a shift, and the alerts about parts that reach the gate without a verdict."""
+"""The dashboard "Castline: line" shows one line over a shift.
+
+This module also defines the alerts about parts that reach the gate without a verdict.
+"""
 
 from __future__ import annotations
 

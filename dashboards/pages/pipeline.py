@@ -1,4 +1,7 @@
-"""The dashboard "Castline: pipeline": where time and lag build up, and the alerts about processes, queues and disks."""
+"""The dashboard "Castline: pipeline" shows where pictures and records wait, and for how long.
+
+This module also defines the alerts about processes, queues and disks.
+"""
 
 from __future__ import annotations
 

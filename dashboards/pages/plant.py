@@ -1,4 +1,4 @@
-"""The dashboard "Castline: plant": all lines of a plant at a glance."""
+"""The dashboard "Castline: plant" shows all lines of a plant at a glance."""
 
 from __future__ import annotations
 

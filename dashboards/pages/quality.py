@@ -1,4 +1,7 @@
-"""The dashboard "Castline: quality": whether the models can still be trusted, and the alerts about models, cameras and reviews."""
+"""The dashboard "Castline: quality" shows if the models can still be trusted.
+
+This module also defines the alerts about models, cameras and reviews.
+"""
 
 from __future__ import annotations
 

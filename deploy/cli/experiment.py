@@ -35,7 +35,10 @@ _DATA = click.option(
 
 
 def DATA(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A decorator that adds the options --data and --depth-bits to a command. Its name is in capitals like those of OUT and SEEDS."""
+    """A decorator that adds the options --data and --depth-bits to a command.
+
+    Its name is in capitals, like the names of the options OUT and SEEDS.
+    """
     return _DATA(DEPTH_BITS(function))
 
 

@@ -104,7 +104,7 @@ def _check_plant(settings: Settings) -> None:
 def _missing_devices(settings: Settings) -> list[str]:
     """Returns a warning for each missing board, and for each missing folder of a camera.
 
-    They are no errors, because a person can connect the device after the start.
+    A missing device is no error, because a person can connect the device after the start.
     """
     warnings = []
     for line in settings.lines:

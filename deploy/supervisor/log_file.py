@@ -1,6 +1,6 @@
-"""Keeps a log from filling the disk: a log that has become too large begins again, and only its last content is kept.
+"""Keeps a log from filling the disk. When a log has become too large, a new one begins, and only the previous log is kept beside it.
 
-A `LogFile` is renamed, because only this process writes to it. `limit_log` copies a log that another program keeps open.
+A `LogFile` is renamed, because only this process writes to it. `limit_log` copies a log that another program keeps open, and empties it.
 """
 
 from __future__ import annotations
