@@ -34,7 +34,7 @@ def command(file: Path | None, fetch_only: bool) -> int:
 
     Prints `Kafka ready at HOST:PORT` when Kafka serves clients.
 
-    If another program uses the port, the broker waits until the port is free. A new broker, which has no data yet, does not wait, but ends.
+    If another program uses the port, the broker waits until the port is free. A new broker, which has no data yet, ends instead.
 
     Exit codes: 1 Kafka ended or did not start in time, 3 the data folder or the port cannot be used.
     """
