@@ -84,7 +84,7 @@ def format_finding(finding: SecurityFinding) -> str:
 
 
 def check_files(settings: Settings, settings_file: Path | None) -> Iterator[SecurityFinding]:
-    """Yields a finding for each file or folder that other users of this machine can misuse:
+    """Yields a finding for each file or folder that other users of this machine can misuse.
 
     - a private file of the plant that they can read or write,
     - a file or folder through which they can replace the settings, the public keys or the model versions,
