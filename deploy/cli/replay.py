@@ -182,8 +182,8 @@ def replay(
 ) -> Iterator[ReplayedPicture]:
     """Judges old pictures of `lines` again with `ensemble`. Yields one result for each image record.
 
-    Only pictures that reached Kafka at or after `since` and before `until` are judged. `rules` are the lines' own rules
-    for a label. If `rules` is None, the threshold of the version decides.
+    Only pictures that reached Kafka at or after `since` and before `until` are judged. `rules` says how each line decides about a label,
+    for example with its own threshold. If `rules` is None, the threshold of the version decides.
     """
     store = ObjectStore(settings.store.url, settings.pictures.max_bytes)
     size = min(settings.batch.size, ensemble.max_batch)

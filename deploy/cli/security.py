@@ -86,6 +86,8 @@ def format_finding(finding: SecurityFinding) -> str:
 def check_files(settings: Settings, settings_file: Path | None) -> Iterator[SecurityFinding]:
     """Yields a finding for each file or folder that other users of this machine can misuse.
 
+    There are three kinds:
+
     - a private file of the plant that they can read or write,
     - a file or folder through which they can replace the settings, the public keys or the model versions,
     - `settings_file`, if it contains secrets and they can read it.
