@@ -69,8 +69,8 @@ PAGE = DashboardPage(
             "How many bytes of pictures flow into Kafka?",
             Query(rate("castline_picture_bytes_total"), "{{line}}"),
             unit="Bps",
-            description="Bytes of encoded pictures a second. The brokers keep every picture for `topics.image_hours`. Their disks "
-            "need room for all pictures that arrive in this time.",
+            description="Bytes of encoded pictures a second. The brokers keep every picture for `topics.image_hours` hours, so their "
+            "disks need room for all pictures of so many hours.",
         ),
         timeseries_panel(
             BROKER_DISK,
@@ -81,9 +81,9 @@ PAGE = DashboardPage(
             Query(rate("castline_broker_drops_total", "what", scope=PLANT), "{{what}} dropped, times per second"),
             Query(f"castline_broker_clock_doubted{{{PLANT}}}", "{{machine}} does not trust its clock"),
             unit="percentunit",
-            description="Free share of the embedded broker's disk. An alert fires below 20 % and 20 GiB. The broker drops judged "
-            "pictures below 10 % and 4 GiB, and other records, too, below 5 % and 512 MiB. While the "
-            "broker does not trust its clock, it drops nothing.",
+            description="Free share of the embedded broker's disk. An alert fires if less than 20 % and less than 20 GiB are free. If "
+            "less than 10 % and 4 GiB are free, the broker deletes judged pictures. If less than 5 % and 512 MiB are free, it also "
+            "deletes other records. While the broker does not trust its clock, it drops nothing.",
             alerts=("BrokerDiskFilling", "BrokerDropsRecords", "BrokerClockDoubted"),
         ),
         timeseries_panel(

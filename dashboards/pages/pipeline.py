@@ -56,8 +56,8 @@ PAGE = DashboardPage(
             Query(f'sum by (line) (castline_consumer_lag_records{{{LINE},role="sorter"}})', "{{line}} verdicts for the sorter"),
             Query(rate("castline_records_expired_total"), "{{line}} records that expired unread, per second"),
             unit="short",
-            description="Pictures that wait on the brokers for an inspector, and verdicts that wait for a sorter. If a number rises, it "
-            "should fall to nearly 0 within seconds.",
+            description="Pictures that wait on the brokers for an inspector, and verdicts that wait for a sorter. After a rise, each "
+            "number should fall to nearly 0 within seconds.",
             thresholds=rising(30, 300),
             alerts=("LagGrowing", "RecordsExpired"),
         ),
@@ -231,8 +231,8 @@ PAGE = DashboardPage(
             EVENT_LOOP,
             Query(_p99("castline_event_loop_delay_seconds", "machine, instance_name"), "{{machine}} {{instance_name}}"),
             unit="s",
-            description="How late the event loop of a process wakes up: 99 of 100 delays are shorter. If the delay is longer than one "
-            "second, heartbeats and commits reach Kafka late.",
+            description="How late the event loop of a process wakes up: 99 of 100 delays are shorter than the value shown. If the delay "
+            "is longer than one second, heartbeats and commits reach Kafka late.",
             thresholds=rising(0.1, 1),
             alerts=("EventLoopBlocked",),
         ),

@@ -35,8 +35,8 @@ PAGE = DashboardPage(
             Query(f"sum by (line, model, runtime) (castline_model_info{{{LINE}}})", "{{line}}: {{model}} on {{runtime}}"),
             Query(f"sum by (line, model, runtime) (castline_model_shadow_info{{{LINE}}})", "{{line}}: {{model}} on {{runtime}}, shadow"),
             unit="short",
-            description="Each value is the number of inspectors that judge the line with this version. If a line has several versions for "
-            "more than a few minutes, some inspectors did not switch to the new version.",
+            description="Each value belongs to one version of a line: the number of inspectors that judge the line with this version. If "
+            "a line has several versions for more than a few minutes, some inspectors did not switch to the new version.",
             thresholds=((None, "blue"),),
             alerts=("ModelVersionsDiffer",),
             width=12,
@@ -64,7 +64,7 @@ PAGE = DashboardPage(
             Query(rate("castline_defects_total", "line, kind"), "{{line}} {{kind}}"),
             unit="cps",
             description="Defective parts by the type of their largest defect. The type is `unknown` if the version was not sure. Only "
-            "versions with a segmentation head, a network that marks the defects, name types.",
+            "versions with a segmentation head name types. A segmentation head is a network that marks defects.",
         ),
         timeseries_panel(
             DISAGREEMENT,

@@ -341,7 +341,7 @@ def estimate(file: Path | None, line: str, newest: int, parts_per_hour: float, a
 @click.option(
     "--miss-risk",
     type=click.FloatRange(_MIN_SHARE, 1 - _MIN_SHARE),
-    help="Also simulate a rule that gives the label ok to at most this share of the defective parts, as in castline lines set.",
+    help="Also simulate the rule of castline lines set --miss-risk: at most this share of the defective parts gets the label ok.",
 )
 @click.option(
     "--costs",

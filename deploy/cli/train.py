@@ -105,10 +105,10 @@ _GOOD_ONLY_OPTIONS = (
 @click.option(
     "--min-steps",
     type=int,
-    help="Least number of training steps of each network. If there are too few pictures for this many steps, each epoch uses the pictures "
-    "several times.",
+    help="Minimum number of training steps of each network. If there are too few pictures for this many steps, each epoch uses the "
+    "pictures several times.",
 )
-@click.option("--seed", type=int, help="Seed of the random numbers for the split, the first weights and the augmentation.")
+@click.option("--seed", type=int, help="Seed of the random numbers for the split, the initial weights and the augmentation.")
 @click.option("--validation-share", type=float, help="Share of the pictures that are used for validation instead of training.")
 @click.option(
     "--near-rings",
@@ -147,7 +147,7 @@ _GOOD_ONLY_OPTIONS = (
     "--alarm-share",
     type=float,
     help="Choose the scorer's cut-off so that at most this share of the good parts gets a higher anomaly score. If the version "
-    "has a scorer and also searches for small defects (--details), each of the two gets half of this share.",
+    "has a scorer and also searches for small defects (--details), half of this share is for the scorer and half for the search.",
 )
 @click.option(
     "--alarms-per-hour",
