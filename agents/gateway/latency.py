@@ -246,9 +246,10 @@ class _Comparison:
 
 
 def _compare(best: _Candidate, rival: _Candidate) -> _Comparison | None:
-    """Compares the best latency with `rival`, another latency.
+    """Compares the best latency with another latency, `rival`.
 
-    Uses only the pictures for which both latencies give a nearest part. Returns None if there are fewer than five such pictures.
+    A latency assigns each picture to its nearest part, if a part is near enough. The comparison uses the pictures that both latencies
+    assign to a part. Returns None if there are fewer than five of them.
     """
     pairs = [(ours, theirs) for ours, theirs in zip(best.shares, rival.shares, strict=True) if ours is not None and theirs is not None]
     if len(pairs) < _MIN_COMMON_PICTURES:

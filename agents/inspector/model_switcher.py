@@ -45,7 +45,7 @@ class VersionRejectedError(ModelError):
 
 @dataclass(frozen=True)
 class ModelAssignment:
-    """The ensemble that judges a line, and the line's shadow version or None. Labels of the shadow version never move a gate."""
+    """The networks that judge a line, and the networks of a second version that judges on trial, or None. Trial verdicts move no gate."""
 
     ensemble: Ensemble
     shadow: Ensemble | None = None

@@ -488,12 +488,12 @@ class PlantChoices:
         return self._followed == {"models", "lines"}
 
     def follow_models(self, choices: ModelChoices) -> None:
-        """Replaces the chosen model versions."""
+        """Takes the model versions that people have now chosen for the lines."""
         self._models = choices
         self._followed.add("models")
 
     def follow_lines(self, settings: LiveSettingsByLine) -> None:
-        """Replaces the regions and the scales of all lines."""
+        """Takes new settings of the lines: the regions to inspect, and the scale in millimetres per pixel."""
         self._lines = settings
         self._followed.add("lines")
 

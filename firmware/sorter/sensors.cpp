@@ -17,7 +17,7 @@ const uint8_t kCountsPerUs = 2;
 const uint16_t kSampleCounts = kEyeSampleUs * kCountsPerUs;
 // Pins of port A with photo-eyes. PA1 is free, because photo-eye 2 of lane 1 is connected to timer 5.
 const uint8_t kSampled = 0b11111101;
-// The bit of photo-eye 2 of lane 1 in `levels` and `changed`. Port A leaves bit 1 free.
+// Photo-eye 2 of lane 1 is not read from port A, so bit 1 of port A is free. In `levels` and `changed`, this bit stands for the eye.
 const uint8_t kCaptured = 0b00000010;
 
 volatile uint32_t overflows = CASTLINE_CLOCK_START_US >> 15;

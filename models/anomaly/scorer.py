@@ -281,8 +281,7 @@ def choose_cut_off(good_scores: npt.NDArray[Any], groups: npt.NDArray[np.integer
     With enough groups, the cut-off lies between two scores (conformal quantile: Vovk, Gammerman, Shafer, 2005). With few groups, the
     cut-off is extrapolated above all scores (Pickands, 1975).
 
-    In the result, `highest_alarm_share` is an upper limit of the true share of false alarms. In at most 5 % of simulated trainings, the
-    true share was higher.
+    In the result, the true share of false alarms is below `highest_alarm_share` with a confidence of 95 %.
     """
     from scipy.special import betaincinv  # type: ignore[import-untyped]  # no stubs; imported here because an inspector does not need it
 

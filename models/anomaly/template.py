@@ -28,7 +28,8 @@ INNER_RADIUS, OUTER_RADIUS = 0.05, 1.12
 # The number of points on a ring is this value times the part's radius in pixels. Example: a part with a radius of 50 px has 192 points on
 # each ring. So points at the rim are about 1.6 px apart.
 ANGLES_PER_PX = 3.84
-# Each point is compared with points at these distances, along its ring and across the rings. The unit is the part's radius.
+# The points lie on rings around the part's centre. Each point is compared with other points at these distances: on the same ring, and on
+# rings inside and outside. The unit is the part's radius.
 ALONG_RING = (0.13, 0.26)
 ACROSS_RINGS = (0.03, 0.06)
 # The grey levels are smoothed twice (a trous wavelet). First, each point of the grid is averaged with its direct neighbours. Then each

@@ -100,7 +100,7 @@ def estimate_cost_interval(
     good = _draw_label_shares(labels[~is_defect], groups[~is_defect], random)
     bad = _draw_label_shares(labels[is_defect], groups[is_defect], random)
     if rule is None:
-        # If `rule` is None, every part passes. Then every defect is missed, so the cost is known exactly and the interval has no width.
+        # Without a rule, every part passes, and every defect is missed. So the cost is known exactly: both ends of the interval are equal.
         return CostInterval(line_share * costs.miss, line_share * costs.miss)
     drawn = (
         (1 - line_share) * good @ np.array([0, costs.false_alarm, costs.review])

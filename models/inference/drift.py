@@ -62,7 +62,10 @@ def measure_picture(pixels: npt.NDArray[np.uint8]) -> PictureStatistics:
 
 
 def make_picture_reference(pixels: npt.NDArray[np.uint8]) -> DriftReference:
-    """Returns the drift reference of a version without networks: only brightness and sharpness of `pixels`, shape (n, side, side)."""
+    """Returns the brightness and the sharpness of good parts, with which the pictures of a line are compared later to find a drift.
+
+    For a version that was learned from good parts alone, without networks. `pixels` has the shape (n, side, side).
+    """
     statistics = [measure_picture(picture) for picture in pixels]
     return DriftReference(
         pictures=len(statistics),
