@@ -28,8 +28,8 @@ RESIDUAL = "residual"
 # If a version has no scorer, its segmentation head is used only if the head was accurate enough. In at least 75 % of the validation
 # pictures, the hottest point of its map must lie near a defect.
 LEAST_POINTING = 0.75
-# If a version has a scorer, the map of its segmentation head is combined with the scorer's residuals. For this, a lower accuracy of the head
-# is enough: in at least 50 % of the validation pictures, the hottest point of its map lies near a defect.
+# If a version has a scorer, the map of its segmentation head is combined with the scorer's residuals. For this, a lower accuracy of the
+# head is enough: in at least 50 % of the validation pictures, the hottest point of its map lies near a defect.
 LEAST_POINTING_COMBINED = 0.5
 # Combined maps are smoothed with a Gaussian. Its standard deviation is this share of the picture's side, for example 2 px if the side is
 # 150 px.
