@@ -167,12 +167,15 @@ class _PendingFrame:
     All copies of a picture have the same `key`. If `key` is "", the intake does not look for copies.
 
     If `is_late_copy` is True, an earlier copy arrived, but was not matched. The times of the frame are then those of the earlier copy.
+
+    If the matcher finds the part by the time of arrival, `arrived_at` is the time at which the first copy arrived. Otherwise it is None.
     """
 
     frame: CameraFrame
     picture: CheckedPicture
     key: str
     is_late_copy: bool = False
+    arrived_at: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -286,7 +289,7 @@ class Intake:
         self._unstored: OrderedDict[str, tuple[str, PictureReceipt]] = OrderedDict()
         self._first_copies = _FirstCopies()
         # Recent pictures that came without a time. The value is the time at which the first copy of the picture arrived. A later copy gets
-        # this time. If a copy was matched, or if the time is unknown, the value is None, and a later copy gets no part.
+        # this time. If a copy was stored or matched, or if the time is unknown, the value is None, and a later copy gets no part.
         self._untimed: OrderedDict[tuple[str, str], datetime | None] = OrderedDict()
         self._uses_arrival = camera.time_source == "arrival"
         self._complaints = Complaints(clock)
@@ -296,8 +299,8 @@ class Intake:
         self._latency: CameraLatency | None = None
         if camera.trigger == "board":
             self._matcher = Matcher(window_s, part_timeout_s=self._part_timeout_s, max_bytes=buffer_bytes)
-            # A camera may send a picture again that an earlier process has stored.
-            self._untimed.update(((_make_copy_key(sha256), sha256), None) for sha256 in self._list_stored_checksums())
+            # A camera may send a picture again that an earlier process has stored or refused.
+            self._untimed.update(((key or _make_copy_key(sha256), sha256), None) for key, sha256 in self._list_earlier_pictures())
         if camera.needs_latency:
             self._latency = CameraLatency(spool.line, camera.latency_s, spool.folder / f"{spool.line}.latency.json")
         else:
@@ -502,8 +505,14 @@ class Intake:
         self._decide()
 
     def drain(self) -> None:
-        """Stores all pictures that still wait for their parts, because the process ends."""
-        self._decide(is_ending=True)
+        """Stores all pictures that still wait for their parts, because the process ends.
+
+        Also stores the checksums of pictures that were not stored, because a camera may send such a picture again after the next start.
+        """
+        try:
+            self._decide(is_ending=True)
+        finally:
+            self._store_refused_checksums()
 
     def _decide(self, is_ending: bool = False) -> None:
         if self._matcher is not None:
@@ -539,12 +548,25 @@ class Intake:
             )
         return receipt is not None
 
-    def _list_stored_checksums(self) -> list[str]:
+    def _list_earlier_pictures(self) -> list[tuple[str, str]]:
         try:
             return self._spool.list_newest_checksums(_MAX_UNTIMED)
         except SpoolFullError as error:
-            log.error("%s: a picture that a camera sends again can get a wrong part, because %s", self._line, error)
+            self._log_forgotten_copies(error)
             return []
+
+    def _store_refused_checksums(self) -> None:
+        with self._lock:
+            unstored = {(key, sha256) for key, (sha256, _) in self._unstored.items()}
+            refused = [picture for picture, first_at in self._untimed.items() if first_at is not None or picture in unstored]
+        if refused:
+            try:
+                self._spool.add_refused(refused)
+            except SpoolFullError as error:
+                self._log_forgotten_copies(error)
+
+    def _log_forgotten_copies(self, error: SpoolFullError) -> None:
+        log.error("%s: a picture that a camera sends again can get a wrong part, because %s", self._line, error)
 
     def _note_arrival(self, frame: CameraFrame, has_own_time: bool, sha256: str) -> None:
         """Remembers when a picture without a time arrived. The camera is expected to send the picture again, because it got no answer."""
@@ -570,11 +592,11 @@ class Intake:
             is_copy, first_at = key in self._untimed, self._untimed.get(key)
             self._remember_untimed(key, None)
         if not is_copy:
-            return pending
+            return replace(pending, arrived_at=pending.frame.captured_at)
         if first_at is None:
             return None
         frame, picture = replace(pending.frame, captured_at=first_at), replace(pending.picture, captured_at=first_at)
-        return replace(pending, frame=frame, picture=picture, is_late_copy=True)
+        return replace(pending, frame=frame, picture=picture, is_late_copy=True, arrived_at=first_at)
 
     def _remember_untimed(self, key: tuple[str, str], first_at: datetime | None) -> None:
         """Remembers a picture without a time, and forgets the oldest one if there are too many. The caller must hold the lock."""
@@ -610,10 +632,18 @@ class Intake:
             sha256, receipt = self._unstored.get(pending.key, ("", None))
         return receipt if sha256 == pending.picture.sha256 else None
 
-    def _remember_unstored(self, pending: _PendingFrame, receipt: PictureReceipt) -> None:
-        if key := pending.key:
-            with self._lock:
-                self._unstored[key] = pending.picture.sha256, receipt
+    def _remember_unstored(self, pending: _PendingFrame, part: PartId | None, is_matched: bool) -> None:
+        """Remembers a picture that the disk has refused or perhaps lost. A later copy gets the same part.
+
+        If the matcher has found no part, it looks again for the part of a later copy, because perhaps the disk has also refused the report
+        of the part.
+        """
+        key, sha256 = pending.key, pending.picture.sha256
+        with self._lock:
+            if pending.arrived_at is not None and not is_matched:
+                self._remember_untimed((key, sha256), pending.arrived_at)
+            elif part is not None and key:
+                self._unstored[key] = sha256, PictureReceipt(part, is_matched=is_matched)
                 if len(self._unstored) > _MAX_UNSTORED:
                     self._unstored.popitem(last=False)
 
@@ -649,8 +679,7 @@ class Intake:
             receipt = PictureReceipt(stored.part, stored.is_repeat, is_matched)
             self._commit.add(len(frame.value), partial(self._confirm, pending, receipt, keys))
         except SpoolFullError as error:
-            if part is not None:
-                self._remember_unstored(pending, PictureReceipt(part, is_matched=is_matched))
+            self._remember_unstored(pending, part, is_matched)
             self._log_full_spool(error)
             self._refuse(pending, error, SPOOL_FULL)
         except BaseException as error:
@@ -670,7 +699,7 @@ class Intake:
             for key in {*keys, make_part_key(receipt.part)}:
                 with suppress(sqlite3.Error, CastlineError):
                     self._spool.forget_key(key)
-            self._remember_unstored(pending, receipt)
+            self._remember_unstored(pending, receipt.part, receipt.is_matched)
             log.error("The picture of part %s may be lost, because the disk failed: %s. Check the disk.", receipt.part, failure)
             metrics.pictures_refused.labels(self._line, SPOOL_FULL).inc()
         finally:

@@ -130,6 +130,8 @@ class Matcher(Generic[Picture]):
         # Some pictures come without a time from the camera. For each of the last such pictures, the list holds the time of arrival minus
         # the latency. For a picture that the camera has sent several times, this is the arrival of the first copy.
         self._arrivals: deque[float] = deque(maxlen=_RECENT_ARRIVALS)
+        # The latest time that `_arrivals` had to drop because it was full.
+        self._forgotten_arrival_s = float("-inf")
         # The ages of the last matched pictures that were not late. The age of a picture is its time of arrival minus `time_s`, the expected
         # time of its part. An age can be negative if the clock of the sorter's machine is ahead.
         self._recent_ages: deque[float] = deque(maxlen=_RECENT_GAPS)
@@ -186,11 +188,22 @@ class Matcher(Generic[Picture]):
         return self.decide_due(now_s)
 
     def add_arrival(self, time_s: float) -> None:
-        """Adds the arrival of a picture that cannot be matched now. When the camera sends the picture again, add the copy as a picture.
+        """Adds the arrival of a picture. Call this method only for a picture that cannot be matched now.
+
+        When the camera sends the picture again, call `add_picture` for the copy.
 
         `time_s` is the time of arrival minus the latency.
         """
+        if len(self._arrivals) == _RECENT_ARRIVALS:
+            self._forgotten_arrival_s = max(self._forgotten_arrival_s, self._arrivals[0])
         self._arrivals.append(time_s)
+
+    def _knows_arrival(self, time_s: float) -> bool:
+        """Returns whether the matcher remembers the arrival of a first copy, and all arrivals that may be its rivals.
+
+        The first copy and a rival can arrive up to `_BURST_S` before or after their part.
+        """
+        return time_s in self._arrivals and time_s - self._forgotten_arrival_s > 2 * _BURST_S
 
     def add_picture(
         self, picture: Picture, time_s: float, now_s: float, size: int = 0, *, is_arrival: bool = False, is_copy: bool = False
@@ -200,7 +213,7 @@ class Matcher(Generic[Picture]):
         - `time_s`: the picture's time minus the latency.
         - `is_arrival`: True if the picture's time is its time of arrival, and not a time from the camera.
         - `is_copy`: True if `add_arrival` was called for an earlier copy of this picture. `time_s` must be the same as in that call. If the
-          matcher has forgotten this arrival, the copy gets no part.
+          matcher has forgotten this arrival or one of its rivals, the copy gets no part.
 
         A picture whose time is in the future gets no part, because the board counts a part before the camera takes its picture.
 
@@ -209,7 +222,7 @@ class Matcher(Generic[Picture]):
         that fits no part, other pictures that are equally late get no part either.
         """
         late_age_s = None
-        if is_copy and time_s not in self._arrivals:
+        if is_copy and not self._knows_arrival(time_s):
             return [MatchDecision(picture, None), *self.decide_due(now_s)]
         if self._recent_ages and not is_copy:
             usual_s, age_s = median(self._recent_ages), now_s - time_s
@@ -219,7 +232,7 @@ class Matcher(Generic[Picture]):
             if late_age_s is None or not self._is_near(late_age_s, self._doubted_age_s):
                 self._doubted_age_s = None
         if is_arrival and not is_copy:
-            self._arrivals.append(time_s)
+            self.add_arrival(time_s)
         arrived_s = now_s if is_arrival else None
         self._pictures.append(_WaitingPicture(time_s, now_s + self._window_s, picture, size, late_age_s, arrived_s, is_copy))
         return self.decide_due(now_s)
@@ -264,6 +277,7 @@ class Matcher(Generic[Picture]):
         pictures, self._pictures = self._pictures, []
         self._recent_ages.clear()
         self._arrivals.clear()
+        self._forgotten_arrival_s = float("-inf")
         self._doubted_age_s = self._fitting_age_s = None
         return [MatchDecision(waiting.picture, None) for waiting in pictures]
 

@@ -55,6 +55,8 @@ _NEARLY_FULL_SHARE = 1 / 8
 # A number of pictures that no line reaches in a second. When a new file replaces a damaged one, its first sequence number is the run number
 # (a time in seconds) times this number. So no sequence number of the damaged file is used again.
 _PICTURES_PER_S = 1_000_000
+# The receipts of pictures that were not stored have marks that begin with this word. No idempotency key of a camera begins with it.
+_REFUSED_MARK = "refused:"
 _LAYOUT_VERSION = 1
 
 _SCHEMA = """
@@ -373,20 +375,38 @@ class Spool:
             raise SpoolFullError(f"the receipts of {self._path} cannot be read: {error}") from None
         return (PartId(self.line, row[0], row[1]), row[2]) if row else None
 
-    def list_newest_checksums(self, limit: int) -> list[str]:
-        """Returns the SHA-256 values of the pictures with the newest receipts, the newest last, at most `limit`.
+    def add_refused(self, pictures: Iterable[tuple[str, str]]) -> None:
+        """Stores the keys and SHA-256 values of pictures that were not stored, so that a later process recognises their copies.
 
-        Raises SpoolFullError if the disk cannot be read.
+        Raises SpoolFullError if the disk fails.
+        """
+        rows = [(f"{_REFUSED_MARK}{sha256}:{key}", self.run, sha256) for key, sha256 in pictures]
+        self._repair(lambda: self._add_refused(rows))
+
+    def _add_refused(self, rows: Iterable[tuple[str, int, str]]) -> None:
+        try:
+            with self._lock, self._transaction():
+                self._writer.executemany("INSERT OR REPLACE INTO receipts (mark, run, part, sha256) VALUES (?, ?, 0, ?)", rows)
+                self._count_write_ahead()
+        except sqlite3.OperationalError as error:
+            raise SpoolFullError(f"the receipts of {self._path} cannot be written: {error}") from None
+
+    def list_newest_checksums(self, limit: int) -> list[tuple[str, str]]:
+        """Returns key and SHA-256 of the pictures with the newest receipts, the newest last, at most `limit` different pairs.
+
+        The key is "" for a picture that was stored. For a picture that was not stored, the key is the one that `add_refused` got. Raises
+        SpoolFullError if the disk cannot be read.
         """
         return self._repair(lambda: self._list_newest_checksums(limit))
 
-    def _list_newest_checksums(self, limit: int) -> list[str]:
+    def _list_newest_checksums(self, limit: int) -> list[tuple[str, str]]:
         # A picture can have several receipts. SQL could leave out equal checksums, but SQLite would then need a temporary file.
-        checksums: dict[str, None] = {}
+        checksums: dict[tuple[str, str], None] = {}
         try:
             with self._lock, closing(self._writer.cursor()) as cursor:
-                for (sha256,) in cursor.execute("SELECT sha256 FROM receipts ORDER BY id DESC"):
-                    checksums[sha256] = None
+                for mark, sha256 in cursor.execute("SELECT mark, sha256 FROM receipts ORDER BY id DESC"):
+                    refused_mark = f"{_REFUSED_MARK}{sha256}:"
+                    checksums[mark.removeprefix(refused_mark) if mark.startswith(refused_mark) else "", sha256] = None
                     if len(checksums) == limit:
                         break
         except sqlite3.OperationalError as error:

@@ -65,7 +65,7 @@ from streams.operating_system import SYSTEM, OperatingSystem
 
 _RECEIPT_TIMEOUT_S = 15.0
 _MAX_KEY_CHARACTERS = 200
-# If the disk hangs for long, at most this many abandoned pictures are remembered until the intake goes on.
+# If the disk hangs for long, at most this many different abandoned pictures are remembered until the intake goes on.
 _MAX_ABANDONED = 1024
 _REFUSED = "refused"  # The complaint about the last refused request is stored under this name.
 _STATUS_BY_REASON = {EMPTY: 422, TOO_LARGE: 413, KEY_REUSED: 422, NO_PICTURE: 409}
@@ -99,7 +99,7 @@ class UploadCamera:
         """Removes the picture of `frame` if it still waits for the intake, because its sender has gone or has waited for too long.
 
         The queue keeps the checksum of the picture and its time of arrival. If the camera sends the picture again without a time, the
-        intake uses this time of arrival.
+        intake uses this time of arrival. If several copies of the picture are abandoned, the queue keeps only the one that arrived first.
         """
         with self._changed:
             index = next((index for index, (waiting, _) in enumerate(self._queue) if waiting is frame), None)
@@ -108,8 +108,10 @@ class UploadCamera:
             sha256 = hashlib.sha256(frame.value).hexdigest()
             self._queue[index] = replace(frame, value=b"", abandoned_sha256=sha256), self._queue[index][1]
             abandoned = self._list_abandoned()
-            if len(abandoned) > _MAX_ABANDONED:
-                self._queue.remove(abandoned[0])
+            copies = [waiting for waiting in abandoned if _names_same_picture(waiting[0], self._queue[index][0])]
+            # The oldest pictures stay. Otherwise the next copy of such a picture would count as the first copy, with a later time.
+            for surplus in copies[1:] or abandoned[_MAX_ABANDONED:]:
+                self._queue.remove(surplus)
 
     def _list_abandoned(self) -> list[tuple[CameraFrame, float]]:
         return [waiting for waiting in list(self._queue) if waiting[0].abandoned_sha256]
@@ -132,6 +134,13 @@ class UploadCamera:
                 frame, since_s = self._queue.popleft() if self._queue else (None, 0.0)
             if frame is not None:
                 yield replace(frame, waited_s=time.monotonic() - since_s)
+        # The intake stores the checksums of these frames for the next start. It does not wait for the disk now.
+        for frame, since_s in self._list_abandoned():
+            yield replace(frame, waited_s=time.monotonic() - since_s)
+
+
+def _names_same_picture(frame: CameraFrame, other: CameraFrame) -> bool:
+    return (frame.idempotency_key, frame.abandoned_sha256) == (other.idempotency_key, other.abandoned_sha256)
 
 
 @dataclass(frozen=True)
@@ -237,7 +246,8 @@ class _Handlers:
             metrics.pictures_refused.labels(endpoint.line, TOO_LARGE).inc()
             return _make_too_large_error(error.size, self._max_bytes)
         try:
-            return await self._await_receipt(endpoint.line, uploads.upload(frame), 201, len(frame.value))
+            answer_by_s = time.monotonic() + self._receipt_timeout_s
+            return await self._await_receipt(endpoint.line, uploads.upload(frame), 201, len(frame.value), answer_by_s)
         finally:
             uploads.abandon(frame)
 
@@ -277,6 +287,7 @@ class _Handlers:
             problem = error.errors(include_url=False)[0]
             return _make_error(400, f"{'.'.join(str(step) for step in problem['loc']) or 'body'}: {problem['msg']}")
         part, captured_at = PartId(endpoint.line, report.run, report.part), report.captured_at.astimezone(UTC)
+        answer_by_s = time.monotonic() + self._receipt_timeout_s
         try:
             if endpoint.triggered is None:
                 is_repeat = not await self._ask_spool(partial(endpoint.part_intake.report_part, part, captured_at))
@@ -288,16 +299,20 @@ class _Handlers:
             return _make_error(503, "the disk of the spool did not answer in time; send the report again")
         if endpoint.triggered is None or is_repeat:
             return web.json_response({"part": str(part), "repeated": is_repeat}, status=202)
-        return await self._await_receipt(endpoint.line, endpoint.triggered.trigger(part, captured_at), 202, 0)
+        receipt = endpoint.triggered.trigger(part, captured_at)
+        return await self._await_receipt(endpoint.line, receipt, 202, 0, answer_by_s)
 
     async def _ask_spool(self, ask: Callable[[], bool]) -> bool:
         """Returns `ask()`, which is called in another thread because it reads the disk. Raises TimeoutError if the disk does not answer."""
         return await asyncio.wait_for(asyncio.to_thread(ask), self._receipt_timeout_s)
 
-    async def _await_receipt(self, line: str, future: Future[PictureReceipt], status: int, size: int) -> web.Response:
-        """Waits until the picture of `size` bytes is stored, and returns a response with `status` and the part, or an error."""
+    async def _await_receipt(self, line: str, future: Future[PictureReceipt], status: int, size: int, answer_by_s: float) -> web.Response:
+        """Waits until the picture of `size` bytes is stored, and returns a response with `status` and the part, or an error.
+
+        `answer_by_s` is the monotonic time at which the wait ends.
+        """
         try:
-            receipt = await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(future)), self._receipt_timeout_s)
+            receipt = await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(future)), answer_by_s - time.monotonic())
         except SpoolFullError as error:
             return _make_error(507, str(error))
         except PictureRefusedError as error:

@@ -25,7 +25,7 @@ MAX_REPORTS = 2048
 _MAX_REQUESTS = 8
 # The pause before a report is sent again. The pause is short, so that the picture of the part need not wait long for the report.
 _RETRY_S = 0.2
-# The gateway answers within 15 s, even if it first needs a picture from the camera.
+# The gateway answers within 15 s, even if it has to wait for its disk and for a picture from the camera.
 _MAX_ANSWER_S = 20.0
 # If the gateway answers with one of these statuses, the report is sent again. The statuses mean that the report came too slowly, that the
 # gateway is overloaded, that its spool is full, or that a proxy cannot reach the gateway.

@@ -370,6 +370,27 @@ DELIVERY_MUTANTS = (
         "tests/agents/gateway/test_intake.py",
     ),
     Mutant(
+        "copy of a picture refused before its part report takes the part of a later casting",
+        _GATEWAY + "intake.py",
+        "            if pending.arrived_at is not None and not is_matched:\n",
+        "            if pending.arrived_at is not None and not pending:\n",
+        "tests/agents/gateway/test_intake.py",
+    ),
+    Mutant(
+        "copy of a picture abandoned before a stop takes the part of a later casting",
+        _GATEWAY + "intake.py",
+        "            self._store_refused_checksums()\n",
+        "            pass\n",
+        "tests/agents/gateway/test_intake.py",
+    ),
+    Mutant(
+        "copy of an upload abandoned many times takes the part of a later casting",
+        _GATEWAY + "upload_camera.py",
+        "            for surplus in copies[1:] or abandoned[_MAX_ABANDONED:]:\n",
+        "            for surplus in abandoned[:-_MAX_ABANDONED]:\n",
+        "tests/agents/gateway/test_upload_camera.py",
+    ),
+    Mutant(
         "reset closes parts that were counted after it",
         _SORTER + "sorter.py",
         "            keys = [key for key in self._ended_parts.pop(event.run, []) if self._states.last_sorting(*key) is None]\n",

@@ -12,6 +12,7 @@ import subprocess
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -494,6 +495,17 @@ async def send_report(session: ClientSession, url: str, number: int, counted_at:
         assert answer.status == 202
 
 
+async def pass_parts(address: str, first_part: int, *pictures: bytes) -> list[object]:
+    """Reports parts that are 20, 10 and 0 s old, and uploads pictures one by one. Returns their parts, None for no part."""
+    url = f"{address.strip()}/lines/line-1"
+    async with ClientSession() as session:
+        now = datetime.now(UTC)
+        for index in range(3):
+            await send_report(session, url, first_part + index, now + timedelta(seconds=10 * (index - 2)))
+        receipts = [await send_picture(session, url, picture) for picture in pictures]
+    return [receipt["number"] if receipt["matched"] else None for receipt in receipts]
+
+
 def write_two_lines(tmp_path: Path) -> tuple[Settings, Path]:
     """Returns the settings of two HTTP cameras, and their file. A board counts the parts of line-1. Kafka does not run."""
     file = tmp_path / "castline.toml"
@@ -523,25 +535,47 @@ def test_after_a_kill_of_the_gateway_a_copy_does_not_take_the_part_of_a_later_ca
     settings, file = write_two_lines(tmp_path)
     address = settings.service.run_dir / "gateways/line-1"
     matched, unmatched, following = (make_jpeg(text) for text in ("of part 3", "of no part", "of part 13"))
-
-    async def pass_parts(first_part: int, *pictures: bytes) -> list[object]:
-        """Reports parts that are 20, 10 and 0 s old, and uploads pictures one by one. Returns their parts, None for no part."""
-        url = f"{address.read_text().strip()}/lines/line-1"
-        async with ClientSession() as session:
-            now = datetime.now(UTC)
-            for index in range(3):
-                await send_report(session, url, first_part + index, now + timedelta(seconds=10 * (index - 2)))
-            receipts = [await send_picture(session, url, picture) for picture in pictures]
-        return [receipt["number"] if receipt["matched"] else None for receipt in receipts]
-
     with CastlineProcess(settings, tmp_path / "gateway.log", "gateway", file=file) as gateway:
         wait_until(address.exists, 40)
-        assert asyncio.run(pass_parts(1, matched, unmatched)) == [3, None]
+        assert asyncio.run(pass_parts(address.read_text(), 1, matched, unmatched)) == [3, None]
         gateway.kill()
         address.unlink()
         gateway.start()
         wait_until(address.exists, 40)
-        assert asyncio.run(pass_parts(11, unmatched, matched, following)) == [None, None, 13]
+        assert asyncio.run(pass_parts(address.read_text(), 11, unmatched, matched, following)) == [None, None, 13]
+
+
+def test_after_a_stop_of_the_gateway_a_copy_of_an_abandoned_upload_does_not_take_the_part_of_a_later_casting(tmp_path: Path) -> None:
+    """An upload waits behind a copy that cannot be stored, because another program holds the lock of the file. Its camera gives up."""
+    settings, file = write_two_lines(tmp_path)
+    address = settings.service.run_dir / "gateways/line-1"
+    stored, abandoned, following = (make_jpeg(text) for text in ("of part 3", "of part 4", "of part 13"))
+
+    async def upload_behind_copy() -> None:
+        url = f"{address.read_text().strip()}/lines/line-1"
+        async with ClientSession() as session:
+            blocked = asyncio.create_task(send_picture(session, url, stored))
+            await asyncio.to_thread(wait_until, lambda: gateway.metric("castline_pictures_received_total", line="line-1") == 2)
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(send_picture(session, url, abandoned), 0.5)
+            blocked.cancel()
+            with suppress(asyncio.CancelledError):
+                await blocked
+
+    with CastlineProcess(settings, tmp_path / "gateway.log", "gateway", file=file) as gateway:
+        wait_until(address.exists, 40)
+        assert asyncio.run(pass_parts(address.read_text(), 1, stored)) == [3]
+        blocker = sqlite3.connect(settings.gateway.spool_dir / "line-1.sqlite", isolation_level=None)
+        blocker.execute("BEGIN IMMEDIATE")
+        asyncio.run(upload_behind_copy())
+        gateway.process.terminate()
+        blocker.execute("ROLLBACK")
+        blocker.close()
+        assert gateway.process.wait(40) == 0
+        address.unlink()
+        gateway.start()
+        wait_until(address.exists, 40)
+        assert asyncio.run(pass_parts(address.read_text(), 11, abandoned, following)) == [None, 13]
 
 
 def test_a_spool_whose_write_blocks_stops_no_upload_of_another_line(tmp_path: Path) -> None:

@@ -350,19 +350,19 @@ def test_a_copy_of_a_picture_that_a_full_spool_has_refused_gets_the_part_of_its_
     line.spool.close()
 
 
-class UnreadableSpool(Spool):
-    """A spool whose receipts cannot be read while its disk is away."""
+class AwaySpool(Spool):
+    """A spool whose disk is away while `is_away` is set."""
 
     is_away = False
 
-    def find_receipt(self, key: str) -> tuple[PartId, str] | None:
-        if self.is_away and key.startswith("key:"):
-            raise SpoolFullError("the receipts cannot be read")
-        return super().find_receipt(key)
+    def _find_receipt(self, key: str) -> tuple[PartId, str] | None:
+        if self.is_away:
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return super()._find_receipt(key)
 
 
 def test_a_copy_of_a_picture_that_was_refused_while_the_disk_was_away_gets_the_part_of_its_own_casting(tmp_path: Path) -> None:
-    spool = UnreadableSpool(tmp_path, "line-1", SpoolBudget(2**20))
+    spool = AwaySpool(tmp_path, "line-1", SpoolBudget(2**20))
     line = WaitingLine(spool)
     spool.is_away = True
     first = line.send(key="key:1")
@@ -373,6 +373,75 @@ def test_a_copy_of_a_picture_that_was_refused_while_the_disk_was_away_gets_the_p
     assert copy == PictureReceipt(PartId("line-1", 9, 3))
     assert following == PictureReceipt(PartId("line-1", 9, 4))
     line.spool.close()
+
+
+class FailingWriteSpool(Spool):
+    """A spool whose disk refuses the first picture."""
+
+    has_failed = False
+
+    def _insert(self, picture: CheckedPicture, part: PartId, size: int, keys: Iterable[str]) -> None:
+        if not self.has_failed:
+            self.has_failed = True
+            raise OSError(errno.ESTALE, "Stale file handle")
+        super()._insert(picture, part, size, keys)
+
+
+@pytest.mark.parametrize("spool_type", [FailingWriteSpool, FailingOnceSpool], ids=["write fails", "flush fails"])
+@pytest.mark.parametrize("key", ["", "key:1"])
+def test_a_copy_gets_its_part_if_the_disk_refused_the_first_copy_before_the_part_report_came(
+    tmp_path: Path, spool_type: type[Spool], key: str
+) -> None:
+    """While the disk fails, the gateway refuses the report of part 4. So it decides that the picture of this part shows no part."""
+    line = WaitingLine(spool_type(tmp_path, "line-1", SpoolBudget(2**20)))
+    line.now_s = _BELT_START_S + 4.01
+    first = line.send(key=key)
+    line.now_s += 2.5
+    line.intake.decide_due()
+    with pytest.raises(SpoolFullError):
+        first.receipt.result(0)
+    line.now_s = _BELT_START_S + 7.01
+    for number in (4, 5, 6, 7):
+        line.intake.report_part(PartId("line-1", 9, number), datetime.fromtimestamp(_BELT_START_S + number, UTC))
+    copy = line.send(key=key)
+    line.now_s += 0.05
+    following = line.send(NEXT_PICTURE, key="key:2")
+    line.wait()
+    assert copy.receipt.result(0) == PictureReceipt(PartId("line-1", 9, 4))
+    assert following.receipt.result(0) == PictureReceipt(PartId("line-1", 9, 7))
+    line.spool.close()
+
+
+@pytest.mark.parametrize("key", ["", "key:1"])
+@pytest.mark.parametrize("stage", ["in the queue of the camera", "noted by the intake", "refused by the disk"])
+def test_after_a_stop_a_copy_of_a_picture_that_was_not_stored_does_not_take_the_part_of_a_later_casting(
+    tmp_path: Path, stage: str, key: str
+) -> None:
+    budget = SpoolBudget(2**20)
+    line, camera, stopping = WaitingLine(Spool(tmp_path, "line-1", budget)), UploadCamera(), threading.Event()
+    if stage == "refused by the disk":
+        budget.add_existing(2**20)
+        line.send(key=key)
+        line.wait()
+    elif stage == "noted by the intake":
+        line.abandon(key=key)
+    else:
+        frame = CameraFrame(JPEG, datetime.now(UTC), idempotency_key=key)
+        camera.upload(frame)
+        camera.abandon(frame)
+    stopping.set()
+    for frame in camera.frames(stopping):
+        line.intake.accept(frame)
+    line.intake.drain()
+    line.spool.close()
+    restarted = WaitingLine(Spool(tmp_path, "line-1", SpoolBudget(2**20)), first_part=11)
+    copy = restarted.send(key=key)
+    restarted.now_s += 0.05
+    following = restarted.send(NEXT_PICTURE, key="key:2")
+    restarted.wait()
+    assert copy.receipt.result(0) == PictureReceipt(PartId("line-1", restarted.spool.run, 1), is_matched=False)
+    assert following.receipt.result(0) == PictureReceipt(PartId("line-1", 9, 13))
+    restarted.spool.close()
 
 
 def test_without_a_key_another_picture_is_a_rival_and_another_time_is_no_repeat(tmp_path: Path) -> None:

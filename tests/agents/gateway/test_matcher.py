@@ -384,10 +384,12 @@ def test_an_arrival_without_a_rival_gets_its_part_after_a_quarter_of_the_spacing
 
 
 def test_a_copy_gets_the_part_of_its_first_arrival_as_long_as_the_matcher_remembers_this_arrival() -> None:
-    def match_copy(later_arrivals: int) -> list[MatchDecision[str]]:
+    def match_copy(later_arrivals: int, rival_s: float | None = None) -> list[MatchDecision[str]]:
         matcher = make_matcher()
         for number in range(1, 7):
             matcher.add_part(part(number), float(number), float(number))
+        if rival_s is not None:
+            matcher.add_arrival(rival_s)
         matcher.add_arrival(3.01)
         for number in range(later_arrivals):
             matcher.add_arrival(100.0 + number)
@@ -396,6 +398,8 @@ def test_a_copy_gets_the_part_of_its_first_arrival_as_long_as_the_matcher_rememb
 
     assert match_copy(63) == [MatchDecision("copy", part(3))]
     assert match_copy(64) == [MatchDecision("copy", None)], "other pictures may have arrived together with the first copy"
+    assert match_copy(63, rival_s=2.95) == [MatchDecision("copy", None)], "the matcher has forgotten the rival, but not the first copy"
+    assert match_copy(63, rival_s=1.5) == [MatchDecision("copy", part(3))], "the forgotten picture was no rival"
 
 
 def test_late_copies_say_nothing_about_the_age_of_other_pictures() -> None:

@@ -9,8 +9,10 @@ import threading
 import zlib
 from base64 import b64encode
 from collections.abc import AsyncIterator
+from concurrent.futures import Future
 from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ from pydantic import SecretStr
 
 from agents.gateway.folder_camera import FolderCamera
 from agents.gateway.intake import CameraFrame, GatewayCamera, Intake, TriggeredCamera
-from agents.gateway.spool import Spool, SpoolBudget
+from agents.gateway.spool import PictureReceipt, Spool, SpoolBudget
 from agents.gateway.upload_camera import LineEndpoint, UploadCamera, build_app
 from agents.gateway.upload_request import RequestRefusedError, _Unpacker
 from agents.gateway.web_server import MAX_CONNECTIONS_PER_ADDRESS, start_site
@@ -400,6 +402,77 @@ async def test_a_copy_of_an_upload_that_never_reached_the_intake_gets_the_part_o
     assert [spooled.part for spooled in spool.read_after(0, 9)] == [PartId("line-1", 12, 3)]
     await runner.cleanup()
     spool.close()
+
+
+def upload(camera: UploadCamera, picture: bytes, key: str = "") -> CameraFrame:
+    frame = CameraFrame(picture, datetime.now(UTC), idempotency_key=key, is_arrival=True)
+    camera.upload(frame)
+    return frame
+
+
+def list_waiting(camera: UploadCamera, count: int) -> list[CameraFrame]:
+    """Returns the next `count` frames. The last one must be the live picture b"end", so no further frame waits before it."""
+    upload(camera, b"end")
+    frames = list(islice(camera.frames(threading.Event()), count))
+    assert frames[-1].value == b"end"
+    return frames[:-1]
+
+
+@pytest.mark.parametrize("key", ["", "key:1"])
+def test_copies_of_an_abandoned_upload_do_not_remove_their_first_copy(key: str) -> None:
+    camera = UploadCamera()
+    first = upload(camera, JPEG, key)
+    camera.abandon(first)
+    for _ in range(1100):
+        camera.abandon(upload(camera, JPEG, key))
+    other = upload(camera, JPEG, "key:2")
+    camera.abandon(other)
+    assert [frame.receipt for frame in list_waiting(camera, 3)] == [first.receipt, other.receipt]
+
+
+def test_an_upload_that_is_abandoned_after_its_copy_stays_the_first_copy() -> None:
+    camera = UploadCamera()
+    first, copy = upload(camera, JPEG), upload(camera, JPEG)
+    camera.abandon(copy)
+    camera.abandon(first)
+    assert [frame.receipt for frame in list_waiting(camera, 2)] == [first.receipt]
+
+
+def test_if_too_many_uploads_are_abandoned_the_oldest_ones_stay_known() -> None:
+    camera = UploadCamera()
+    frames = [upload(camera, JPEG + str(number).encode()) for number in range(1100)]
+    for frame in frames:
+        camera.abandon(frame)
+    assert camera.waiting_count == 0
+    assert [frame.receipt for frame in list_waiting(camera, 1025)] == [frame.receipt for frame in frames[:1024]]
+
+
+class SlowCamera:
+    """A triggered camera whose pictures are stored 1.2 s after their trigger."""
+
+    def trigger(self, part: PartId, captured_at: datetime) -> Future[PictureReceipt]:
+        receipt: Future[PictureReceipt] = Future()
+        threading.Timer(1.2, receipt.set_result, [PictureReceipt(part)]).start()
+        return receipt
+
+
+@pytest.mark.real
+@pytest.mark.asyncio
+async def test_the_wait_for_a_slow_disk_and_a_slow_camera_ends_within_the_time_of_one_wait(tmp_path: Path, cleanup: AsyncExitStack) -> None:
+    """The time limit is 2 s. The disk and the camera need 1.2 s each."""
+    write_pictures(tmp_path / "in", "a.jpg")
+    spool = FailingSpool(tmp_path / "spool", "_find_receipt", None)
+    line = CameraLine(tmp_path / "spool", CameraSettings(kind="folder", path=tmp_path / "in", trigger="board"), spool=spool)
+    cleanup.callback(line.stop)
+    endpoint = LineEndpoint("line-1", SecretStr("let-me-in"), None, SlowCamera(), line.intake)
+    runner, url = await start_site(
+        build_app({"line-1": endpoint}, LIMIT, SecretStr("from-the-sorter"), receipt_timeout_s=2), "127.0.0.1", 0
+    )
+    cleanup.push_async_callback(runner.cleanup)
+    cleanup.callback(spool.may_answer.set)
+    threading.Timer(1.2, spool.may_answer.set).start()
+    status, body = await post(url, "/lines/line-1/parts", PARTS, json=report(1, datetime.now(UTC)))
+    assert (status, body["error"]) == (503, "the picture was not stored in time; send it again under the same Idempotency-Key")
 
 
 @pytest.mark.asyncio
