@@ -300,7 +300,8 @@ class Intake:
         if camera.trigger == "board":
             self._matcher = Matcher(window_s, part_timeout_s=self._part_timeout_s, max_bytes=buffer_bytes)
             # A camera may send a picture again that an earlier process has stored or refused.
-            self._untimed.update(((key or _make_copy_key(sha256), sha256), None) for key, sha256 in self._list_earlier_pictures())
+            for key, sha256 in self._list_earlier_pictures():
+                self._untimed[key or _make_copy_key(sha256), sha256] = None
         if camera.needs_latency:
             self._latency = CameraLatency(spool.line, camera.latency_s, spool.folder / f"{spool.line}.latency.json")
         else:

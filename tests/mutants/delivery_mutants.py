@@ -358,8 +358,8 @@ DELIVERY_MUTANTS = (
     Mutant(
         "copy after a restart takes the part of a later casting",
         _GATEWAY + "intake.py",
-        "            self._untimed.update(((key or _make_copy_key(sha256), sha256), None) for key, sha256 in self._list_earlier_pictures())\n",
-        "",
+        "                self._untimed[key or _make_copy_key(sha256), sha256] = None\n",
+        "                pass\n",
         "tests/agents/gateway/test_intake.py",
     ),
     Mutant(
