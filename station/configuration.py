@@ -79,6 +79,7 @@ def make_django_settings(settings: Settings) -> dict[str, Any]:
             "django_htmx.middleware.HtmxMiddleware",
             # The next middlewares are synchronous and must stand at the end of this list. In another order, Django would have to change
             # more often between synchronous and asynchronous code in each request.
+            "station.accounts.log_in.NullCharacterMiddleware",
             "station.accounts.log_in.ClientAddressMiddleware",
             "station.accounts.log_in.SessionRenewalMiddleware",
             "station.account_limits.AccountLimitMiddleware",

@@ -18,7 +18,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import secrets
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -50,9 +50,13 @@ _LONGEST_NETWORK_DELAY_S = 60.0
 # the stranger can try only 8,640 passwords a day.
 _LONGEST_ACCOUNT_DELAY_S = 10.0
 # A code of the app has six digits, and the station accepts three of the million codes at a time. With a delay of 900 s, somebody who knows
-# the password can try 96 codes a day. The chance that one of them is right is then 0.03 % a day.
+# the password can try 96 codes a day in unknown browsers. The chance that one of them is right is then 0.03 % a day.
 _FREE_WRONG_CODES = 5
 _LONGEST_CODE_DELAY_S = 900.0
+# Several people can use one browser, for example in a control room. So a right code forgives only one wrong code, in each browser.
+# Without this, the typing errors of the owner would add up, because the counter ends only after a day without any code.
+_FORGIVEN_CODES = 1
+_ALL_FAILURES = 2**31
 
 
 @dataclass(frozen=True)
@@ -61,14 +65,14 @@ class DelayRule:
 
     After `free_failures` failures, the delay is 1 s. The delay doubles with each further failure, up to `longest_s`.
 
-    If the counter also counts the failures of other people, `is_own` is False. If `is_own` is True, a successful log-in sets the counter
-    to 0.
+    A success also subtracts `forgiven_failures` earlier failures. If the counter counts the failures of other people, too, this number is
+    small. Otherwise, each success of the owner would give a stranger many further attempts.
     """
 
     key: str
     free_failures: int
     longest_s: float
-    is_own: bool = False
+    forgiven_failures: int = 0
 
     def compute_delay_s(self, failures: int) -> float:
         """Returns the delay after `failures` failures: the seconds from the last failure to the next allowed attempt."""
@@ -84,10 +88,10 @@ def make_log_in_rules(station: StationSettings, name: str, address: str, device:
     account, network = name.casefold(), find_network(address)
     few, longest_s = station.log_in_failures, station.log_in_lock_minutes * 60
     if device:
-        return [DelayRule(_make_key("device", device, account), few, longest_s, is_own=True)]
+        return [DelayRule(_make_key("device", device, account), few, longest_s, _ALL_FAILURES)]
     many = few * _NETWORK_FAILURES_FACTOR
     return [
-        DelayRule(_make_key("account and network", account, network), few, longest_s, is_own=True),
+        DelayRule(_make_key("account and network", account, network), few, longest_s, _ALL_FAILURES),
         DelayRule(_make_key("network", network), many, min(longest_s, _LONGEST_NETWORK_DELAY_S)),
         DelayRule(_make_key("account", account), many, min(longest_s, _LONGEST_ACCOUNT_DELAY_S)),
     ]
@@ -98,7 +102,7 @@ def make_password_rules(station: StationSettings, account: int) -> list[DelayRul
 
     The account has one counter for these attempts, whatever network the user works in.
     """
-    return [DelayRule(_make_key("old password", str(account)), station.log_in_failures, station.log_in_lock_minutes * 60, is_own=True)]
+    return [DelayRule(_make_key("old password", str(account)), station.log_in_failures, station.log_in_lock_minutes * 60, _ALL_FAILURES)]
 
 
 def make_code_rules(account: int, device: str) -> list[DelayRule]:
@@ -107,8 +111,9 @@ def make_code_rules(account: int, device: str) -> list[DelayRule]:
     `device` is the id of the browser if the account has logged in with this browser before, else "".
     """
     if device:
-        return [DelayRule(_make_key("code and device", device, str(account)), _FREE_WRONG_CODES, _LONGEST_CODE_DELAY_S, is_own=True)]
-    return [DelayRule(_make_key("code", str(account)), _FREE_WRONG_CODES, _LONGEST_CODE_DELAY_S)]
+        key = _make_key("code and device", device, str(account))
+        return [DelayRule(key, _FREE_WRONG_CODES, _LONGEST_CODE_DELAY_S, _FORGIVEN_CODES)]
+    return [DelayRule(_make_key("code", str(account)), _FREE_WRONG_CODES, _LONGEST_CODE_DELAY_S, _FORGIVEN_CODES)]
 
 
 def find_network(address: str) -> str:
@@ -153,10 +158,10 @@ def begin_attempt(rules: Sequence[DelayRule], now: datetime) -> float:
 def end_attempt(rules: Sequence[DelayRule]) -> None:
     """Ends an attempt whose password or code was right. Subtracts the failure that `begin_attempt` has counted.
 
-    Also sets the counters with `is_own` to 0. The counter of a network keeps its other failures. Otherwise, an attacker who has an account
-    could reset this counter by a log-in to that account.
+    Also subtracts the `forgiven_failures` of each rule. The counter of a network keeps its other failures. Otherwise, an attacker who has
+    an account could reset this counter by a log-in to that account.
     """
-    _take_back(rules, {rule.key for rule in rules if rule.is_own})
+    _subtract(rules, {rule.key: 1 + rule.forgiven_failures for rule in rules})
 
 
 @contextmanager
@@ -165,15 +170,15 @@ def cancelled_if_busy(rules: Sequence[DelayRule]) -> Iterator[None]:
     try:
         yield
     except PasswordHasherBusyError:
-        _take_back(rules, frozenset())
+        _subtract(rules, {rule.key: 1 for rule in rules})
         raise
 
 
-def _take_back(rules: Sequence[DelayRule], forgotten: Set[str]) -> None:
-    """Subtracts one failure from the counter of each rule. Sets the counters whose keys are in `forgotten` to 0."""
+def _subtract(rules: Sequence[DelayRule], failures: Mapping[str, int]) -> None:
+    """Subtracts `failures` from the counters of `rules`. The keys of `failures` are the keys of the counters."""
     with transaction.atomic():
         for row in _lock_rows(rules):
-            row.failures = 0 if row.key in forgotten else max(row.failures - 1, 0)
+            row.failures = max(row.failures - failures[row.key], 0)
             row.save(update_fields=["failures"])
 
 

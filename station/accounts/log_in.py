@@ -39,6 +39,7 @@ _RENEW_EVERY_S = 600
 _RENEWED_AT = "seen"
 _BEGAN_AT = "began"
 _DAY_S = 24 * 3600
+_MAX_OLD_CODE = 64
 
 
 def client_address(request: HttpRequest) -> str:
@@ -99,6 +100,9 @@ def use_code(user: User, text: str, device: str) -> tuple[bool, float]:
 
 def _use_up_old_code(user: User, code: str) -> bool:
     """Returns whether `code` is a recovery code that an earlier release made for `user`, and deletes the code."""
+    # The code comes from a form, and PostgreSQL cannot search for every text. For example, it raises an error for a null character.
+    if len(code) > _MAX_OLD_CODE or not code.isprintable():
+        return False
     # One statement finds and deletes the code, so that two simultaneous log-ins cannot both use the same code.
     deleted, _ = StaticToken.objects.filter(device__user=user, token=code).delete()
     return bool(deleted)
@@ -182,6 +186,22 @@ def show_csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
     """
     sentence = "This form is too old, or it did not come from this station. Go back, reload the page and send the form again."
     return render_error_page(request, 403, "Form expired", sentence)
+
+
+class NullCharacterMiddleware:
+    """Answers 400 if the path, the query or a cookie contains a null character. Otherwise, PostgreSQL would raise an error for this text.
+
+    Forms are not checked here, because an upload must not be read before its size is checked.
+    """
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self._get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        queried = (text for _, texts in request.GET.lists() for text in texts)
+        if any("\0" in text for text in (request.path, *queried, *request.COOKIES.values())):
+            return HttpResponse("The request contains a null character.", status=400, content_type="text/plain; charset=utf-8")
+        return self._get_response(request)
 
 
 class ClientAddressMiddleware:

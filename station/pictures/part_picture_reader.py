@@ -8,7 +8,7 @@ import re
 import threading
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from queue import Empty, LifoQueue
@@ -35,7 +35,8 @@ from streams.topics import TopicNames
 log = logging.getLogger(__name__)
 
 _KAFKA_READERS = 4
-# A picture has three waits: for room in memory, for a free Kafka reader, and for other conversions. Each wait takes at most this long.
+# A picture has three waits: for room in memory, for a free Kafka reader, and for other conversions of all accounts. Each wait takes at most
+# this long.
 _MAX_WAIT_S = 10.0
 # If a picture cannot be sent because Kafka, the store or the decoder did not answer in time, the client may ask again after this time.
 _RETRY_AFTER_S = 5
@@ -173,6 +174,9 @@ class PartPictureReader:
         # For each refused conversion: the error, and the time until which the conversion is not repeated.
         self._refusals: OrderedDict[_Key, tuple[PictureError, float]] = OrderedDict()
         self._account_locks: dict[int, threading.Lock] = {}
+        # The decoder's process converts one picture at a time, and waits without a limit for its previous picture. So each thread first
+        # waits for this lock, with a limit.
+        self._decoder_lock = threading.Lock()
 
     def read_original(self, part: PictureLocation) -> bytes | None:
         """Returns the picture as the camera sent it, or None if the picture was deleted from the store and the topic.
@@ -264,33 +268,22 @@ class PartPictureReader:
             if value is None:
                 return None
             reserve(len(value))
-            with self._converting(key, account):
+            until_s = time.monotonic() + self._max_wait_s
+            with _locked(self._list_locks(key, account), until_s):
                 found = self._find_result(key)
                 if found is None:
-                    with self._remembering_refusals(key):
+                    with _locked([self._decoder_lock], until_s), self._remembering_refusals(key):
                         found = convert(value)
                     self._cache_result(key, found)
                 return cast(Converted, found)
 
-    @contextmanager
-    def _converting(self, key: _Key | None, account: int | None) -> Iterator[None]:
-        """Waits until no other picture of `account` and no picture with the same `key` is being converted.
+    def _list_locks(self, key: _Key | None, account: int | None) -> list[threading.Lock]:
+        """Returns the locks of `account` and `key`. A thread holds them while it converts a picture.
 
-        During the `with` block, other conversions of the same `account` or `key` must wait.
-
-        Raises KafkaUnavailableError if other conversions take too long.
+        All threads acquire the lock of the account first, so that two threads cannot wait for each other for ever.
         """
-        locks = [self._conversion_locks[hash(key) % _CONVERSION_LOCKS]]
-        if account is not None:
-            # All threads acquire the lock of the account first, so that two threads cannot wait for each other for ever.
-            locks.insert(0, self._account_locks.setdefault(account, threading.Lock()))
-        until_s = time.monotonic() + self._max_wait_s
-        with ExitStack() as held:
-            for lock in locks:
-                if not lock.acquire(timeout=max(until_s - time.monotonic(), 0.0)):
-                    raise KafkaUnavailableError(_TOO_MANY_PICTURES)
-                held.callback(lock.release)
-            yield
+        account_locks = [] if account is None else [self._account_locks.setdefault(account, threading.Lock())]
+        return [*account_locks, self._conversion_locks[hash(key) % _CONVERSION_LOCKS]]
 
     def _find_result(self, key: _Key | None) -> Any | None:
         """Returns the cached result of a conversion, or None. Raises PictureError if this conversion was refused."""
@@ -359,6 +352,17 @@ class PartPictureReader:
         if claim:
             return self._store.fetch(claim.decode(errors="replace"))
         return bytes(record.value or b"")
+
+
+@contextmanager
+def _locked(locks: Sequence[threading.Lock], until_s: float) -> Iterator[None]:
+    """Holds `locks` during the `with` block. Raises KafkaUnavailableError if they are not free by the time `until_s`."""
+    with ExitStack() as held:
+        for lock in locks:
+            if not lock.acquire(timeout=max(until_s - time.monotonic(), 0.0)):
+                raise KafkaUnavailableError(_TOO_MANY_PICTURES)
+            held.callback(lock.release)
+        yield
 
 
 def describe_refusal(error: PictureError | KafkaUnavailableError) -> tuple[int, dict[str, str]]:

@@ -108,7 +108,9 @@ def _find_people(plan: StudyPlan) -> list[User]:
     names = sorted(set(plan.people))
     if not 1 <= len(names) <= MAX_PEOPLE:
         raise StudyRefusedError(f"A study needs 1 to {MAX_PEOPLE} people, but {len(names)} were named.")
-    people = {user.username: user for user in User.objects.filter(username__in=names, is_active=True)}
+    # PostgreSQL raises an error if it must search for a null character. No name of an account contains a control character.
+    searched = [name for name in names if name.isprintable()]
+    people = {user.username: user for user in User.objects.filter(username__in=searched, is_active=True)}
     for name in names:
         if name not in people or "review" not in get_rights(people[name]):
             raise StudyRefusedError(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
-from datetime import timedelta
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,7 @@ from django_otp.oath import TOTP
 from django_otp.plugins.otp_static.models import StaticDevice, StaticToken
 from django_otp.plugins.otp_totp.models import TOTPDevice
 
-from station.accounts.delays import begin_attempt, make_code_rules
+from station.accounts.delays import DelayRule, begin_attempt, end_attempt, make_code_rules
 from station.accounts.models import AuditEntry, RecoveryCode
 from station.security_check import check_accounts
 from tests.station.accounts.failures import later
@@ -112,6 +112,13 @@ def test_a_recovery_code_of_another_account_is_refused(with_factor: tuple[bytes,
     assert log_in(code) == 200
 
 
+def test_a_code_that_no_database_can_search_for_is_a_wrong_code(with_factor: tuple[bytes, list[str]]) -> None:
+    assert with_factor
+    add_old_codes("abcdefgh")
+    assert send_codes(open_account(), ["abcd\0efgh", "abcdefgh" * 1000, "\0"]) == [302] * 3
+    assert not AuditEntry.objects.filter(action="recovery codes made").exists()
+
+
 def test_an_account_without_a_second_factor_gets_no_recovery_codes(account: MakeAccount) -> None:
     browser = Client()
     browser.force_login(account("anna", "operator", password=True), "django.contrib.auth.backends.ModelBackend")
@@ -164,6 +171,36 @@ def test_somebody_who_knows_the_password_can_try_few_codes_and_no_delay_is_longe
     assert (first_hour, second_day) == (17, 96)
 
 
+def send_wrong_codes(rules: Sequence[DelayRule], begin: datetime, end: datetime) -> int:
+    """Tries wrong codes from `begin` to `end`, each as soon as it is allowed. Returns how many of them were checked."""
+    checked = 0
+    while begin < end:
+        wait_s = begin_attempt(rules, begin)
+        checked += not wait_s
+        begin += timedelta(seconds=wait_s)
+    return checked
+
+
+def test_right_codes_of_the_owner_give_somebody_at_the_same_browser_at_most_one_more_code_each(database: Path) -> None:
+    rules, now = make_code_rules(1, "the browser of a control room"), timezone.now()
+    checked = 0
+    for hour in range(24):
+        checked += send_wrong_codes(rules, now + timedelta(hours=hour), now + timedelta(hours=hour, minutes=44))
+        assert begin_attempt(rules, now + timedelta(hours=hour, minutes=59.5)) == 0, "the owner is never locked out"
+        end_attempt(rules)
+    assert checked < 15 + 96 + 24
+
+
+def test_right_codes_of_the_owner_pay_back_the_wrong_codes_of_the_owner(database: Path) -> None:
+    for device in ("", "the usual browser"):
+        rules, now = make_code_rules(1, device), timezone.now()
+        for hour in range(24):
+            wrong, right = now + timedelta(hours=hour), now + timedelta(hours=hour, seconds=1)
+            assert begin_attempt(rules, wrong) == 0
+            assert begin_attempt(rules, right) == 0, "no wrong code of an earlier hour delays this code"
+            end_attempt(rules)
+
+
 def test_many_wrong_codes_never_lock_out_the_app(with_factor: tuple[bytes, list[str]]) -> None:
     key, _ = with_factor
     thief = open_account()
@@ -185,7 +222,7 @@ def test_wrong_codes_of_a_stranger_do_not_delay_the_owner_at_the_usual_browser(w
     assert usual.post("/log-in/", form).status_code == 302
 
 
-def test_a_right_code_of_the_owner_gives_a_stranger_no_further_codes_to_try(with_factor: tuple[bytes, list[str]]) -> None:
+def test_a_right_code_of_the_owner_gives_a_stranger_at_most_one_further_code_to_try(with_factor: tuple[bytes, list[str]]) -> None:
     key, _ = with_factor
     thief = open_account()
     assert send_codes(thief, ["000000"] * 5) == [302] * 5

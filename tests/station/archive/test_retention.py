@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -272,8 +273,14 @@ def test_the_oldest_pictures_are_searched_in_pages(
     with connection.cursor() as cursor:
         for search in searches:
             assert "LIMIT 500" in search
-            cursor.execute(f"EXPLAIN QUERY PLAN {search}")
-            assert "USING INDEX part_picture_kept" in str(cursor.fetchall()), "only the parts with a picture are read"
+            if connection.vendor == "postgresql":
+                # PostgreSQL reads such a small table without this index, unless the other ways are forbidden.
+                cursor.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL enable_sort = off")
+                cursor.execute(f"EXPLAIN {search}")
+            else:
+                cursor.execute(f"EXPLAIN QUERY PLAN {search}")
+            plan = str(cursor.fetchall())
+            assert re.search("using index part_picture_kept|Index Scan using part_picture_kept", plan, re.IGNORECASE), plan
 
 
 def test_pages_of_parts_whose_stored_time_is_not_the_time_that_is_read_end(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
+import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import Empty, Queue
@@ -150,19 +152,52 @@ def test_the_conversions_of_an_account_wait_for_each_other_and_keep_nobody_waiti
         assert waiting.result(30) is not None
 
 
+@contextmanager
+def held(locks: Iterable[Lock]) -> Iterator[None]:
+    with ExitStack() as stack:
+        for lock in locks:
+            stack.enter_context(lock)
+        yield
+
+
 def test_a_picture_whose_account_is_busy_for_long_is_refused_and_may_be_requested_again(tmp_path: Path) -> None:
     settings = Settings(store=StoreSettings(url=str(tmp_path)), lines=(LineSettings(name="line-1"),))
     store, reader = ObjectStore(settings.store.url), PartPictureReader(settings, max_wait_s=0.2)
     location = locate(store, make_jpeg(1))
-    with reader._converting(None, 1), pytest.raises(KafkaUnavailableError, match="Too many pictures") as refusal:
+    with held(reader._list_locks(None, 1)), pytest.raises(KafkaUnavailableError, match="Too many pictures") as refusal:
         reader.read_for_browser(location, 240, 1)
     assert describe_refusal(refusal.value) == (503, {"Retry-After": "5"})
     assert reader._budget.used_bytes == 0
     assert reader.read_for_browser(location, 240, 1) is not None
-    with reader._converting(("line-1:1:1", "line-1", location.sha256, 160), None), pytest.raises(KafkaUnavailableError):
+    key = ("line-1:1:1", "line-1", location.sha256, 160)
+    with held(reader._list_locks(key, None)), pytest.raises(KafkaUnavailableError):
         reader.read_for_browser(location, 160, 2)
-    with reader._converting(None, 2):
-        pass
+    assert not any(lock.locked() for lock in reader._list_locks(key, 2)), "a refused picture keeps no other picture waiting"
+    reader.close()
+
+
+def test_a_long_conversion_keeps_no_picture_of_another_account_waiting_for_long(tmp_path: Path) -> None:
+    settings = Settings(store=StoreSettings(url=str(tmp_path)), lines=(LineSettings(name="line-1"),))
+    store, reader = ObjectStore(settings.store.url), PartPictureReader(settings, max_wait_s=0.2)
+    locations = [locate(store, make_jpeg(seed)) for seed in range(3)]
+    assert reader.read_for_browser(locations[0], 240) is not None
+    pid = reader._decoder.pid
+    assert pid is not None
+    with ThreadPoolExecutor(1) as thread:
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            converted = thread.submit(reader.read_for_browser, locations[1], 240, 1)
+            while not reader._decoder._lock.locked():
+                time.sleep(0.01)
+            for account in (2, None):
+                with pytest.raises(KafkaUnavailableError, match="Too many pictures"):
+                    reader.read_for_browser(locations[2], 240, account)
+            assert reader.read_for_browser(locations[0], 240, 2) is not None, "a picture in the cache needs no conversion"
+            assert not converted.done()
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        assert converted.result(30) is not None
+    assert reader.read_for_browser(locations[2], 240, 2) is not None
     reader.close()
 
 
