@@ -189,17 +189,16 @@ def show_csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
 
 
 class NullCharacterMiddleware:
-    """Answers 400 if the path, the query or a cookie contains a null character. Otherwise, PostgreSQL would raise an error for this text.
+    """Answers 400 if the path or a cookie contains a null character. Otherwise, PostgreSQL would raise an error for this text.
 
-    Forms are not checked here, because an upload must not be read before its size is checked.
+    Queries and forms are not checked. A page explains a wrong text in its query. An upload must not be read before its size is checked.
     """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self._get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        queried = (text for _, texts in request.GET.lists() for text in texts)
-        if any("\0" in text for text in (request.path, *queried, *request.COOKIES.values())):
+        if any("\0" in text for text in (request.path, *request.COOKIES.values())):
             return HttpResponse("The request contains a null character.", status=400, content_type="text/plain; charset=utf-8")
         return self._get_response(request)
 

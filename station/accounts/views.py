@@ -177,6 +177,7 @@ def audit_log(request: HttpRequest) -> HttpResponse:
     filters = {name: request.GET.get(name, "").strip() for name in ("who", "action")}
     for name, text in filters.items():
         if text:
-            entries = entries.filter(**{f"{name}__icontains": text})
+            # No entry contains a control character, and PostgreSQL raises an error if it must search for a null character.
+            entries = entries.filter(**{f"{name}__icontains": text}) if text.isprintable() else entries.none()
     page = Paginator(entries, _ENTRIES_PER_PAGE).get_page(request.GET.get("page"))
     return render(request, "station/accounts/audit.html", {"page": page, "filters": filters})

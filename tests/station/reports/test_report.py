@@ -112,8 +112,8 @@ def test_the_page_names_parts_without_a_verdict_apart_from_the_good_ones(operato
     assert '<span class="badge">without verdict</span>' in text
     assert 'aria-label="Parts by hour: ok, review, defect, without verdict"' in text
     (footer,) = re.findall(r"<footer.*?</footer>", text, re.DOTALL)
-    assert "Among the judged parts, a part is good if" in footer
-    assert "A part without a verdict is not counted as good" in footer
+    assert "Good parts are parts with a verdict." in footer
+    assert "A part without a verdict never counts as good." in footer
 
 
 def read_table(text: str, title: str) -> tuple[list[str], list[list[str]]]:
