@@ -80,8 +80,8 @@ class SortingJournal:
     def __init__(self, folder: Path, line: str, clock: Callable[[], float] = time.monotonic) -> None:
         """Opens or creates the file of `line` in `folder`. A damaged file is set aside, and a new one is created.
 
-        If the disk is full or fails, the journal is empty and refuses records, and `fault` says why. `append` then tries to open the file
-        again, at most once in five seconds.
+        If the disk is full, fails, or damages each new file, the journal is empty and refuses records, and `fault` says why. `append` then
+        tries to open the file again, at most once in five seconds.
 
         Raises SettingsError if another process uses the file, or if the folder cannot be used.
         """
@@ -104,7 +104,7 @@ class SortingJournal:
             raise
 
     def _try_to_open(self) -> None:
-        """Opens the file. If the disk is full or fails, sets `fault`. Raises SettingsError if the file cannot be used."""
+        """Opens the file. If the disk is full, fails or damages it, sets `fault`. Raises SettingsError if the file cannot be used."""
         try:
             self._lock_file = self._lock_file or lock_queue(self._folder, self._line_name, _SETTING, "sorter")
             connection, remover = self._file.open(self._open)
@@ -113,14 +113,14 @@ class SortingJournal:
         except sqlite3.Error as error:
             refuse_missing_right(error, self._path, _SETTING)
             if is_damage(error):
-                raise SettingsError(
-                    f"{_SETTING}: the disk damages each new journal of {self._line_name} in {self._folder} ({error}); check the disk"
-                ) from None
-            if not is_disk_fault(error):
+                # A restart would not help, and the line would divert all parts in the meantime.
+                self._set_fault(f"The disk damages each new journal of {self._line_name} in {self._folder} ({error}). Check the disk.")
+            elif is_disk_fault(error):
+                self._set_disk_fault(error)
+            else:
                 raise SettingsError(
                     f"{_SETTING}: the journal of {self._line_name} in {self._path} cannot be used ({error}). Choose another folder."
                 ) from None
-            self._set_disk_fault(error)
         else:
             self._connection.close()
             self._remover.close()
@@ -253,6 +253,20 @@ class SortingJournal:
         with self._lock:
             row = self._connection.execute("SELECT run FROM runs").fetchone()
         return int(row[0]) if row else None
+
+    def list_set_aside(self) -> None:
+        """Updates the complaint about damaged files, because a person may have moved a file away. Reads the folder of the journal."""
+        self._file.list_set_aside()
+
+    def find_complaint(self) -> str:
+        """Returns a sentence while a damaged file lies beside the journal, otherwise "". A person has to move the damaged file away."""
+        names = self._file.set_aside_names
+        if not names:
+            return ""
+        return (
+            f"the journal of {self._line_name} was damaged, and sorting records were perhaps not sent: check the disk, and move "
+            f"{', '.join(names)} out of {self._folder}"
+        )
 
     def close(self) -> None:
         with self._lock:

@@ -36,6 +36,9 @@ from streams.worker import ConsumerGroup, make_app, run_worker
 
 log = logging.getLogger(__name__)
 
+# At this interval, the sorter looks whether a person has moved the damaged files of a journal away.
+_JOURNAL_CHECK_INTERVAL_S = 1.0
+
 
 async def run_sorters(settings: Settings, lines: list[str], instance: str, health: ProcessHealth) -> int:
     """Runs the sorters of `lines`, whose gates are wired to the same board, until SIGTERM. Returns the exit status of the process."""
@@ -76,6 +79,9 @@ class _LineHealth(ProcessHealth):
 
     def add_check(self, find_problem: Callable[[], str]) -> None:
         self._process.add_check(find_problem)
+
+    def add_complaint_check(self, find_complaint: Callable[[], str]) -> None:
+        self._process.add_complaint_check(find_complaint)
 
     def set_ready(self, about: str = "start") -> None:
         super().set_ready(about)
@@ -143,6 +149,7 @@ async def _make_group(
     producer = RecordProducer(app, settings, ROLE, partial(health.set_problem, topic="producer"))
     topic = TopicNames(settings.topics.prefix).sorted(line)
     report_journal_problem = partial(health.set_problem, topic="journal")
+    health.add_complaint_check(journal.find_complaint)
     if journal.fault:
         log.error("%s: %s The sorter sends its records directly to Kafka.", line, journal.fault)
         report_journal_problem(journal.fault)
@@ -151,6 +158,8 @@ async def _make_group(
     commands.teaching.on_gate_changed = sorter.use_gate
     watching = asyncio.create_task(run_supervised(f"lane-{line}", partial(_watch_lane, lane, link.settings.port, health)))
     stack.callback(watching.cancel)
+    looking = asyncio.create_task(run_supervised(f"journal-{line}", partial(_look_for_damaged_files, journal)))
+    stack.callback(looking.cancel)
     return ConsumerGroup(app, identity, sorter, settings, ROLE, health), commands, producer
 
 
@@ -170,6 +179,13 @@ async def _start_link(link: GateLink, groups: list[ConsumerGroup]) -> None:
         await group.has_partitions.wait()
         await group.has_tasks.wait()
     link.start()
+
+
+async def _look_for_damaged_files(journal: SortingJournal) -> None:
+    """Updates the complaint of the journal on /healthz. The thread of the health pages never waits for the disk."""
+    while True:
+        await asyncio.to_thread(journal.list_set_aside)
+        await asyncio.sleep(_JOURNAL_CHECK_INTERVAL_S)
 
 
 async def _watch_lane(lane: GateLane, port: str, health: ProcessHealth) -> None:

@@ -45,8 +45,9 @@ class LogFile:
     """
 
     def __init__(self, file: Path, max_bytes: int = MAX_BYTES) -> None:
-        # A symbolic link stays, and the file that it names is renamed.
-        self._file = file.resolve()
+        # A symbolic link stays, and the file that it names is renamed. A pipe or device is opened as it is, because the links of pipes in
+        # /dev/fd lead to no path.
+        self._file = file.resolve() if file.is_file() or not file.exists() else file
         self._max_bytes = max_bytes
         self._opened = self._open()
 
@@ -74,8 +75,9 @@ class LogFile:
     def _begin_new_file(self) -> None:
         old = _name_predecessor(self._file)
         try:
-            # Another program may have renamed the file already.
-            with suppress(FileNotFoundError):
+            # Another program may have renamed the file already, and may have created a new file in its place.
+            is_renamed_here = self._is_in_place()
+            if is_renamed_here:
                 self._file.replace(old)
         except OSError:
             # If the file cannot be renamed, its content is lost, because the log must not fill the disk.
@@ -87,12 +89,19 @@ class LogFile:
             # No new file could be opened. So the old file gets its name back, and further lines go to it. The next line tries again to
             # begin a new file.
             with suppress(OSError):
-                old.replace(self._file)
+                if is_renamed_here:
+                    old.replace(self._file)
             return
         full, self._opened = self._opened, opened
         # On a full disk, the file still holds back text that `flush` could not write.
         with suppress(OSError):
             full.close()
+
+    def _is_in_place(self) -> bool:
+        try:
+            return os.path.samestat(self._file.stat(), os.fstat(self._opened.fileno()))
+        except FileNotFoundError:
+            return False
 
 
 def _name_predecessor(file: Path) -> Path:

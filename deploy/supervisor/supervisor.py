@@ -122,6 +122,8 @@ class Supervisor:
             self._check(managed, now)
             if managed.state is State.BACKING_OFF and now >= managed.restart_at and not self._is_stopping:
                 self._start(managed, now)
+        if not self._is_stopping:
+            self._kill_overdue(self.processes.values(), now)
         if not self._is_stopping and not self.failure:
             self._start_next_stage(now)
 
@@ -226,7 +228,6 @@ class Supervisor:
                 self._replace(managed, now, f"silent for {self._silent_s:g} s: {result.complaint}", grace_s=0.0)
             elif result and unhealthy_s > self._unhealthy_s:
                 self._replace(managed, now, f"unhealthy for {self._unhealthy_s:g} s: {result.complaint}")
-        self._kill_if_overdue(managed, now)
 
     def _check_start(self, managed: ManagedProcess, process: ChildProcess, now: float) -> None:
         """Notes that a starting process is ready. Replaces a process that is not ready in time.
@@ -263,14 +264,17 @@ class Supervisor:
         """
         if managed.kill_at < math.inf:
             return
-        self._journal.warn(f"{managed.role.name} is {reason}; it is stopped and started again")
         managed.terminate(now, managed.role.grace_s if grace_s is None else grace_s)
+        self._journal.warn(f"{managed.role.name} is {reason}; it is stopped and started again")
 
-    def _kill_if_overdue(self, managed: ManagedProcess, now: float) -> None:
-        if managed.process and now > managed.kill_at:
-            self._journal.warn(f"{managed.role.name} did not stop within {managed.grace_s:g} s of SIGTERM and is killed")
+    def _kill_overdue(self, group: Iterable[ManagedProcess], now: float) -> None:
+        """Kills the processes that did not stop in time, and writes warnings afterwards, because the disk of the log can hang."""
+        overdue = [(managed, process) for managed in group if (process := managed.process) and now > managed.kill_at]
+        for managed, process in overdue:
             managed.kill_at = math.inf
-            managed.process.kill()
+            process.kill()
+        for managed, _ in overdue:
+            self._journal.warn(f"{managed.role.name} did not stop within {managed.grace_s:g} s of SIGTERM and is killed")
 
     def _stop_together(self, group: list[ManagedProcess], kill_now: Callable[[], bool], meanwhile: Callable[[], None]) -> None:
         now = time.monotonic()
@@ -288,7 +292,7 @@ class Supervisor:
             for managed in group:
                 if managed.process and kill_now():
                     managed.process.kill()
-                self._kill_if_overdue(managed, now)
+            self._kill_overdue(group, now)
             meanwhile()
             time.sleep(0.02)
             for managed in group:

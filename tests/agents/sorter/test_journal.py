@@ -107,6 +107,21 @@ def test_a_damaged_file_is_set_aside_and_the_sorter_goes_on(tmp_path: Path, capl
     assert aside.name in caplog.text
 
 
+def test_a_damaged_file_is_named_until_a_person_moves_it_away(tmp_path: Path) -> None:
+    (tmp_path / "line-1.sqlite").write_bytes(b"no database" * 1000)
+    for _ in range(2):
+        journal = SortingJournal(tmp_path, "line-1")
+        (aside,) = tmp_path.glob("*.damaged-*")
+        assert journal.find_complaint() == (
+            f"the journal of line-1 was damaged, and sorting records were perhaps not sent: check the disk, and move {aside.name} out of "
+            f"{tmp_path}"
+        )
+        journal.close()
+    aside.rename(tmp_path / "elsewhere")
+    journal.list_set_aside()
+    assert journal.find_complaint() == ""
+
+
 class DamagingJournal(SortingJournal):
     """A journal on a disk that is full at first. Later the disk damages each file before it can be opened."""
 
@@ -127,7 +142,7 @@ def test_a_disk_that_damages_all_journals_does_not_fill_itself_with_them(tmp_pat
     journal = DamagingJournal(tmp_path, "line-1", lambda: next(times))
     journal.fault_of_disk = "damages each file"
     for _ in range(30):
-        with pytest.raises(JournalError, match="the disk damages each new journal of line-1"):
+        with pytest.raises(JournalError, match="The disk damages each new journal of line-1"):
             journal.append([sorting(1)])
     assert [file.name for file in tmp_path.iterdir()] == ["line-1.lock"], "the new files held no records"
     journal.fault_of_disk = ""
@@ -142,8 +157,11 @@ def test_starts_on_a_disk_that_damages_new_journals_leave_no_files_behind(tmp_pa
 
     SortingJournal(tmp_path, "line-1").close()
     for _ in range(20):
-        with pytest.raises(SettingsError, match="the disk damages each new journal of line-1"):
-            Damaged(tmp_path, "line-1")
+        journal = Damaged(tmp_path, "line-1")
+        assert journal.fault.startswith("The disk damages each new journal of line-1"), "the sorter goes on, and its line still sorts"
+        with pytest.raises(JournalError, match="The disk damages each new journal of line-1"):
+            journal.append([sorting(1)])
+        journal.close()
     assert len(list(tmp_path.glob("*.damaged-*[0-9]"))) == 1, "only the journal of the first start perhaps holds records"
 
 

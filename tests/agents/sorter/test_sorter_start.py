@@ -18,7 +18,7 @@ from deploy.supervisor.launch import bound_command
 from deploy.supervisor.ports import free_ports
 from streams.settings import Settings
 from streams.topic_creation import create_topics
-from tests.processes import make_environment
+from tests.processes import get_page, make_environment
 from tests.wired_line import WiredLine, wait_until
 
 pytestmark = pytest.mark.real
@@ -99,7 +99,10 @@ def test_a_sorter_whose_worker_loses_kafka_during_the_start_is_healthy_and_stops
 
 
 def test_a_sorter_whose_kafka_goes_away_during_the_start_starts_by_itself_when_kafka_comes(settings: Settings, tmp_path: Path) -> None:
-    file = tmp_path / "sorter.log"
+    file, target = tmp_path / "sorter.log", tmp_path / "run" / "targets" / "sorter-line-1-1.json"
+    damaged = settings.sorter.journal_dir / "line-1.damaged-1795000000"
+    damaged.parent.mkdir()
+    damaged.touch()
     with WiredLine(tmp_path / LINE, parts=0) as line:
         sorter = start_losing_kafka(settings, "before-the-states", file)
         try:
@@ -109,6 +112,15 @@ def test_a_sorter_whose_kafka_goes_away_during_the_start_starts_by_itself_when_k
             broker = EmbeddedBroker(settings)
             broker.start()
             wait_until(lambda: line.line.board.state == "running", 60)
+            # A journal that an earlier process found damaged is named until a person moves it away.
+            page = f"http://{json.loads(target.read_text())[0]['targets'][0]}/healthz"
+            assert get_page(page) == (
+                200,
+                "ok, but: the journal of line-1 was damaged, and sorting records were perhaps not sent: check the disk, and move "
+                f"{damaged.name} out of {damaged.parent}\n",
+            )
+            damaged.unlink()
+            wait_until(lambda: get_page(page) == (200, "ok\n"), 10)
             sorter.send_signal(signal.SIGTERM)
             assert sorter.wait(40) == 0
             broker.stop(20)

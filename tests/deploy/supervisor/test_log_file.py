@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 import time
 from functools import partial
@@ -107,6 +108,33 @@ def test_a_log_that_another_program_has_renamed_begins_again(tmp_path: Path) -> 
         log.flush()
     assert (tmp_path / "up.log-monday").read_text() == "more than ten bytes\n"
     assert file.read_text() == "later\n"
+
+
+def test_a_log_that_logrotate_has_renamed_and_created_again_keeps_its_lines(tmp_path: Path) -> None:
+    """`logrotate` with the option `create` makes an empty file in the place of the renamed one. No signal tells the supervisor about it."""
+    file = tmp_path / "up.log"
+    with LogFile(file, max_bytes=10) as log:
+        log.write("first\n")
+        log.flush()
+        file.rename(tmp_path / "up.log.1")
+        file.touch()
+        for text in ("more than ten bytes\n", "later\n"):
+            log.write(text)
+            log.flush()
+    assert (tmp_path / "up.log.1").read_text() == "first\nmore than ten bytes\n"
+    assert file.read_text() == "later\n"
+
+
+def test_a_log_can_be_a_pipe_to_another_program() -> None:
+    """A shell passes a pipe as `/dev/fd/NUMBER`, for example for `castline up --log >(rotatelogs …)`."""
+    reader, writer = os.pipe()
+    with open(reader) as output:
+        with LogFile(Path(f"/dev/fd/{writer}"), max_bytes=0) as log:
+            os.close(writer)
+            for text in ("first\n", "second\n"):
+                log.write(text)
+                log.flush()
+        assert output.read() == "first\nsecond\n"
 
 
 @pytest.mark.real

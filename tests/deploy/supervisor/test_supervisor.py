@@ -148,6 +148,40 @@ def test_what_ignores_sigterm_is_killed_after_its_grace() -> None:
     assert log.getvalue().count("stubborn did not stop within 0.5 s of SIGTERM and is killed") == 1
 
 
+class HangingLog(io.StringIO):
+    """A log on a disk that hangs: from `is_hanging` on, each writer waits until `may_write` is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_hanging = False
+        self.may_write = threading.Event()
+
+    def flush(self) -> None:
+        assert not self.is_hanging or self.may_write.wait(30)
+
+
+@pytest.mark.real
+def test_processes_that_ignore_sigterm_are_killed_although_the_log_hangs() -> None:
+    stubborn = python("import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready'); time.sleep(600)")
+    log = HangingLog()
+    supervisor = Supervisor([role(name, stubborn, grace_s=0.2) for name in ("one", "two")], Journal(log))
+    tick_until(supervisor, lambda: supervisor.all_ready)
+    pids = [managed.pid for managed in supervisor.processes.values()]
+
+    def end_the_wait_when_all_are_dead() -> None:
+        are_gone.append(gone(pids))
+        log.may_write.set()
+
+    are_gone = list[bool]()
+    watcher = threading.Thread(target=end_the_wait_when_all_are_dead)
+    log.is_hanging = True
+    watcher.start()
+    supervisor.stop()
+    watcher.join()
+    assert are_gone == [True]
+    assert log.getvalue().count("did not stop within 0.2 s of SIGTERM and is killed") == 2
+
+
 @pytest.mark.real
 def test_an_insistent_stop_does_not_wait_for_the_grace() -> None:
     stubborn = python("import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready'); time.sleep(600)")
