@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
+import math
 import shutil
-import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,7 @@ from aiohttp import web
 
 from agents.gateway.drop_camera import DropCamera
 from agents.gateway.folder_camera import FolderCamera
+from agents.gateway.forced_end import ForcedEnd
 from agents.gateway.intake import CameraFrame, GatewayCamera, Intake, TriggeredCamera
 from agents.gateway.latency_endpoint import add_latency_routes
 from agents.gateway.sender import KafkaChannel, Sender
@@ -54,16 +54,17 @@ _FREE_DISK_SHARE = 0.1
 _LONGEST_WRITE_S = 5.0
 # When the process stops, cameras and senders must end within this fraction of the setting service.grace_s.
 _GRACE_SHARE = 0.8
-# When the process stops, the gateway gives each sender at least this many seconds to end. A sender can be waiting for the object store or
-# for Kafka.
-_LAST_SENDING_S = 2.0
-# When the process stops, the gateway waits at least this many seconds until the last pictures of each line are on the disk.
-_LAST_FLUSH_S = 2.0
+# After this time, the gateway waits at most this many seconds longer until the last pictures of each line are on the disk and its sender has
+# ended. A sender can be waiting for the object store or for Kafka.
+_LAST_WAIT_S = 2.0
 # When the process stops, the gateway waits at most this many seconds for the threads that do the maintenance of the spools.
 _LAST_MAINTENANCE_S = 2.0
 # The process should stop within service.grace_s seconds. If a thread waits for a disk and keeps the process from stopping, the process ends
-# by force this many seconds later. `castline up` waits even longer before it kills the process.
+# by force this many seconds later. If the log does not answer, either, the process ends after one more second. `castline up` waits even
+# longer before it kills the process.
 _FORCED_END_S = 5.0
+# At the end, the log says that the disk does not answer if the disk has not answered for this many seconds.
+_LONG_WAIT_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -206,6 +207,29 @@ def store_waiting_pictures(line: GatewayLine, store: Callable[[], None]) -> None
         line.complaints.add_event("storing", text)
 
 
+def stop_line(line: GatewayLine, threads: Iterable[SupervisedThread], stop_by_s: float, end_by_s: float) -> None:
+    """Stores the pictures of `line` that still wait for their parts, and lets the sender empty the spool.
+
+    - `threads`: the threads of the camera and of the matcher, which have been told to end.
+    - `stop_by_s`: the monotonic time at which the sender stops.
+    - `end_by_s`: the monotonic time until which the last flush and the sender may take.
+    """
+    for thread in threads:
+        thread.join(max(0.1, stop_by_s - time.monotonic()))
+    store_waiting_pictures(line, line.intake.drain)
+    line.intake.stop(max(0.0, end_by_s - time.monotonic()))
+    line.sender.stop(stop_by_s)
+    line.sender.join(max(0.0, end_by_s - time.monotonic()))
+    if line.spool.waiting_count:
+        log.warning("%d pictures of %s stay in the spool and are sent after the next start.", line.spool.waiting_count, line.name)
+
+
+async def _wait_for_end(threads: Sequence[SupervisedThread], until_s: float = math.inf) -> None:
+    """Waits until all `threads` have ended, at most until the monotonic time `until_s`. Uses no thread, because all could be waiting."""
+    while any(thread.is_alive() for thread in threads) and time.monotonic() < until_s:  # noqa: ASYNC110  No event tells the end of a thread.
+        await asyncio.sleep(_CHECK_INTERVAL_S)
+
+
 def find_disk_problem(folder: Path, free_bytes: int, disk_bytes: int, needed_bytes: int) -> str:
     """Returns a sentence if the disk of the spool `folder` is nearly full, otherwise "".
 
@@ -257,7 +281,7 @@ class Gateway:
         self._stopping = threading.Event()
         # For each line: why its pictures are not assigned to parts, or "".
         self._latency_problems = {line.name: line.intake.find_latency_problem() for line in self._lines}
-        self._ended = threading.Event()
+        self._forced_end = ForcedEnd(settings.service.grace_s + _FORCED_END_S, self._log_forced_end)
         self._health = ProcessHealth("gateway", self._lines[0].watchdog)
         for line in self._lines[1:]:
             self._health.add_check(line.watchdog.find_stall)
@@ -277,34 +301,30 @@ class Gateway:
             for line in self._lines:
                 line.spool.close()
             slot.release()
-            self._ended.set()
         return 0
 
-    def _end_by_force(self) -> None:
-        """Ends the process with exit status 1 if it does not end by itself, because a thread waits for a disk that does not answer.
-
-        Nothing else could end such a process: a thread that waits for the disk also keeps the locks of its spool.
-        """
-        if self._ended.wait(self._settings.service.grace_s + _FORCED_END_S):
-            return
+    def _log_forced_end(self) -> None:
         for line in self._lines:
+            wait_s = line.spool.find_disk_wait_s()
             log.critical(
-                "The gateway of %s ends by force, because it could not stop in time. The disk of the spool has not answered for %.0f s. "
-                "%d pictures were perhaps not written, and their cameras got no receipts. %d pictures are in the spool and are sent after "
-                "the next start.",
+                "The gateway of %s ends by force, because it could not stop in time.%s %d pictures were perhaps not written, and their "
+                "cameras got no receipts. %d pictures are in the spool and are sent after the next start.",
                 line.name,
-                line.spool.find_disk_wait_s(),
+                f" The disk of the spool has not answered for {wait_s:.0f} s." if wait_s >= _LONG_WAIT_S else "",
                 line.intake.unconfirmed_count,
                 line.spool.waiting_count,
             )
-        logging.shutdown()
-        os._exit(1)
 
     async def _serve(self) -> None:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
-        for signum in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(signum, stop.set)
+
+        def ask_to_stop() -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(stop.set)
+
+        # asyncio calls its own signal handlers only when the event loop goes on, and the event loop can wait for the log.
+        self._forced_end.watch_signals(ask_to_stop)
         web_runner = await self._start_web_server()
         cameras = [
             SupervisedThread(
@@ -339,16 +359,22 @@ class Gateway:
                 await asyncio.wait_for(stop.wait(), _CHECK_INTERVAL_S)
             except TimeoutError:
                 continue
-        SupervisedThread("end", self._end_by_force).start()
         stop_by_s = time.monotonic() + self._settings.service.grace_s * _GRACE_SHARE
         self._health.set_not_ready("stopping")
         # The web server stops first, because the requests that have arrived still need the cameras for their answers.
         if web_runner is not None:
             await web_runner.cleanup()
-        await asyncio.to_thread(self._stop_lines, [*cameras, *matchers], stop_by_s)
-        join_by_s = time.monotonic() + _LAST_MAINTENANCE_S
-        for thread in maintenance:
-            await asyncio.to_thread(thread.join, max(0.0, join_by_s - time.monotonic()))
+        self._stopping.set()
+        # Each line has its own thread, so that a disk that hangs does not hold up the end of the other lines.
+        end_by_s = max(stop_by_s, time.monotonic()) + _LAST_WAIT_S
+        ends = [
+            SupervisedThread(f"end-{line.name}", partial(stop_line, line, threads, stop_by_s, end_by_s), self._stopping)
+            for line, *threads in zip(self._lines, cameras, matchers, strict=True)
+        ]
+        for thread in ends:
+            thread.start()
+        await _wait_for_end(ends)
+        await _wait_for_end(maintenance, time.monotonic() + _LAST_MAINTENANCE_S)
 
     async def _start_web_server(self) -> web.AppRunner | None:
         """Starts the HTTP server for uploads and part reports. Returns None if no line accepts uploads or part reports."""
@@ -424,20 +450,3 @@ class Gateway:
     def _run_maintenance(self, spool: Spool) -> None:
         while not self._stopping.wait(_MAINTENANCE_INTERVAL_S):
             spool.run_maintenance()
-
-    def _stop_lines(self, threads: Sequence[SupervisedThread], stop_by_s: float) -> None:
-        """Stops the cameras and matchers, stores pictures that still wait for their parts, and lets the senders empty the spools.
-
-        `threads` are the threads of the cameras and matchers. Senders stop at `stop_by_s`.
-        """
-        self._stopping.set()
-        for thread in threads:
-            thread.join(max(0.1, stop_by_s - time.monotonic()))
-        for line in self._lines:
-            store_waiting_pictures(line, line.intake.drain)
-            line.intake.stop(max(_LAST_FLUSH_S, stop_by_s - time.monotonic()))
-            line.sender.stop(stop_by_s)
-        for line in self._lines:
-            line.sender.join(max(_LAST_SENDING_S, stop_by_s - time.monotonic()))
-            if line.spool.waiting_count:
-                log.warning("%d pictures of %s stay in the spool and are sent after the next start.", line.spool.waiting_count, line.name)

@@ -13,15 +13,16 @@ Errors: 400 (malformed body), 401 (wrong token), 404 (unknown line), 408 (too sl
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from agents.gateway.intake import Intake
 from agents.gateway.latency import HIGHEST_LATENCY_S, LOWEST_LATENCY_S
+from agents.gateway.request_threads import REQUEST_THREADS
 from agents.gateway.token_check import TokenCheck
 from agents.gateway.upload_request import RequestRefusedError, make_refusal, read_small_body
 
@@ -38,10 +39,16 @@ class MeasuredLatencyBody(BaseModel):
     spacing_s: float = Field(gt=0)
 
 
-def add_latency_routes(app: web.Application, intakes: Mapping[str, Intake], token: SecretStr, tokens: TokenCheck) -> None:
-    """Adds the routes for the latency to the gateway's web application. `intakes` holds the lines whose pictures are matched by time."""
+# A function that answers a request for the latency of a line, from the name and the intake of the line.
+_Answer = Callable[[web.Request, str, Intake], Awaitable[web.Response]]
 
-    def make_handler(answer: Callable[[web.Request, Intake], Awaitable[web.Response]]) -> Callable[[web.Request], Awaitable[web.Response]]:
+
+def add_latency_routes(app: web.Application, intakes: Mapping[str, Intake], token: SecretStr, tokens: TokenCheck) -> None:
+    """Adds the routes for the latency to the application of `build_app`. `intakes` holds the lines whose pictures are matched by time."""
+
+    def make_handler(
+        answer: Callable[[web.Request, str, Intake], Awaitable[web.Response]],
+    ) -> Callable[[web.Request], Awaitable[web.Response]]:
         async def handle(request: web.Request) -> web.Response:
             line = request.match_info["line"]
             try:
@@ -50,7 +57,7 @@ def add_latency_routes(app: web.Application, intakes: Mapping[str, Intake], toke
                 return make_refusal(error)
             if line not in intakes:
                 return _make_error(404, f"expected a line whose pictures and parts are matched by time, found {line[:80]!r}")
-            return await answer(request, intakes[line])
+            return await answer(request, line, intakes[line])
 
         return handle
 
@@ -58,11 +65,11 @@ def add_latency_routes(app: web.Application, intakes: Mapping[str, Intake], toke
     app.router.add_put("/lines/{line}/latency", make_handler(_store_latency))
 
 
-async def _show_latency(request: web.Request, intake: Intake) -> web.Response:
-    return web.json_response(asdict(await asyncio.to_thread(intake.read_latency)))
+async def _show_latency(request: web.Request, line: str, intake: Intake) -> web.Response:
+    return web.json_response(asdict(await request.app[REQUEST_THREADS].call(line, intake.read_latency)))
 
 
-async def _store_latency(request: web.Request, intake: Intake) -> web.Response:
+async def _store_latency(request: web.Request, line: str, intake: Intake) -> web.Response:
     try:
         body = MeasuredLatencyBody.model_validate_json(await read_small_body(request))
     except RequestRefusedError as error:
@@ -71,10 +78,10 @@ async def _store_latency(request: web.Request, intake: Intake) -> web.Response:
         problem = error.errors(include_url=False)[0]
         return _make_error(400, f"{'.'.join(str(step) for step in problem['loc']) or 'body'}: {problem['msg']}")
     try:
-        await asyncio.to_thread(intake.store_latency, body.latency_s, body.spacing_s)
+        await request.app[REQUEST_THREADS].call(line, partial(intake.store_latency, body.latency_s, body.spacing_s))
     except OSError as error:
         return _make_error(507, f"the latency cannot be stored: {error}")
-    return await _show_latency(request, intake)
+    return await _show_latency(request, line, intake)
 
 
 def _make_error(status: int, message: str) -> web.Response:

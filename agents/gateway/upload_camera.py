@@ -53,6 +53,7 @@ from agents.gateway.intake import (
     PictureRefusedError,
     TriggeredCamera,
 )
+from agents.gateway.request_threads import RequestThreads, add_request_threads
 from agents.gateway.spool import PictureReceipt
 from agents.gateway.token_check import TokenCheck
 from agents.gateway.upload_request import RequestRefusedError, make_refusal, read_picture, read_small_body
@@ -183,8 +184,8 @@ def build_app(
     - `tokens`: checks the tokens of requests, and counts wrong tokens. With None, the application makes its own TokenCheck.
     - `receipt_timeout_s`: if a picture is not on the disk after this time, its camera gets the status 503.
     """
-    handlers = _Handlers(endpoints, max_bytes, parts_token, tokens or TokenCheck(), receipt_timeout_s)
     app = web.Application(client_max_size=max_bytes, middlewares=[mark_busy, _describe_error])
+    handlers = _Handlers(endpoints, max_bytes, parts_token, tokens or TokenCheck(), receipt_timeout_s, add_request_threads(app))
     for path in ("/lines/{line}/pictures", "/lines/{line}/pictures/{name}"):
         app.router.add_post(path, handlers.accept_picture)
         app.router.add_put(path, handlers.accept_picture)
@@ -214,12 +215,14 @@ class _Handlers:
         parts_token: SecretStr,
         tokens: TokenCheck,
         receipt_timeout_s: float,
+        threads: RequestThreads,
     ) -> None:
         self._endpoints = endpoints
         self._max_bytes = max_bytes
         self._parts_token = parts_token
         self._tokens = tokens
         self._receipt_timeout_s = receipt_timeout_s
+        self._threads = threads
 
     async def accept_picture(self, request: web.Request) -> web.Response:
         endpoint = self._endpoints.get(request.match_info["line"])
@@ -290,9 +293,9 @@ class _Handlers:
         answer_by_s = time.monotonic() + self._receipt_timeout_s
         try:
             if endpoint.triggered is None:
-                is_repeat = not await self._ask_spool(partial(endpoint.part_intake.report_part, part, captured_at))
+                is_repeat = not await self._ask_spool(part.line, partial(endpoint.part_intake.report_part, part, captured_at))
             else:
-                is_repeat = await self._ask_spool(partial(endpoint.part_intake.has_picture, part))
+                is_repeat = await self._ask_spool(part.line, partial(endpoint.part_intake.has_picture, part))
         except SpoolFullError as error:
             return _make_error(507, str(error))
         except TimeoutError:
@@ -302,9 +305,9 @@ class _Handlers:
         receipt = endpoint.triggered.trigger(part, captured_at)
         return await self._await_receipt(endpoint.line, receipt, 202, 0, answer_by_s)
 
-    async def _ask_spool(self, ask: Callable[[], bool]) -> bool:
-        """Returns `ask()`, which is called in another thread because it reads the disk. Raises TimeoutError if the disk does not answer."""
-        return await asyncio.wait_for(asyncio.to_thread(ask), self._receipt_timeout_s)
+    async def _ask_spool(self, line: str, ask: Callable[[], bool]) -> bool:
+        """Returns `ask()`, which reads the disk in the thread of `line`. Raises TimeoutError if the disk does not answer."""
+        return await asyncio.wait_for(self._threads.call(line, ask), self._receipt_timeout_s)
 
     async def _await_receipt(self, line: str, future: Future[PictureReceipt], status: int, size: int, answer_by_s: float) -> web.Response:
         """Waits until the picture of `size` bytes is stored, and returns a response with `status` and the part, or an error.

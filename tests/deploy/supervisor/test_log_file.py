@@ -128,7 +128,7 @@ def test_a_log_that_logrotate_has_renamed_and_created_again_keeps_its_lines(tmp_
 def test_a_log_can_be_a_pipe_to_another_program() -> None:
     """A shell passes a pipe as `/dev/fd/NUMBER`, for example for `castline up --log >(rotatelogs …)`."""
     reader, writer = os.pipe()
-    with open(reader) as output:
+    with os.fdopen(reader) as output:
         with LogFile(Path(f"/dev/fd/{writer}"), max_bytes=0) as log:
             os.close(writer)
             for text in ("first\n", "second\n"):
