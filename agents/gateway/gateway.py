@@ -54,8 +54,8 @@ _FREE_DISK_SHARE = 0.1
 _LONGEST_WRITE_S = 5.0
 # When the process stops, cameras and senders must end within this fraction of the setting service.grace_s.
 _GRACE_SHARE = 0.8
-# After this time, the gateway waits at most this many seconds longer until the last pictures of each line are on the disk and its sender has
-# ended. A sender can be waiting for the object store or for Kafka.
+# After this time, the gateway waits at most this many seconds longer until the last pictures of each line are on the disk, and until its
+# sender has ended. A sender can be waiting for the object store or for Kafka.
 _LAST_WAIT_S = 2.0
 # When the process stops, the gateway waits at most this many seconds for the threads that do the maintenance of the spools.
 _LAST_MAINTENANCE_S = 2.0
