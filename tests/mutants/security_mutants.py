@@ -15,7 +15,7 @@ _TEST_UPLOADS = "tests/station/uploads/test_views.py"
 _TEST_LOG_IN = "tests/station/accounts/test_log_in.py"
 _TEST_AUDIT = "tests/station/accounts/test_audit_log.py"
 _TEST_REGISTRY = "tests/models/registry/test_local_registry.py"
-_TEST_PRIVATE = "tests/security/test_private_files.py -k 'not stranger'"
+_TEST_PRIVATE = "tests/security/test_private_files.py"
 _TEST_SECRETS = "tests/streams/test_secrets.py"
 
 SECURITY_MUTANTS = (

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,15 +20,22 @@ AskStranger = Callable[[Callable[[], object]], object]
 _FORK = multiprocessing.get_context("fork")
 
 
-@pytest.fixture
-def open_folder() -> Iterator[Path]:
-    """A folder that every user of this machine can enter, unlike `tmp_path` and perhaps TMPDIR. The umask is 022, the usual one."""
+@contextmanager
+def make_open_folder() -> Iterator[Path]:
+    """Makes a folder that every user of this machine can enter, unlike `tmp_path` and perhaps TMPDIR. The umask is 022, the usual one."""
     umask = os.umask(0o022)
     folder = Path(tempfile.mkdtemp(prefix="castline-open-", dir="/tmp"))
     folder.chmod(0o755)
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
     os.umask(umask)
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder of `make_open_folder`."""
+    with make_open_folder() as folder:
+        yield folder
 
 
 @pytest.fixture

@@ -3,33 +3,24 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 import tomli_w
-from kafka import KafkaConsumer, KafkaProducer
-from kafka.errors import KafkaError
 
-from agents.sorter.command_socket import socket_name
 from deploy.cli.security import check_files
 from deploy.supervisor.launch import bound_command
 from deploy.supervisor.ports import free_ports
 from models.registry import BUNDLED_VERSIONS
 from streams.errors import SettingsError
-from streams.kafka import make_client_arguments
 from streams.private_files import find_exposed_paths, find_replaceable_paths, refuse_exposed_files
 from streams.settings import OidcSettings, Settings, load_settings
 from streams.signatures import create_keys
-from tests.image_topics import make_jpeg
 from tests.processes import CASTLINE
-from tests.security.conftest import AskStranger, StrangerRuns
 from tests.wired_line import wait_until
 
 SECRET = "a-token-that-only-the-environment-holds"
@@ -74,10 +65,13 @@ def run_castline(file: Path, *arguments: str, **variables: str) -> subprocess.Co
 
 
 @contextmanager
-def running_plant(file: Path, folder: Path) -> Iterator[psutil.Process]:
-    """Runs `castline up` with a simulated board until the block ends. Yields the process of `castline up`."""
+def running_plant(file: Path, folder: Path, **variables: str) -> Iterator[psutil.Process]:
+    """Runs `castline up` with a simulated board until the block ends. Yields the process of `castline up`.
+
+    `variables` are added to the environment of both processes.
+    """
     log = folder / "up.log"
-    environment = {**os.environ, "CASTLINE_GATEWAY__TOKEN": SECRET}
+    environment = {**os.environ, "CASTLINE_GATEWAY__TOKEN": SECRET, **variables}
     with log.open("w") as output, ExitStack() as stack:
 
         def start(*arguments: str) -> subprocess.Popen[bytes]:
@@ -93,83 +87,6 @@ def running_plant(file: Path, folder: Path) -> Iterator[psutil.Process]:
         wait_until(lambda: "all processes are ready" in log.read_text() or plant.poll() is not None, 240)
         assert plant.poll() is None, log.read_text()
         yield psutil.Process(plant.pid)
-
-
-@pytest.mark.real
-@pytest.mark.timeout(500)
-def test_a_stranger_reads_nothing_of_a_running_plant_but_the_targets_of_prometheus(
-    open_folder: Path, as_stranger: StrangerRuns, ask_stranger: AskStranger
-) -> None:
-    file = write_settings(open_folder)
-    made = run_castline(file, "station", "account", "anna", "--role", "administrator", STATION_PASSWORD="a long enough pass phrase")
-    assert made.returncode == 0, made.stderr
-    var, settings = open_folder / "var", load_settings(file)
-    with running_plant(file, open_folder) as plant:
-        # The gateway stores a picture of this size in the object store.
-        (open_folder / "camera" / "large.jpg").write_bytes(make_jpeg(1, side_px=1800))
-        wait_until((var / "store").exists, 60)
-
-        # Files and folders
-        readable = as_stranger(f"find {var} -type f -readable 2>/dev/null").stdout.split()
-        writable = as_stranger(f"find {var} -writable 2>/dev/null").stdout.split()
-        assert readable, "the stranger sees the targets, so the search works"
-        assert [name for name in readable if not name.startswith(f"{var}/run/targets/")] == []
-        assert writable == []
-        for kept in ("station.sqlite3", "station.key", "kafka", "spool", "journal", "store"):
-            assert (var / kept).exists()
-            assert as_stranger(f"test -r {var}/{kept} || test -w {var}/{kept}").returncode == 1, kept
-        assert as_stranger(f"touch {var}/run/new").returncode != 0
-        assert as_stranger(f"test -r {open_folder}/board || test -w {open_folder}/board").returncode == 1, "the serial port"
-
-        # The socket of the sorter
-        address = str(var / "run" / socket_name("line-1"))
-        connect_to_unix_socket(address)
-        assert isinstance(ask_stranger(lambda: connect_to_unix_socket(address)), PermissionError)
-
-        # Memory, environment and arguments of the processes
-        processes = [plant, *plant.children(recursive=True)]
-        roles = ("broker", "inspector", "gateway", "sorter", "archivist", "station", "localiser")
-        assert all(any(role in process.cmdline() for process in processes) for role in roles)
-        passwords = [path.read_text().strip() for path in (var / "kafka" / "passwords").iterdir()]
-        assert len(passwords) > 5
-        for process in processes:
-            folder = Path("/proc") / str(process.pid)
-            assert SECRET.encode() in (folder / "environ").read_bytes()
-            for command in ("cat environ", "cat maps", "head -c 1 mem", "ls fd"):
-                assert as_stranger(f"cd {folder} && {command}").returncode != 0, (process.cmdline(), command)
-            words = as_stranger(f"cat {folder}/cmdline").stdout
-            assert str(file) in words or "java" in words, "everybody can read the arguments of a process"
-            assert [secret for secret in (SECRET, *passwords) if secret in words] == []
-
-        # The topics
-        assert not isinstance(list_topics(make_client_arguments(settings.for_role("inspector"), "test")), Exception)
-        guess = {"security_protocol": "SASL_PLAINTEXT", "sasl_mechanism": "SCRAM-SHA-512", "sasl_plain_username": "inspector"}
-        for login in ({}, {**guess, "sasl_plain_password": "guess"}):
-            arguments = {"bootstrap_servers": settings.bootstrap, **login}
-            assert isinstance(ask_stranger(partial(list_topics, arguments)), KafkaError)
-            assert isinstance(ask_stranger(partial(send_verdict, arguments)), KafkaError)
-        assert isinstance(ask_stranger((var / "kafka" / "passwords" / "inspector").read_text), PermissionError)
-
-
-def connect_to_unix_socket(address: str) -> None:
-    with socket.socket(socket.AF_UNIX) as client:
-        client.connect(address)
-
-
-def list_topics(arguments: Mapping[str, Any]) -> set[str]:
-    consumer = KafkaConsumer(**arguments, bootstrap_timeout_ms=5000)
-    try:
-        return set(consumer.topics())
-    finally:
-        consumer.close()
-
-
-def send_verdict(arguments: Mapping[str, Any]) -> None:
-    producer = KafkaProducer(**arguments, bootstrap_timeout_ms=5000, max_block_ms=5000)
-    try:
-        producer.send("castings.verdicts.line-1", b"{}", b"line-1:1:1").get(5)
-    finally:
-        producer.close(1)
 
 
 @pytest.mark.real
