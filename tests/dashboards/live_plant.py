@@ -52,7 +52,13 @@ class DemoPlant:
             stdout=self._output,
             stderr=subprocess.STDOUT,
             cwd=folder,
-            env={**environment, "TMPDIR": str(folder), "CASTLINE_INSPECTOR__LOCALISER_NICENESS": "0"},
+            env={
+                **environment,
+                "TMPDIR": str(folder),
+                "CASTLINE_INSPECTOR__LOCALISER_NICENESS": "0",
+                # With LiteRT, neither the inspector nor the localiser imports TensorFlow.
+                "CASTLINE_MODEL__RUNTIME": "litert",
+            },
             start_new_session=True,
         )
 

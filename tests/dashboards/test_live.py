@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import time
@@ -41,6 +42,8 @@ class MonitoredPlant:
     plant: DemoPlant
     prometheus: PrometheusServer
     stack: HostedStack
+    # What `castline top` printed while the plant ran.
+    top: subprocess.CompletedProcess[str]
 
 
 @pytest.fixture(scope="module")
@@ -74,8 +77,20 @@ def _start_plant(folder: Path, stack: ExitStack) -> MonitoredPlant:
     plant.wait_until(lambda: " running; " in plant.output and "; verdicts 0 " not in plant.output.splitlines()[-1], 180)
     # Sorters do not wait for the station, so the station may be ready later than they are.
     plant.wait_until(lambda: _count_targets_up(prometheus) >= _PROCESSES, 120)
-    time.sleep(_RUN_S)
-    return MonitoredPlant(plant, prometheus, hosted)
+    call = [
+        sys.executable,
+        str(CASTLINE),
+        "--settings",
+        str(plant.run_folder / "castline.toml"),
+        "top",
+        "--plain",
+        "--seconds",
+        str(_RUN_S),
+    ]
+    began_s = time.monotonic()
+    top = subprocess.run(call, capture_output=True, text=True, check=False, timeout=120)
+    time.sleep(max(0.0, began_s + _RUN_S - time.monotonic()))
+    return MonitoredPlant(plant, prometheus, hosted, top)
 
 
 def _count_targets_up(prometheus: PrometheusServer) -> int:
@@ -161,9 +176,7 @@ def test_a_hosted_stack_that_refused_at_first_gets_its_samples_with_the_token(mo
 
 
 def test_top_shows_the_lines_of_the_running_plant(monitored: MonitoredPlant) -> None:
-    settings = monitored.plant.run_folder / "castline.toml"
-    call = [sys.executable, str(CASTLINE), "--settings", str(settings), "top", "--plain", "--seconds", "15"]
-    result = subprocess.run(call, capture_output=True, text=True, check=False, timeout=60)
+    result = monitored.top
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()
     assert " running; " in lines[-1]
@@ -172,6 +185,14 @@ def test_top_shows_the_lines_of_the_running_plant(monitored: MonitoredPlant) -> 
     assert "waiting for" not in lines[-1]
     # An age needs verdicts since the line before. On a busy machine there may be none before the last line.
     assert any("age p50/p99 " in line and "age p50/p99 -/-" not in line for line in lines), result.stdout
+
+
+def test_an_interrupted_demo_checks_its_parts_before_it_ends(monitored: MonitoredPlant) -> None:
+    """This test ends the plant, so no later test can use the plant."""
+    demo = monitored.plant.process
+    demo.send_signal(signal.SIGINT)
+    # The status would be 1 if a part were lost, and 130 if the demo had not checked its parts.
+    assert demo.wait(120) == 0, monitored.plant.output
 
 
 def test_top_without_a_running_plant_names_the_missing_files(tmp_path: Path) -> None:

@@ -42,7 +42,8 @@ def adapted(folder: Path) -> dict[str, Any]:
     values.setdefault("sorter", {})["journal_dir"] = str(folder / "journal")
     values["gateway"] |= {"port": free_ports(), "spool_dir": str(folder / "spool")}
     values["inspector"]["localiser_niceness"] = 0
-    values["model"] = {"root": str(BUNDLED_VERSIONS), "version": "demo"}
+    # With LiteRT, neither the inspector nor the localiser imports TensorFlow.
+    values["model"] = {"root": str(BUNDLED_VERSIONS), "version": "demo", "runtime": "litert"}
     values["station"] |= {"port": 0, "database": str(folder / "station.sqlite3"), "secret_key_file": str(folder / "station.key")}
     for line in values["lines"][:2]:
         line["camera"] = {"kind": "folder", "path": str(folder / "castings"), "trigger": "board", "match_window_s": 15}
