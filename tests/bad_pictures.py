@@ -39,6 +39,7 @@ def make_bad_pictures() -> tuple[BadPicture, ...]:
     )
 
 
+@cache
 def _draw_disc(mode: str = "L", size: tuple[int, int] = (96, 96)) -> Image.Image:
     """Returns a grey disc on a lighter background. Noise keeps the picture from compressing to a few bytes."""
     y, x = np.mgrid[0 : size[1], 0 : size[0]]
@@ -195,7 +196,7 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
 def _png(width: int, height: int, depth: int = 8, colour: int = 0, data: bytes | None = None) -> bytes:
     """Returns a PNG with this size in its header. Its data are a few kilobytes of zeros, which unpack to 4 MB."""
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
-    pixels = zlib.compress(bytes(4_000_000), 9) if data is None else data
+    pixels = _pack_zeros() if data is None else data
     return PNG_MAGIC + _chunk(b"IHDR", header) + _chunk(b"IDAT", pixels) + _chunk(b"IEND", b"")
 
 
@@ -226,3 +227,8 @@ def _tiff_of(width: int, height: int) -> bytes:
         if tag in (256, 257):
             patched[at + 2 : at + 12] = struct.pack("<HII", 4, 1, width if tag == 256 else height)
     return bytes(patched)
+
+
+@cache
+def _pack_zeros() -> bytes:
+    return zlib.compress(bytes(4_000_000), 9)
