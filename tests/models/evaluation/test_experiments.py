@@ -61,6 +61,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> LabelledPictures:
     return read_pictures(find_pictures([root]), 64)
 
 
+@pytest.mark.usefixtures("without_graphs")
 def test_a_table_of_layers_is_made_cell_by_cell_and_no_finished_cell_is_trained_again(pictures: LabelledPictures, tmp_path: Path) -> None:
     experiment = LayersExperiment(SMALL, (1, 2), (1,), tmp_path)
     stopped = CallbackLog(stop_at="layers-2-seed-1")

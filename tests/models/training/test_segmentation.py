@@ -176,6 +176,7 @@ def test_a_head_and_a_scorer_make_one_heat_map_which_the_evaluation_measures_too
     assert isinstance(open_heat_mapper(Version(folder, version.manifest.model_copy(update={"segmentation": poor}))), ResidualMapper)
 
 
+@pytest.mark.usefixtures("without_graphs")
 def test_a_first_head_begins_with_the_weights_of_the_start_version(tiny: Version, taught: Version, tmp_path: Path) -> None:
     """After one batch with a tiny learning rate, a head still finds what the head of the start version finds."""
     recipe = replace(RECIPE, steps=1, rate=1e-9)
@@ -188,6 +189,7 @@ def test_a_first_head_begins_with_the_weights_of_the_start_version(tiny: Version
     assert hottest[2] < hottest[0] - 0.2, "a head with new weights has learned nothing yet"
 
 
+@pytest.mark.usefixtures("without_graphs")
 def test_pictures_that_the_first_head_has_learned_do_not_validate_the_next_head(taught: Version, tmp_path: Path) -> None:
     member = taught.manifest.segmentation
     assert member is not None
@@ -213,6 +215,7 @@ def test_pictures_that_the_first_head_has_learned_do_not_validate_the_next_head(
         SegmentationRun(taught, tmp_path, "none", recipe, 0.2, measure, "test").run(known)
 
 
+@pytest.mark.usefixtures("without_graphs")
 def test_a_first_head_of_an_older_release_leaves_a_warning_with_the_figures_of_the_next_head(taught: Version, tmp_path: Path) -> None:
     member = taught.manifest.segmentation
     assert member is not None

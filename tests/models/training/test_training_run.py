@@ -243,6 +243,7 @@ def test_options_of_a_cut_off_that_cannot_be_used_are_refused_before_pictures_ar
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("without_graphs")
 def test_a_stopped_training_is_resumed_with_another_cut_off(castings: Path, tmp_path: Path) -> None:
     run = TrainingRun(SMALL, (castings,), tmp_path, "changed", "castline train")
     run.run(CallbackLog(("alexnet", 1)))
@@ -263,6 +264,7 @@ def test_resuming_with_other_pictures_is_refused(castings: Path, trained: Versio
         TrainingRun(SMALL, (tmp_path / "castings",), tmp_path, trained.name, "").run(CallbackLog(), resume=True)
 
 
+@pytest.mark.usefixtures("without_graphs")
 def test_fine_tuning_goes_on_from_the_weights_of_a_version(castings: Path, new_castings: Path, trained: Version, tmp_path: Path) -> None:
     """At a learning rate near 0, LeNet must predict as before, because it has no running averages that change."""
     still = SMALL.model_copy(update={"start": str(trained.folder), "lenet_epochs": 1, "epochs": 1, "rate": 1e-12, "lenet_rate": 1e-12})
@@ -285,6 +287,7 @@ def list_checksums(version: Version, side: str) -> list[str]:
         return [row["sha256"] for row in csv.DictReader(file) if row["side"] == side]
 
 
+@pytest.mark.usefixtures("without_graphs")
 def test_fine_tuning_of_a_version_of_an_older_release_warns_and_so_does_that_of_its_successor(
     castings: Path, new_castings: Path, trained: Version, tmp_path: Path
 ) -> None:
