@@ -44,7 +44,7 @@ WAITS_FOR_HEADER = "X-Castline-Waits-For"
 # again.
 _RETRIED_TOPICS = frozenset({"kafka", "producer", "database", "store"})
 # The keys of all problems that can end without a restart of the process, such as a full disk.
-_OUTSIDE_TOPICS = _RETRIED_TOPICS | {"disk", "port"}
+_OUTSIDE_TOPICS = _RETRIED_TOPICS | {"disk", "journal", "port"}
 # The header of the page /metrics that says how many seconds ago the page was made.
 PAGE_AGE_HEADER = "X-Castline-Page-Age"
 

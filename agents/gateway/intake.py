@@ -349,7 +349,8 @@ class Intake:
         except BaseException as error:
             self._first_copies.finish(pending, error)
             raise
-        if earlier := self._find_unstored(pending):
+        earlier = self._find_unstored(pending)
+        if earlier and (earlier.is_matched or not self._can_be_matched(pending)):
             self._store(pending, earlier.part, earlier)
         elif self._matcher is None or self._latency is None or frame.part is not None or is_repeat:
             self._store(pending, frame.part)
@@ -633,17 +634,22 @@ class Intake:
             sha256, receipt = self._unstored.get(pending.key, ("", None))
         return receipt if sha256 == pending.picture.sha256 else None
 
+    def _can_be_matched(self, pending: _PendingFrame) -> bool:
+        """Returns whether the matcher can look for the part of a copy, because the arrival of its first copy is known."""
+        with self._lock:
+            return self._untimed.get((pending.key, pending.picture.sha256)) is not None
+
     def _remember_unstored(self, pending: _PendingFrame, part: PartId | None, is_matched: bool) -> None:
         """Remembers a picture that the disk has refused or perhaps lost. A later copy gets the same part.
 
         If the matcher has found no part, it looks again for the part of a later copy, because perhaps the disk has also refused the report
-        of the part.
+        of the part. If it finds none again, the copy gets the id that the gateway made for the first copy.
         """
         key, sha256 = pending.key, pending.picture.sha256
         with self._lock:
             if pending.arrived_at is not None and not is_matched:
                 self._remember_untimed((key, sha256), pending.arrived_at)
-            elif part is not None and key:
+            if part is not None and key:
                 self._unstored[key] = sha256, PictureReceipt(part, is_matched=is_matched)
                 if len(self._unstored) > _MAX_UNSTORED:
                     self._unstored.popitem(last=False)
@@ -655,6 +661,8 @@ class Intake:
         `earlier` is None.
         """
         frame = pending.frame
+        if part is None and earlier is None and (earlier := self._find_unstored(pending)):
+            part = earlier.part
         is_matched = earlier.is_matched if earlier else self._matcher is None or part is not None
         keys = [key for key in (frame.idempotency_key, make_part_key(part) if part else "") if key]
         if not keys and pending.key and frame.is_arrival:

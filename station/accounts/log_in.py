@@ -189,17 +189,20 @@ def show_csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
 
 
 class NullCharacterMiddleware:
-    """Answers 400 if the path or a cookie contains a null character. Otherwise, PostgreSQL would raise an error for this text.
+    """Answers 400 if the path contains a null character. If the session cookie contains one, the request has no session.
 
-    Queries and forms are not checked. A page explains a wrong text in its query. An upload must not be read before its size is checked.
+    Otherwise, PostgreSQL would raise an error for this text. Queries and forms are not checked. A page explains a wrong text in its query.
+    An upload must not be read before its size is checked.
     """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self._get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        if any("\0" in text for text in (request.path, *request.COOKIES.values())):
+        if "\0" in request.path:
             return HttpResponse("The request contains a null character.", status=400, content_type="text/plain; charset=utf-8")
+        if "\0" in (request.session.session_key or ""):
+            request.session = type(request.session)()
         return self._get_response(request)
 
 

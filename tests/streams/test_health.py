@@ -89,7 +89,7 @@ def test_a_process_says_whether_it_waits_for_something_that_a_restart_does_not_c
     assert health.describe_wait() == "outside"
     health.set_not_ready("loading the models")
     assert health.describe_wait() == ""
-    for topic in ("kafka", "disk", "kafka line-1"):
+    for topic in ("kafka", "disk", "kafka line-1", "journal line-1"):
         health.set_problem("does not answer", topic)
         assert health.describe_wait() == "outside"
         health.set_problem("", topic)

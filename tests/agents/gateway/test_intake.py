@@ -413,6 +413,21 @@ def test_a_copy_gets_its_part_if_the_disk_refused_the_first_copy_before_the_part
 
 
 @pytest.mark.parametrize("key", ["", "key:1"])
+def test_a_picture_without_a_part_keeps_its_id_while_the_disk_fails_at_each_copy(tmp_path: Path, key: str) -> None:
+    """Kafka gets a picture also if its flush fails. So each further id would become another verdict about the same casting."""
+    line = WaitingLine(DamagedSpool(tmp_path, "line-1", SpoolBudget(2**20)))
+    line.now_s = _BELT_START_S + 4.01
+    for _ in range(4):
+        frame = line.send(key=key)
+        line.now_s += 2.5
+        line.intake.decide_due()
+        with pytest.raises(SpoolFullError):
+            frame.receipt.result(0)
+    assert len({picture.part for picture in line.spool.read_after(0, 10)}) == 1
+    line.spool.close()
+
+
+@pytest.mark.parametrize("key", ["", "key:1"])
 @pytest.mark.parametrize("stage", ["in the queue of the camera", "noted by the intake", "refused by the disk"])
 def test_after_a_stop_a_copy_of_a_picture_that_was_not_stored_does_not_take_the_part_of_a_later_casting(
     tmp_path: Path, stage: str, key: str
