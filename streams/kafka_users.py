@@ -51,8 +51,8 @@ def _is_visible(file: Path) -> bool:
     try:
         return file.exists()
     except PermissionError:
-        # Other accounts of this machine may not read the data folder of a broker that has Kafka users. If this process runs as such an
-        # account, treat `file` as missing.
+        # If a broker has Kafka users, only the broker's own account may read its data folder, in which `file` lies. If this process runs
+        # under another account, treat `file` as missing.
         return False
 
 

@@ -45,8 +45,8 @@ _MAX_HEADER_NAME_CHARACTERS = 128
 DEAD_LETTER_PREFIX = "dead-"
 # The header with the reason of a dead letter. Every dead letter has this header.
 DEAD_REASON = "dead-reason"
-# The header of the notes on the topic of dead letters. `castline dead-letters redrive` writes a note when it sends the record of a dead
-# letter again. Dead letters do not have this header.
+# `castline dead-letters redrive` sends the record of a dead letter again, and writes a note about this to the topic of the dead letters. A
+# note has this header, and a dead letter does not.
 REDRIVE_MARK = "redrive-of"
 # Castline itself adds headers that begin with one of these words to each dead letter. If the original record has such headers, they are
 # left out, because a sender could have forged them.

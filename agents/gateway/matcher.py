@@ -293,9 +293,9 @@ class Matcher(Generic[Picture]):
 
     @property
     def _reach_s(self) -> float:
-        """The largest time between a picture and its part, in seconds.
+        """The longest time in seconds between the arrival of a part at photo-eye 1 and the capture of its picture.
 
-        Two late pictures count as equally late if their delays differ by less than this time.
+        Two late pictures are equally late if their delays differ by less than this time.
         """
         return ASSIGNED_SHARE * max(self._recent_gaps, default=float("inf"))
 

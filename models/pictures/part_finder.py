@@ -120,10 +120,10 @@ _PRIOR = (np.diag(PRIOR_RAYS) + 1e-3 * np.eye(5)).astype(np.float32)
 
 
 def _invert_harmonics(rays: int, terms: int) -> Floats:
-    """Returns matrices that compute an outline from its radii on a few of the 48 rays. Each matrix uses `rays` rays.
+    """Returns matrices, each of which computes the terms of an outline from its radii on `rays` of the 48 rays.
 
-    The outline is described by up to five terms (harmonics). A matrix computes the first `terms` of them. No two matrices use the same
-    ray. For example, if `rays` is 6, matrix 0 uses the rays 0, 8, 16 and so on, and matrix 1 uses the rays 1, 9, 17 and so on.
+    Up to five terms (harmonics) describe an outline. The matrices compute the first `terms` of them. No two matrices use the same ray. For
+    example, if `rays` is 6, matrix 0 uses the rays 0, 8, 16 and so on, and matrix 1 uses the rays 1, 9, 17 and so on.
     """
     step = RAYS // rays
     return np.stack([np.linalg.pinv(_HARMONICS[first::step, :terms]) for first in range(step)]).astype(np.float32)

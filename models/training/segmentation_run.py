@@ -128,9 +128,9 @@ class FirstHead:
     learned: LearnedPictures
 
     def describe_unknown_pictures(self, rendered: int) -> tuple[str, ...]:
-        """Returns a warning if the head may have learned some of the validation pictures. Otherwise returns an empty tuple.
+        """Returns a warning if the segmentation head has perhaps learned some of the validation pictures. Otherwise returns an empty tuple.
 
-        `rendered` is the number of pictures that Castline has rendered.
+        `rendered` is the number of validation pictures that Castline has rendered. Some lists of learned pictures miss such pictures.
         """
         if not self.learned.may_miss(rendered):
             return ()
