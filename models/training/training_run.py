@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -51,6 +52,7 @@ GOLDEN_PICTURES = 24
 # For a picture of the golden set, the defect probabilities of two runtimes may differ by at most this value. In a trial, the probabilities
 # of a runtime with bfloat16 differed by 0.02.
 GOLDEN_TOLERANCE = 0.05
+_DRAWING_INTERVAL_S = 10.0
 
 
 class TrainingCallback(Protocol):
@@ -253,10 +255,18 @@ class TrainingRun:
         for voter, network in zip(voters, networks, strict=True):
             path = self.training_dir / f"{voter.name}.state.npz"
             trainer = Trainer(network, samples, self.options.recipe_of(voter.network))
+            curves = _CurveFiles(self.training_dir, voter.name)
 
-            def on_progress(done: int, total: int, history: Sequence[EpochResult], is_epoch_end: bool, name: str = voter.name) -> None:
+            def on_progress(
+                done: int,
+                total: int,
+                history: Sequence[EpochResult],
+                is_epoch_end: bool,
+                curves: _CurveFiles = curves,
+                name: str = voter.name,
+            ) -> None:
                 if is_epoch_end:
-                    self._save_curves(name, history)
+                    curves.save(history)
                 callback.on_training_step(name, done, total, history[-1] if is_epoch_end else None)
 
             try:
@@ -264,16 +274,13 @@ class TrainingRun:
                     trainer.fit(path, on_progress)
             except KeyboardInterrupt:
                 was_interrupted = True
+            finally:
+                curves.draw()
             # After an interruption, every network gets the best weights of its checkpoint. If a network has no checkpoint, the run ends,
             # because an ensemble needs all networks.
             if was_interrupted and not trainer.restore_best(path):
                 raise KeyboardInterrupt
         return networks, was_interrupted
-
-    def _save_curves(self, network: str, history: Sequence[EpochResult]) -> None:
-        curves = {"network": network, "epochs": [asdict(epoch) for epoch in history]}
-        write_atomically(self.training_dir / f"{network}.json", json.dumps(curves, indent=2) + "\n")
-        write_atomically(self.training_dir / f"{network}.png", draw_curves(network, history))
 
     def _has_start_seen_only_rendered(self) -> bool:
         """Returns whether the start version was trained only on rendered pictures.
@@ -406,6 +413,31 @@ def learn_part(pictures: LabelledPictures) -> PartReference | None:
     except ModelError as error:
         log.warning("No part reference could be learned, so an inspector judges every picture, even if it shows no part. %s", error)
         return None
+
+
+class _CurveFiles:
+    """The files with the training curves of a network. The PNG is drawn at most every ten seconds, because drawing takes long."""
+
+    def __init__(self, folder: Path, network: str) -> None:
+        self._folder = folder
+        self._network = network
+        self._history: tuple[EpochResult, ...] = ()
+        self._drawn: tuple[EpochResult, ...] = ()
+        self._draw_at_s = 0.0
+
+    def save(self, history: Sequence[EpochResult]) -> None:
+        """Writes the JSON file, and draws the picture if the last one is old."""
+        self._history = tuple(history)
+        curves = {"network": self._network, "epochs": [asdict(epoch) for epoch in history]}
+        write_atomically(self._folder / f"{self._network}.json", json.dumps(curves, indent=2) + "\n")
+        if time.monotonic() >= self._draw_at_s:
+            self.draw()
+
+    def draw(self) -> None:
+        """Draws the picture, unless it already shows all epochs."""
+        if self._history != self._drawn:
+            write_atomically(self._folder / f"{self._network}.png", draw_curves(self._network, self._history))
+            self._drawn, self._draw_at_s = self._history, time.monotonic() + _DRAWING_INTERVAL_S
 
 
 def draw_curves(title: str, history: Sequence[EpochResult]) -> bytes:
