@@ -81,11 +81,11 @@ class LostReports:
     def add_report(self, part: int, now_s: float) -> None:
         """Notes that the board has reported `part`.
 
-        Parts with smaller numbers then count as missing if they have no report. Two kinds of parts do not count as missing:
+        Parts with smaller numbers then count as missing if they have no report, except for two kinds of parts:
 
         - Parts before the first reported part of the run. Perhaps the board counted them while it was connected to another host.
-        - Parts that the board has announced (event PART). Perhaps they are still on their way to an additional gate. After a call of
-          `note_loss`, however, these parts count as missing.
+        - Parts of which the board has only sent the event PART. Perhaps they are still on their way to an additional gate. They count as
+          missing only after a call of `note_loss`.
         """
         if not self._highest:
             self._lowest = self._highest = part

@@ -284,7 +284,7 @@ class Redrive:
             yield letter, to
 
     def _read_new_marks(self) -> Mapping[tuple[str, int, int], tuple[RedriveMark, ...]]:
-        """Reads the marks that were written after the known dead letters. Groups the marks by the original record."""
+        """Reads the newest marks, which say which dead letters were sent again. Groups them by the original record of the dead letter."""
         first_offsets = {TopicPartition(self._topic, letter.partition): letter.offset for letter in self._known}
         letters, marks = _split(read_to_end(self._settings, _ROLE, [self._topic], first_offsets=first_offsets))
         return group_by_origin([*self._known, *letters], marks)

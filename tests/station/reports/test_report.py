@@ -112,7 +112,7 @@ def test_the_page_names_parts_without_a_verdict_apart_from_the_good_ones(operato
     assert '<span class="badge">without verdict</span>' in text
     assert 'aria-label="Parts by hour: ok, review, defect, without verdict"' in text
     (footer,) = re.findall(r"<footer.*?</footer>", text, re.DOTALL)
-    assert "Good parts are parts with a verdict." in footer
+    assert "A part is good if its review says ok." in footer
     assert "A part without a verdict never counts as good." in footer
 
 
