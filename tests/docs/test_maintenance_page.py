@@ -178,9 +178,11 @@ def test_a_line_runs_without_castline_and_its_board_is_exchanged(make_settings: 
         records = run_without_castline(line, settings)
         exchange(line, sorter, start_sorter, old)
         pass_casting(line.board, TRAVEL_S)
-        line.wait_for(lambda: len(records.read()) == 3)
+        # On a busy machine, a verdict can come too late. The part then gets a second record, which names this verdict.
+        line.wait_for(lambda: len({(record.run, record.part) for record in records.read()}) == 3)
         records.close()
-    first, second, third = records.records
+    first_records = {(record.run, record.part): record for record in reversed(records.records)}
+    first, second, third = (first_records[key] for key in sorted(first_records))
     assert (first.run, first.part, second.run, second.part) == (42, 1, 42, 2)
     assert (third.run, third.part, third.action, third.reason) == (43, 1, "diverted", "verdict")
 
@@ -194,7 +196,7 @@ def run_without_castline(line: MaintainedBoard, settings: Settings) -> SortedRea
     records = SortedReader(settings, LINE)
     line.wait_for(lambda: [record for record in records.read() if record.part == 1])
     line.follow(traced)
-    (record,) = records.records
+    record = records.records[0]
     assert not record.gate_moved
     assert_page_names_the_bypass(record)
     line.turn_bypass_key(False)
