@@ -199,16 +199,16 @@ class ExpectedCosts:
     - `false_alarm`: the cost of the review of a good part.
     - `defect_share`: the share of defective parts.
 
-    If a miss costs as much as 20 reviews, a review is worth its cost if at most 20 good parts are reviewed for each defective part. So the
-    class estimates for each score how many good parts have this score for one defective part. This formula gives a lower bound of the
-    number:
+    Example: a miss costs as much as 20 reviews. Then the review of a score pays if, among all parts with this score, there are at most 20
+    good parts for each defective part. The class computes the smallest number of good parts for each defective part that is possible:
 
         (1 - defect_share) / defect_share * (-e p ln p)
 
-    Here p is the share of good parts that have this score or a higher one. Source: Sellke, Bayarri, Berger, 2001.
+    Here p is the share of good parts that have this score or a higher one. Source: Sellke, Bayarri, Berger, 2001. The real number can be
+    larger, so the class sends rather too many good parts to review than too few.
 
-    Example: 1 % of the parts are defective. For a score with p = 0.01, the formula gives 12, which is less than 20. So parts with this
-    score go to review.
+    Example: 1 % of the parts are defective. For a score with p = 0.01, the formula gives 12. This is less than 20, so parts with this score
+    go to review.
     """
 
     miss: float
