@@ -404,8 +404,9 @@ class Matcher(Generic[Picture]):
         return gap.seconds if gap.is_exact else min(gap.seconds, min(self._recent_gaps, default=float("inf")))
 
     def _bound_on_other_side(self, gap: _Gap, is_final: bool) -> float:
-        # The picture was taken on one side of its nearest part. `gap` is the time between this part and its neighbour on the other side. If
-        # `gap` is not exact, the true gap is perhaps longer. A final decision then returns at least the shortest recent gap.
+        # If the picture was taken after its nearest part, `gap` is the time from the part before to the nearest part. If the picture was
+        # taken before its nearest part, `gap` is the time from the nearest part to the next one. If `gap` is not exact, the real gap is
+        # perhaps longer. When the matcher decides for good, it then expects at least the shortest recent gap.
         return max(gap.seconds, min(self._recent_gaps, default=0.0)) if is_final and not gap.is_exact else gap.seconds
 
     def _gap_before(self, index: int) -> _Gap:

@@ -208,6 +208,17 @@ class WaitingLine:
         self.intake.decide_due()
 
 
+def expect_no_part_for_a_copy_after_a_restart(folder: Path, key: str, next_key: str) -> None:
+    restarted = WaitingLine(Spool(folder, "line-1", SpoolBudget(2**20)), first_part=11)
+    copy = restarted.send(key=key)
+    restarted.now_s += 0.05
+    following = restarted.send(NEXT_PICTURE, key=next_key)
+    restarted.wait()
+    assert copy.receipt.result(0) == PictureReceipt(PartId("line-1", restarted.spool.run, 1), is_matched=False)
+    assert following.receipt.result(0) == PictureReceipt(PartId("line-1", 9, 13))
+    restarted.spool.close()
+
+
 @pytest.mark.parametrize("key", ["key:1", ""])
 def test_a_picture_that_is_sent_again_while_it_waits_for_its_part_is_not_its_own_rival(tmp_path: Path, key: str) -> None:
     line = WaitingLine(Spool(tmp_path, "line-1", SpoolBudget(2**20)))
@@ -265,14 +276,7 @@ def test_after_a_restart_a_copy_of_a_stored_picture_does_not_take_the_part_of_th
     line.wait()
     assert first.receipt.result(0).is_matched == (number is not None)
     line.spool.close()
-    restarted = WaitingLine(Spool(tmp_path, "line-1", SpoolBudget(2**20)), first_part=11)
-    copy = restarted.send(key="")
-    restarted.now_s += 0.05
-    following = restarted.send(NEXT_PICTURE, key="")
-    restarted.wait()
-    assert copy.receipt.result(0) == PictureReceipt(PartId("line-1", restarted.spool.run, 1), is_matched=False)
-    assert following.receipt.result(0) == PictureReceipt(PartId("line-1", 9, 13))
-    restarted.spool.close()
+    expect_no_part_for_a_copy_after_a_restart(tmp_path, key="", next_key="")
 
 
 @pytest.mark.parametrize("key", ["", "key:1"])
@@ -449,14 +453,7 @@ def test_after_a_stop_a_copy_of_a_picture_that_was_not_stored_does_not_take_the_
         line.intake.accept(frame)
     line.intake.drain()
     line.spool.close()
-    restarted = WaitingLine(Spool(tmp_path, "line-1", SpoolBudget(2**20)), first_part=11)
-    copy = restarted.send(key=key)
-    restarted.now_s += 0.05
-    following = restarted.send(NEXT_PICTURE, key="key:2")
-    restarted.wait()
-    assert copy.receipt.result(0) == PictureReceipt(PartId("line-1", restarted.spool.run, 1), is_matched=False)
-    assert following.receipt.result(0) == PictureReceipt(PartId("line-1", 9, 13))
-    restarted.spool.close()
+    expect_no_part_for_a_copy_after_a_restart(tmp_path, key, next_key="key:2")
 
 
 def test_without_a_key_another_picture_is_a_rival_and_another_time_is_no_repeat(tmp_path: Path) -> None:
