@@ -5,6 +5,7 @@ The module loads quickly, because the health pages must answer before a role has
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import signal
@@ -26,6 +27,12 @@ from streams.kafka import wait_for_kafka
 from streams.settings import Settings
 
 log = logging.getLogger(__name__)
+
+# The parameter M_MMAP_THRESHOLD of glibc's function mallopt.
+_M_MMAP_THRESHOLD = -3
+# The memory of a freed block of at least this size goes back to the operating system at once. Valid pictures and batches are mostly
+# smaller, because returning memory costs processor time.
+_RETURNED_BLOCK_BYTES = 16 * 2**20
 
 
 class StartSpans:
@@ -130,12 +137,22 @@ def handle_stop_signals() -> threading.Event:
     return stop_requested
 
 
+def _return_large_freed_blocks() -> None:
+    """Makes glibc return the memory of each large freed block to the operating system.
+
+    Without this call, glibc raises its limit after the first freed block of up to 32 MiB. It then keeps later freed blocks of that size in
+    several heaps, so that a worker needs up to twice the memory while it rejects records that are too large.
+    """
+    ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _RETURNED_BLOCK_BYTES)
+
+
 @contextmanager
 def worker_process(settings: Settings, role: str, port: int, slot_name: str = "") -> Iterator[WorkerProcess]:
     """Sets up this process for `role`, and serves its health pages at `port` (0: a free port) until the block ends.
 
     `slot_name` is needed if the processes of a role have different tasks. It names the role and the task, such as `sorter-line-1`.
     """
+    _return_large_freed_blocks()
     stop_requested = handle_stop_signals()
     slot = InstanceSlot(settings.service.run_dir, slot_name or role)
     health = ProcessHealth(role, ProgressWatchdog(settings.service.stall_s))

@@ -7,7 +7,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
-from kafka import KafkaAdminClient, KafkaConsumer
+from kafka import KafkaAdminClient
 from kafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from kafka.errors import FencedInstanceIdError
 
@@ -15,6 +15,7 @@ from streams.group_members import GroupMember, list_members, make_identity
 from streams.settings import Settings
 from streams.topics import TopicNames
 from tests.conftest import MakeSettings
+from tests.group_consumers import make_group_consumer
 from tests.image_topics import PictureProducer, count_by_part, wait_for, wait_for_verdicts
 from tests.processes import CastlineProcess
 
@@ -82,13 +83,11 @@ def test_a_process_with_a_taken_name_is_refused_before_and_after_its_joining(set
         before = len((tmp_path / "log1").read_text())
         one.start()
         wait_for(lambda: "Start: finding Kafka took" in (tmp_path / "log1").read_text()[before:], 60, "expected the check to pass")
-        rival = KafkaConsumer(
-            names.images("line-1"),
-            names.images("line-2"),
-            bootstrap_servers=settings.bootstrap,
-            group_id=identity.group,
-            group_instance_id=identity.instance_id,
-            client_id="castline-copied.00000000",
+        rival = make_group_consumer(
+            settings,
+            [names.images("line-1"), names.images("line-2")],
+            identity,
+            "castline-copied.00000000",
             partition_assignment_strategy=[RoundRobinPartitionAssignor],
         )
         with suppress(FencedInstanceIdError), closing(rival):
@@ -104,15 +103,7 @@ def test_a_second_machine_does_not_take_over_work_that_cannot_be_shared(
     settings = on_machine(make_settings(lines=({"name": "line-1", "gate": {"port": "/dev/absent"}},)), "pc2", tmp_path / "run2")
     settings = settings.model_copy(update={"station": settings.station.model_copy(update={"database": str(tmp_path / "station.sqlite3")})})
     identity = make_identity(on_machine(settings, "pc1", tmp_path / "run1"), group, f"{role}-1")
-    working = KafkaConsumer(
-        f"{settings.topics.prefix}.{topic}.line-1",
-        bootstrap_servers=settings.bootstrap,
-        group_id=identity.group,
-        group_instance_id=identity.instance_id,
-        client_id=identity.client_id,
-        # A topic that the broker has just created may be missing in the first metadata.
-        metadata_max_age_ms=500,
-    )
+    working = make_group_consumer(settings, [f"{settings.topics.prefix}.{topic}.line-1"], identity, identity.client_id)
     with closing(working):
         wait_for(lambda: bool(working.poll(100) or working.assignment()), 90, "expected the process of the first machine to work")
         with CastlineProcess(settings, tmp_path / "log", role) as second:

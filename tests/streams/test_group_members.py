@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from kafka import KafkaAdminClient, KafkaConsumer
+from kafka import KafkaAdminClient
 
 from streams.errors import DuplicateProcessError, SettingsError
 from streams.group_members import GroupMember, list_members, make_identity, wait_until_free
 from streams.settings import Settings, load_settings
 from tests.conftest import MakeSettings
+from tests.group_consumers import make_group_consumer
 from tests.image_topics import wait_for
 
 
@@ -74,15 +75,9 @@ def test_exclusive_work_is_not_shared_with_another_machine() -> None:
 def test_a_process_whose_name_is_taken_does_not_start_and_a_free_name_is_taken_at_once(make_settings: MakeSettings) -> None:
     settings = make_settings(lines=("line-1",))
     identity = make_identity(settings, "inspector", "inspector-1")
-    stranger = KafkaConsumer(
-        f"{settings.topics.prefix}.images.line-1",
-        bootstrap_servers=settings.bootstrap,
-        group_id=identity.group,
-        group_instance_id=identity.instance_id,
-        client_id="castline-stranger.00000000",
-        session_timeout_ms=6000,
-        heartbeat_interval_ms=1000,
-    )
+    topics = [f"{settings.topics.prefix}.images.line-1"]
+    options = {"session_timeout_ms": 6000, "heartbeat_interval_ms": 1000}
+    stranger = make_group_consumer(settings, topics, identity, "castline-stranger.00000000", **options)
     admin = KafkaAdminClient(bootstrap_servers=settings.bootstrap)
     problems: list[str] = []
     try:
