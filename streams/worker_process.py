@@ -28,8 +28,8 @@ from streams.settings import Settings
 
 log = logging.getLogger(__name__)
 
-# The parameter M_MMAP_THRESHOLD of glibc's function mallopt.
-_M_MMAP_THRESHOLD = -3
+# Parameters of glibc's function mallopt: M_TRIM_THRESHOLD and M_MMAP_THRESHOLD.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 # The memory of a freed block of at least this size goes back to the operating system at once. Valid pictures and batches are mostly
 # smaller, because returning memory costs processor time.
 _RETURNED_BLOCK_BYTES = 16 * 2**20
@@ -143,7 +143,11 @@ def _return_large_freed_blocks() -> None:
     Without this call, glibc raises its limit after the first freed block of up to 32 MiB. It then keeps later freed blocks of that size in
     several heaps, so that a worker needs up to twice the memory while it rejects records that are too large.
     """
-    ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _RETURNED_BLOCK_BYTES)
+    mallopt = ctypes.CDLL(None).mallopt
+    mallopt(_M_MMAP_THRESHOLD, _RETURNED_BLOCK_BYTES)
+    # A heap keeps up to this much free memory at its end. This is the ratio that glibc itself chooses when it raises its limit. With glibc's
+    # first value of 128 KiB, a worker would return and request the memory of nearly every picture.
+    mallopt(_M_TRIM_THRESHOLD, 2 * _RETURNED_BLOCK_BYTES)
 
 
 @contextmanager
