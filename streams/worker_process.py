@@ -145,8 +145,8 @@ def _return_large_freed_blocks() -> None:
     """
     mallopt = ctypes.CDLL(None).mallopt
     mallopt(_M_MMAP_THRESHOLD, _RETURNED_BLOCK_BYTES)
-    # A heap keeps up to this much free memory at its end. This is the ratio that glibc itself chooses when it raises its limit. With glibc's
-    # first value of 128 KiB, a worker would return and request the memory of nearly every picture.
+    # A heap keeps up to this much free memory at its end. glibc itself chooses this ratio when it raises its limit. With the first value
+    # of glibc, 128 KiB, a worker would return and request the memory of nearly every picture.
     mallopt(_M_TRIM_THRESHOLD, 2 * _RETURNED_BLOCK_BYTES)
 
 
