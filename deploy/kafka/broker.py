@@ -94,8 +94,8 @@ def server_properties(broker: BrokerSettings, max_message_bytes: int, own_passwo
         # Kafka must delete the files of dropped records within seconds. With its defaults, this takes up to six minutes.
         "log.retention.check.interval.ms": 2000,
         "log.segment.delete.delay.ms": 1000,
-        # After kill -9, the broker serves clients only when its former session with Kafka's controller has expired. The default of 9 s is too
-        # long. A broker registers again 0.1, 0.3, 0.7, 1.5, 3.1 and 6.3 s after its first attempt, so the session ends just before the
+        # After kill -9, the broker serves clients only when its former session with Kafka's controller has expired. The default of 9 s is
+        # too long. A broker registers again 0.1, 0.3, 0.7, 1.5, 3.1 and 6.3 s after its first attempt, so the session ends just before the
         # attempt at 1.5 s.
         "broker.session.timeout.ms": 1400,
         "broker.heartbeat.interval.ms": 350,
