@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
 
 # An event is sent again if it is not acknowledged within this time.
@@ -26,7 +25,6 @@ class StoredEvent:
     name: str
     fields: tuple[str, ...]
     sent_us: int | None = None
-    is_acknowledged: bool = False
     confirmed: int | None = None
     is_awaited: bool = False
 
@@ -41,19 +39,19 @@ class EventRing:
         self.size = size
         self.lost = 0
         self.unreported = 0
-        self._events: deque[StoredEvent] = deque()
+        self._events: list[StoredEvent] = []
         self._next_number = 0
         self._next_send_us = 0
 
     @property
     def pending(self) -> int:
         """The number of events that are not acknowledged."""
-        return len(self.pending_names)
+        return len(self._events)
 
     @property
     def pending_names(self) -> list[str]:
         """The names of the events that are not acknowledged, oldest first."""
-        return [event.name for event in self._events if not event.is_acknowledged]
+        return [event.name for event in self._events]
 
     @property
     def is_full(self) -> bool:
@@ -83,12 +81,8 @@ class EventRing:
         return 0
 
     def acknowledge(self, number: int) -> None:
-        """Notes that the host has acknowledged an event. The event is deleted when all older events are acknowledged too."""
-        for event in self._events:
-            if event.event == number:
-                event.is_acknowledged = True
-        while self._events and self._events[0].is_acknowledged:
-            self._events.popleft()
+        """Deletes an event that the host has acknowledged. Older events stay."""
+        self._events = [event for event in self._events if event.event != number]
 
     def set_run(self, run: int) -> None:
         """Writes a new run number into the second field of all stored GATE events."""
@@ -105,7 +99,7 @@ class EventRing:
         """Returns the next event to send, and marks the event as sent. Returns None if no event is due yet."""
         if now_us < self._next_send_us:
             return None
-        pending = [event for event in self._events if not event.is_acknowledged and not event.is_awaited]
+        pending = [event for event in self._events if not event.is_awaited]
         due = next((event for event in pending if event.sent_us is None), None) or next(
             (event for event in pending[:MAX_REPEATED_EVENTS] if event.sent_us is not None and now_us - event.sent_us >= REPEAT_US), None
         )

@@ -13,7 +13,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -89,22 +91,41 @@ class Campaign:
             raise MisfitError(f"the tests fail without the mutant: {tests}")
 
 
+def run_mutants(mutants: Sequence[Mutant], jobs: int) -> list[Campaign]:
+    """Runs `mutants` in `jobs` copies of the source code at the same time, and returns one campaign for each copy.
+
+    Mutants with the same tests run in the same copy, so that these tests run only once without a mutant.
+    """
+    mutants_by_tests: dict[str, list[Mutant]] = defaultdict(list)
+    for mutant in mutants:
+        mutants_by_tests[mutant.tests].append(mutant)
+    waiting = iter(list(mutants_by_tests.values()))
+
+    def run_job() -> Campaign:
+        with copied_tree() as folder:
+            campaign = Campaign(folder)
+            for group in waiting:
+                for mutant in group:
+                    campaign.run(mutant)
+            return campaign
+
+    with ThreadPoolExecutor(jobs) as pool:
+        running = [pool.submit(run_job) for _ in range(jobs)]
+        return [job.result() for job in running]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--group", choices=("all", *MUTANTS_BY_GROUP), default="all", help="run the mutants of this group")
     parser.add_argument("--only", default="", help="run the mutants whose names contain this text")
+    parser.add_argument("--jobs", type=int, default=1, help="how many mutants run at the same time, each in its own copy of the code")
     options = parser.parse_args()
     groups = MUTANTS_BY_GROUP if options.group == "all" else [options.group]
     chosen = [mutant for group in groups for mutant in MUTANTS_BY_GROUP[group] if options.only in mutant.name]
-    with copied_tree() as folder:
-        campaign = Campaign(folder)
-        for mutant in chosen:
-            campaign.run(mutant)
-    print(
-        f"{campaign.found} of {len(chosen)} mutants found, {campaign.unexplained} survived without an explanation, "
-        f"{campaign.misfits} could not be tried"
-    )
-    return int(bool(campaign.unexplained or campaign.misfits))
+    campaigns = run_mutants(chosen, options.jobs)
+    found, unexplained, misfits = (sum(getattr(one, name) for one in campaigns) for name in ("found", "unexplained", "misfits"))
+    print(f"{found} of {len(chosen)} mutants found, {unexplained} survived without an explanation, {misfits} could not be tried")
+    return int(bool(unexplained or misfits))
 
 
 if __name__ == "__main__":
