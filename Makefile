@@ -57,7 +57,7 @@ campaign-records: $(READY) ## Send 10,000 damaged records of each topic through 
 campaign-line: $(READY) ## Run 1,000 castings with restarts of the sorter, resets of the board and an outage of Kafka; about ten minutes
 	@$(BIN)/python -m tests.line_campaign $(ARGS)
 
-campaign-mutants: $(READY) ## Change the source code in one place at a time, and name the test that finds each change; over an hour; ARGS="--group delivery"
+campaign-mutants: $(READY) ## Change the source code in one place at a time, and name the test that finds each change; over an hour; ARGS="--group delivery --jobs 2"
 	@$(BIN)/python -m tests.mutants.campaign $(ARGS)
 
 campaign-noise: $(READY) ## Disturb inputs, serial line and EEPROM of the board in the AVR simulator, and count what goes wrong; about ten minutes

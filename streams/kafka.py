@@ -16,6 +16,8 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.consumer.fetcher import Fetcher
 from kafka.errors import KafkaError, UnknownTopicOrPartitionError
 from kafka.net.compat import KafkaNetClient
+from kafka.net.manager import KafkaConnectionManager
+from kafka.net.selector import NetworkSelector
 
 from streams.backoff import Backoff
 from streams.errors import CastlineError
@@ -100,6 +102,25 @@ class _ReaderPartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc]  
         super().__init__(fetch_offset, place, ReadableBatches(batches, place, fetch_offset), **options)
 
 
+class _ConnectionManager(KafkaConnectionManager):  # type: ignore[misc]  # kafka-python ships no types
+    """Waits longer and longer before it connects to a broker again, also if each connection is accepted and then closed.
+
+    A connection is accepted and closed if a proxy or a relay stands before a broker that does not run. kafka-python 3.0.12 counts such a
+    connection as a success. It would connect again without any wait, more than a hundred times a second, and so use a whole processor.
+    """
+
+    async def _connect(self, node: Any, conn: Any, reset_backoff_on_connect: bool = True, timeout_at: float | None = None) -> None:
+        before = self._backoff.get(node.node_id)
+        await super()._connect(node, conn, reset_backoff_on_connect=False, timeout_at=timeout_at)
+        # During the first contact with Kafka, kafka-python itself counts the failures, and calls this method with False.
+        if not reset_backoff_on_connect:
+            return
+        if conn.connected:
+            self.reset_backoff(node.node_id)
+        elif self._backoff.get(node.node_id) == before:
+            self.update_backoff(node.node_id)
+
+
 def open_client(kind: type[Client], *topics: str, **arguments: Any) -> Client:
     """Returns a new client of kafka-python of the class `kind`. If the client is a consumer, it reads `topics`.
 
@@ -111,7 +132,8 @@ def open_client(kind: type[Client], *topics: str, **arguments: Any) -> Client:
     networks: list[KafkaNetClient] = []
 
     def make_network(**options: Any) -> KafkaNetClient:
-        networks.append(KafkaNetClient(**options))
+        net = NetworkSelector(**options)
+        networks.append(KafkaNetClient(net=net, manager=_ConnectionManager(net, **options)))
         return networks[-1]
 
     try:

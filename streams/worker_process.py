@@ -30,8 +30,8 @@ log = logging.getLogger(__name__)
 
 # Parameters of glibc's function mallopt: M_TRIM_THRESHOLD and M_MMAP_THRESHOLD.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-# The memory of a freed block of at least this size goes back to the operating system at once. Valid pictures and batches are mostly
-# smaller, because returning memory costs processor time.
+# The memory of a freed block of at least this size goes back to the operating system. The value is larger than most valid pictures and
+# batches, because returning and requesting memory costs processor time.
 _RETURNED_BLOCK_BYTES = 16 * 2**20
 
 
@@ -138,10 +138,10 @@ def handle_stop_signals() -> threading.Event:
 
 
 def _return_large_freed_blocks() -> None:
-    """Makes glibc return the memory of each large freed block to the operating system.
+    """Makes glibc return the memory of large blocks to the operating system when they are freed.
 
-    Without this call, glibc raises its limit after the first freed block of up to 32 MiB. It then keeps later freed blocks of that size in
-    several heaps, so that a worker needs up to twice the memory while it rejects records that are too large.
+    Without this call, glibc keeps freed blocks of up to 32 MiB in several heaps after it has freed the first ones. A worker that rejects
+    records of that size then needs up to twice the memory.
     """
     mallopt = ctypes.CDLL(None).mallopt
     mallopt(_M_MMAP_THRESHOLD, _RETURNED_BLOCK_BYTES)

@@ -81,8 +81,10 @@ class EventRing:
         return 0
 
     def acknowledge(self, number: int) -> None:
-        """Deletes an event that the host has acknowledged. Older events stay."""
-        self._events = [event for event in self._events if event.event != number]
+        """Deletes an event that the host has acknowledged. Older events stay. Does nothing if the event was deleted before."""
+        index = next((index for index, event in enumerate(self._events) if event.event == number), None)
+        if index is not None:
+            del self._events[index]
 
     def set_run(self, run: int) -> None:
         """Writes a new run number into the second field of all stored GATE events."""

@@ -291,7 +291,7 @@ def test_a_full_event_memory_reports_how_many_events_were_lost(host: ProtocolHos
     lost = host.status("link").number("lost")
     assert lost >= 3
     host.wait(3000)
-    # Every acknowledged event makes room, not only the oldest one.
+    # Acknowledge the newest event, because every acknowledged event must make room, not only the oldest one.
     newest = max(gate.number("event") for gate in host.events("GATE"))
     host.ok("ACK", newest)
     host.ok("HELLO", 1)

@@ -1,5 +1,7 @@
 """Makes one wrong change of the source code after another, called a mutant, and checks that a test fails for each change.
 
+With `--jobs N`, N copies of the source code are changed and tested at the same time.
+
 `make campaign-mutants` prints each mutant with the test that found it. The exit status is 1 if a mutant without an explanation survived,
 or if a mutant could not be tried, because it does not fit the source code or its tests fail without it.
 """
@@ -13,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -77,11 +80,11 @@ class Campaign:
                 passed, test = run_tests(self._folder, mutant.tests)
         except MisfitError as error:
             self.misfits += 1
-            print(f"{mutant.name}: {error}", flush=True)
+            print(f"{mutant.name}: {error}\n", end="", flush=True)
             return
         self.found += not passed
         self.unexplained += passed and not mutant.survives_because
-        print(f"{mutant.name:60} {f'SURVIVED. {mutant.survives_because}' if passed else f'found by {test}'}", flush=True)
+        print(f"{mutant.name:60} {f'SURVIVED. {mutant.survives_because}' if passed else f'found by {test}'}\n", end="", flush=True)
 
     def _check_unchanged(self, tests: str) -> None:
         """Raises MisfitError if `tests` fail without a mutant. Such tests would seem to find every mutant."""
@@ -99,31 +102,47 @@ def run_mutants(mutants: Sequence[Mutant], jobs: int) -> list[Campaign]:
     mutants_by_tests: dict[str, list[Mutant]] = defaultdict(list)
     for mutant in mutants:
         mutants_by_tests[mutant.tests].append(mutant)
+    # All jobs take their groups of mutants from this iterator.
     waiting = iter(list(mutants_by_tests.values()))
+    is_stopped = threading.Event()
 
     def run_job() -> Campaign:
         with copied_tree() as folder:
             campaign = Campaign(folder)
             for group in waiting:
                 for mutant in group:
-                    campaign.run(mutant)
+                    if not is_stopped.is_set():
+                        campaign.run(mutant)
             return campaign
 
     with ThreadPoolExecutor(jobs) as pool:
         running = [pool.submit(run_job) for _ in range(jobs)]
-        return [job.result() for job in running]
+        try:
+            return [job.result() for job in running]
+        finally:
+            # After Ctrl-C or an error, no job begins another mutant.
+            is_stopped.set()
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--group", choices=("all", *MUTANTS_BY_GROUP), default="all", help="run the mutants of this group")
     parser.add_argument("--only", default="", help="run the mutants whose names contain this text")
-    parser.add_argument("--jobs", type=int, default=1, help="how many mutants run at the same time, each in its own copy of the code")
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        choices=range(1, 65),
+        metavar="N",
+        default=1,
+        help="number of copies of the code in which mutants run at the same time; on a busy machine, a slow test can seem to find a mutant",
+    )
     options = parser.parse_args()
     groups = MUTANTS_BY_GROUP if options.group == "all" else [options.group]
     chosen = [mutant for group in groups for mutant in MUTANTS_BY_GROUP[group] if options.only in mutant.name]
     campaigns = run_mutants(chosen, options.jobs)
-    found, unexplained, misfits = (sum(getattr(one, name) for one in campaigns) for name in ("found", "unexplained", "misfits"))
+    found = sum(campaign.found for campaign in campaigns)
+    unexplained = sum(campaign.unexplained for campaign in campaigns)
+    misfits = sum(campaign.misfits for campaign in campaigns)
     print(f"{found} of {len(chosen)} mutants found, {unexplained} survived without an explanation, {misfits} could not be tried")
     return int(bool(unexplained or misfits))
 

@@ -81,8 +81,6 @@ def test_a_process_with_a_taken_name_is_refused_before_and_after_its_joining(set
         names, identity = TopicNames(settings.topics.prefix), make_identity(first, "inspector", "inspector-1")
         wait_for(lambda: not list_group(settings, identity.group), 30, "expected the stopped process to leave the group")
         before = len((tmp_path / "log1").read_text())
-        one.start()
-        wait_for(lambda: "Start: finding Kafka took" in (tmp_path / "log1").read_text()[before:], 60, "expected the check to pass")
         rival = make_group_consumer(
             settings,
             [names.images("line-1"), names.images("line-2")],
@@ -90,6 +88,8 @@ def test_a_process_with_a_taken_name_is_refused_before_and_after_its_joining(set
             "castline-copied.00000000",
             partition_assignment_strategy=[RoundRobinPartitionAssignor],
         )
+        one.start()
+        wait_for(lambda: "Start: finding Kafka took" in (tmp_path / "log1").read_text()[before:], 60, "expected the check to pass")
         with suppress(FencedInstanceIdError), closing(rival):
             wait_for(lambda: bool(rival.poll(100)) or one.process.poll() is not None, 60, "expected one of the two to have the partitions")
         assert one.process.wait(60) == DUPLICATE

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
 import threading
+import time
+from pathlib import Path
 
 import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import KafkaError, UnknownTopicOrPartitionError
 
+from deploy.kafka.broker import EmbeddedBroker
 from deploy.supervisor.ports import free_ports
 from streams.errors import CastlineError
-from streams.kafka import find_partitions, open_client, read_to_end
+from streams.kafka import find_partitions, make_client_arguments, open_client, read_to_end
+from streams.settings import BrokerSettings, Settings
 from tests.conftest import MakeSettings
 
 
@@ -44,3 +51,37 @@ def test_a_client_that_finds_no_broker_leaves_no_thread(kind: type[KafkaAdminCli
     with pytest.raises((KafkaError, OSError)):
         open_client(kind, bootstrap_servers=f"127.0.0.1:{free_ports()}", bootstrap_timeout_ms=300)
     assert set(threading.enumerate()) <= before
+
+
+@pytest.mark.real
+def test_a_broker_behind_a_proxy_that_is_away_is_not_flooded_with_connections(tmp_path: Path) -> None:
+    """While the broker is away, the proxy accepts each connection and closes it at once."""
+    settings = Settings(broker=BrokerSettings(port=free_ports(2), data_dir=tmp_path / "kafka", access="open"))
+    broker = EmbeddedBroker(settings)
+    broker.start()
+    admin = broker.connect()
+    admin.create_topics({"castings.used": {"num_partitions": 1}}, wait_for_metadata=True)
+    admin.close()
+    producer = open_client(KafkaProducer, **make_client_arguments(settings, "test") | {"bootstrap_servers": broker.address})
+    producer.send("castings.used", b"first").get(20)
+    os.kill(broker.pid, signal.SIGKILL)
+    while broker.poll() is None:
+        time.sleep(0.05)
+    waiting = producer.send("castings.used", b"second")
+    connections, until_s = 0, time.monotonic() + 3
+    with socket.create_server(("127.0.0.1", settings.broker.port)) as proxy:
+        proxy.settimeout(0.1)
+        while time.monotonic() < until_s:
+            try:
+                proxy.accept()[0].close()
+            except TimeoutError:
+                continue
+            connections += 1
+    broker.start()
+    try:
+        assert waiting.get(30).offset == 1
+        # The waits are 0.05, 0.1, 0.2, 0.4, 0.8 and then 1 s. Without these waits, there are more than 100 connections a second.
+        assert 3 <= connections <= 20
+    finally:
+        producer.close()
+        broker.stop(20)

@@ -31,7 +31,7 @@ from streams.errors import ModelError
 
 CASTINGS = Path("../shared/data/casting")
 SIDE_PX = 64
-TINY = AutoencoderRecipe(side_px=48, width=4, code_channels=8, prototypes=16, steps=128, batch=64)
+TINY = AutoencoderRecipe(side_px=48, width=4, code_channels=8, prototypes=16, steps=256, batch=64)
 PART = FoundPart(32.0, 31.0, 24.0, 22.0, 0.3)
 OFFSETS = np.arange(SIDE_PX)
 MATRIX = [[np.cos(0.3), np.sin(0.3)], [-np.sin(0.3), np.cos(0.3)]]
