@@ -95,8 +95,9 @@ def server_properties(broker: BrokerSettings, max_message_bytes: int, own_passwo
         "log.retention.check.interval.ms": 2000,
         "log.segment.delete.delay.ms": 1000,
         # After kill -9, the broker serves clients only when its former session with Kafka's controller has expired. The default of 9 s is
-        # too long. A broker tries to register again 0.1, 0.3, 0.7 and 1.5 s after its first attempt, so the session ends just before the
-        # attempt at 1.5 s. If a broker is paused for longer than its session, its partitions have no leader until its next heartbeat.
+        # too long. A broker that starts again tries to register at once, and again 0.1, 0.3, 0.7 and 1.5 s later. With a session of 1.4 s,
+        # the attempt after 1.5 s always succeeds. The short session has a price: if the process of the broker stands still for more than
+        # 1.4 s, for example on a busy machine, its partitions have no leader until its next heartbeat.
         "broker.session.timeout.ms": 1400,
         "broker.heartbeat.interval.ms": 350,
         "num.network.threads": 2,
