@@ -105,14 +105,15 @@ class _ReaderPartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc]  
 class _ConnectionManager(KafkaConnectionManager):  # type: ignore[misc]  # kafka-python ships no types
     """Waits longer and longer before it connects to a broker again, also if each connection is accepted and then closed.
 
-    A connection is accepted and closed if a proxy or a relay stands before a broker that does not run. kafka-python 3.0.12 counts such a
-    connection as a success. It would connect again without any wait, more than a hundred times a second, and so use a whole processor.
+    A proxy before a broker that does not run accepts each connection and closes it. kafka-python 3.0.12 counts such a connection as a
+    success. It would connect again without a wait, more than a hundred times a second, and so use a whole processor.
     """
 
     async def _connect(self, node: Any, conn: Any, reset_backoff_on_connect: bool = True, timeout_at: float | None = None) -> None:
         before = self._backoff.get(node.node_id)
         await super()._connect(node, conn, reset_backoff_on_connect=False, timeout_at=timeout_at)
-        # During the first contact with Kafka, kafka-python itself counts the failures, and calls this method with False.
+        # During the first contact with Kafka, kafka-python counts the failures itself, and calls this method with
+        # `reset_backoff_on_connect=False`.
         if not reset_backoff_on_connect:
             return
         if conn.connected:

@@ -140,13 +140,13 @@ def handle_stop_signals() -> threading.Event:
 def _return_large_freed_blocks() -> None:
     """Makes glibc return the memory of large blocks to the operating system when they are freed.
 
-    Without this call, glibc keeps freed blocks of up to 32 MiB in several heaps after it has freed the first ones. A worker that rejects
-    records of that size then needs up to twice the memory.
+    Without this call, glibc raises its own limit when the first large blocks are freed. From then on, it keeps freed blocks of up to 32 MiB
+    in several heaps, and does not return them. A worker that rejects records of that size then needs up to twice the memory.
     """
     mallopt = ctypes.CDLL(None).mallopt
     mallopt(_M_MMAP_THRESHOLD, _RETURNED_BLOCK_BYTES)
-    # A heap keeps up to this much free memory at its end. glibc itself chooses this ratio when it raises its limit. With the first value
-    # of glibc, 128 KiB, a worker would return and request the memory of nearly every picture.
+    # A heap may keep free memory of up to twice the limit above behind its last used block. glibc itself uses the factor 2, too. With the
+    # default of glibc, 128 KiB, a worker would return the memory of nearly every picture and request it again.
     mallopt(_M_TRIM_THRESHOLD, 2 * _RETURNED_BLOCK_BYTES)
 
 

@@ -97,7 +97,8 @@ class Campaign:
 def run_mutants(mutants: Sequence[Mutant], jobs: int) -> list[Campaign]:
     """Runs `mutants` in `jobs` copies of the source code at the same time, and returns one campaign for each copy.
 
-    Mutants with the same tests run in the same copy, so that these tests run only once without a mutant.
+    The tests of a mutant must first pass on the unchanged code. Mutants with the same tests run in the same copy, so that this check is
+    made only once.
     """
     mutants_by_tests: dict[str, list[Mutant]] = defaultdict(list)
     for mutant in mutants:
@@ -134,7 +135,8 @@ def main() -> int:
         choices=range(1, 65),
         metavar="N",
         default=1,
-        help="number of copies of the code in which mutants run at the same time; on a busy machine, a slow test can seem to find a mutant",
+        help="test N mutants at the same time, each in its own copy of the code; if N is too large for the machine, a test can fail "
+        "because it is too slow, and its mutant then counts as found",
     )
     options = parser.parse_args()
     groups = MUTANTS_BY_GROUP if options.group == "all" else [options.group]

@@ -54,7 +54,7 @@ def test_a_client_that_finds_no_broker_leaves_no_thread(kind: type[KafkaAdminCli
 
 
 @pytest.mark.real
-def test_a_broker_behind_a_proxy_that_is_away_is_not_flooded_with_connections(tmp_path: Path) -> None:
+def test_a_stopped_broker_behind_a_proxy_is_not_flooded_with_connections(tmp_path: Path) -> None:
     """While the broker is away, the proxy accepts each connection and closes it at once."""
     settings = Settings(broker=BrokerSettings(port=free_ports(2), data_dir=tmp_path / "kafka", access="open"))
     broker = EmbeddedBroker(settings)
