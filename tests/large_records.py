@@ -12,9 +12,9 @@ from tests.foreign_batches import keep_compression
 MIB = 2**20
 RECORDS, RECORD_BYTES = 25, 20 * MIB
 BUFFER_BYTES = 64 * MIB
-# The four buffers of a worker share BUFFER_BYTES. A record of RECORD_BYTES is larger than the share of a buffer, but an empty buffer accepts
-# it. So the four buffers hold four records. A record that is being unpacked exists in up to three more copies, and a record that becomes a
-# dead letter in one more. Together, these are eight records.
+# The four buffers of a worker share BUFFER_BYTES. A record of RECORD_BYTES is larger than the share of a buffer, but an empty buffer
+# accepts it. So the four buffers hold four records. A record that is being unpacked exists in up to three more copies, and a record that
+# becomes a dead letter in one more. Together, these are eight records.
 _RECORDS_IN_MEMORY = 8
 # glibc can keep up to 32 MiB of free memory at the end of each heap. This margin allows for two such heaps.
 _KEPT_BY_GLIBC = 64 * MIB
