@@ -5,24 +5,34 @@
 | a thread | `SupervisedThread` |
 | a task of the event loop that does not process records of Kafka | `run_supervised` |
 | a task that processes records of Kafka | `ConsumerGroup`. An error ends the process, and the next process gets the records again |
+
+A thread that cannot begin ends its process: see `end_if_a_thread_cannot_begin`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from streams import metrics
 from streams.backoff import Backoff
 from streams.complaints import Complaints
 from streams.operating_system import SYSTEM, OperatingSystem
 
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
+
 log = logging.getLogger(__name__)
 
+# The exit status after a fault that a new start can end.
+_FAULT = 1
 _FIRST_RETRY_S = 0.5
 _LONGEST_RETRY_S = 30.0
 # The pauses grow with each failure. After the work has run for this many seconds, the next pause is short again.
@@ -34,6 +44,23 @@ _faults = Complaints()
 def list_thread_faults() -> list[str]:
     """Returns a sentence for each thread or task of this process that failed within the last ten minutes."""
     return _faults.list_texts()
+
+
+def end_if_a_thread_cannot_begin() -> None:
+    """Ends this process with status 1 when a new thread fails before it begins its work, for example because there is no memory.
+
+    Python only writes such an error to the output. The method `start`, which waits for the new thread without a limit, never returns. So
+    without this function, the process would hang.
+    """
+
+    def handle(unraisable: UnraisableHookArgs) -> None:
+        if "thread started by" in (unraisable.err_msg or ""):
+            # There may be no memory for a message of the log, and other threads may hold its lock.
+            os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, b"A new thread could not begin, so this process ends.\n")
+            os._exit(_FAULT)
+        sys.__unraisablehook__(unraisable)
+
+    sys.unraisablehook = handle
 
 
 class _FailureLog:

@@ -9,10 +9,11 @@ from streams.logs import configure_logs
 from streams.private_files import refuse_exposed_files
 from streams.settings import Settings, find_settings_file, load_settings
 from streams.signatures import check_keys
+from streams.supervision import end_if_a_thread_cannot_begin
 
 
 def start_role(file: Path | None, role: str) -> Settings:
-    """Loads and checks the settings of the role, sets up its log, and returns the settings.
+    """Loads and checks the settings of the role, sets up its log, and returns the settings. A thread that cannot begin ends the process.
 
     Raises SettingsError if the settings are wrong. Also raises SettingsError if the files of the plant are not protected from other users
     of this machine.
@@ -21,4 +22,5 @@ def start_role(file: Path | None, role: str) -> Settings:
     refuse_exposed_files(settings, find_settings_file(file))
     check_keys(settings)
     configure_logs(settings.service, role)
+    end_if_a_thread_cannot_begin()
     return settings

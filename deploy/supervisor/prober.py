@@ -41,6 +41,10 @@ class ProbeResult:
     samples: Samples = field(default_factory=dict)
     samples_at: float = -math.inf
 
+    def unhealthy_s(self, now: float) -> float:
+        """Returns for how many seconds the process has been unhealthy or silent, or 0. `now` is the present time in monotonic seconds."""
+        return 0.0 if self.unhealthy_since is None else now - self.unhealthy_since
+
     def value(self, name: str, **labels: str) -> float:
         """Returns the sum of the samples of metric `name` whose labels include `labels`, or 0 if there are none."""
         required = labels.items()

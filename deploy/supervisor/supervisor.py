@@ -92,15 +92,20 @@ class Supervisor:
 
     - `unhealthy_s`: if a process is unhealthy for more than this number of seconds, it gets SIGTERM.
     - `silent_s`: if a process does not answer for more than this number of seconds, it is killed, because it could not react to SIGTERM.
+    - `silent_start_s`: the same for a process that is not ready yet. This time is longer, because a process answers late while it loads
+      its libraries.
     """
 
-    def __init__(self, roles: Iterable[Role], journal: Journal, unhealthy_s: float = 15.0, silent_s: float = 8.0) -> None:
+    def __init__(
+        self, roles: Iterable[Role], journal: Journal, unhealthy_s: float = 15.0, silent_s: float = 8.0, silent_start_s: float = 60.0
+    ) -> None:
         self.processes = {role.name: ManagedProcess(role) for role in roles}
         self.prober = Prober()
         self.failure = ""
         self._journal = journal
         self._unhealthy_s = unhealthy_s
         self._silent_s = silent_s
+        self._silent_start_s = silent_start_s
         self._is_stopping = False
         self.prober.start()
 
@@ -223,14 +228,13 @@ class Supervisor:
             self._check_start(managed, process, now)
         elif managed.state is State.READY:
             result = self.prober.result(process.pid)
-            unhealthy_s = now - result.unhealthy_since if result and result.unhealthy_since is not None else 0.0
-            if result and result.is_silent and unhealthy_s > self._silent_s:
+            if result and result.is_silent and result.unhealthy_s(now) > self._silent_s:
                 self._replace(managed, now, f"silent for {self._silent_s:g} s: {result.complaint}", grace_s=0.0)
-            elif result and unhealthy_s > self._unhealthy_s:
+            elif result and result.unhealthy_s(now) > self._unhealthy_s:
                 self._replace(managed, now, f"unhealthy for {self._unhealthy_s:g} s: {result.complaint}")
 
     def _check_start(self, managed: ManagedProcess, process: ChildProcess, now: float) -> None:
-        """Notes that a starting process is ready. Replaces a process that is not ready in time.
+        """Notes that a starting process is ready. Replaces a process that no longer answers, or that is not ready in time.
 
         The time is counted from the start, or from the last moment at which the process waited for something outside, such as Kafka.
         """
@@ -244,6 +248,8 @@ class Supervisor:
         result = self.prober.result(process.pid)
         if result and result.is_waiting:
             managed.waited_at = now
+        elif result and result.is_silent and result.unhealthy_s(now) > self._silent_start_s:
+            self._replace(managed, now, f"silent for {self._silent_start_s:g} s during its start: {result.complaint}", grace_s=0.0)
         elif now - max(managed.started_at, managed.waited_at) > role.slow_start_s and managed.kill_at == math.inf:
             managed.is_replaced_healthy = result is not None and not result.complaint
             self._replace(managed, now, f"not ready {role.slow_start_s:g} s after its start")

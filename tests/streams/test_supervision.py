@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import asyncio
 import sqlite3
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -87,3 +89,23 @@ def test_every_thread_of_the_plant_is_supervised() -> None:
         ("streams/operating_system.py", "threading.Thread"),
         ("streams/supervision.py", "system.make_thread"),
     }, "start a thread with SupervisedThread, so that an error does not end it for ever"
+
+
+# A thread that fails as without memory, before `start` learns that it runs.
+_NO_MEMORY = """
+import threading
+from streams.supervision import end_if_a_thread_cannot_begin
+
+class Thread(threading.Thread):
+    def _set_ident(self):
+        raise MemoryError
+
+end_if_a_thread_cannot_begin()
+Thread().start()
+"""
+
+
+def test_a_thread_that_cannot_begin_ends_the_process() -> None:
+    ended = subprocess.run([sys.executable, "-c", _NO_MEMORY], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 1
+    assert ended.stderr == "A new thread could not begin, so this process ends.\n"

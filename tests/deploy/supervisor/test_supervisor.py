@@ -43,9 +43,11 @@ def role(name: str, command: tuple[str, ...] = SLEEPER, **fields: Any) -> Role:
 
 
 @contextmanager
-def supervising(*roles: Role, unhealthy_s: float = 15.0, silent_s: float = 8.0) -> Iterator[tuple[Supervisor, io.StringIO]]:
+def supervising(
+    *roles: Role, unhealthy_s: float = 15.0, silent_s: float = 8.0, silent_start_s: float = 60.0
+) -> Iterator[tuple[Supervisor, io.StringIO]]:
     log = io.StringIO()
-    supervisor = Supervisor(roles, Journal(log), unhealthy_s, silent_s)
+    supervisor = Supervisor(roles, Journal(log), unhealthy_s, silent_s, silent_start_s)
     try:
         yield supervisor, log
     finally:
@@ -417,6 +419,23 @@ def test_a_start_that_waits_for_kafka_or_the_disk_is_not_too_slow(tmp_path: Path
         tick_until(supervisor, lambda: managed.starts == 3)
         assert managed.deaths == 0, "the supervisor has replaced a healthy process, which did not die by itself"
     assert log.getvalue().count("it is started again at once") == 2
+
+
+@pytest.mark.real
+def test_a_worker_that_no_longer_answers_during_its_start_is_killed(tmp_path: Path) -> None:
+    waits_for = tmp_path / "waits-for"
+    waits_for.write_text("-")
+    worker = role("worker", python(WAITING, tmp_path, waits_for), ready_check=PageReady(tmp_path), grace_s=600)
+    with supervising(worker, silent_start_s=2.5) as (supervisor, log):
+        managed = supervisor.processes["worker"]
+        tick_until(supervisor, lambda: (result := supervisor.probe_result("worker")) is not None and result.samples_at > 0)
+        frozen = managed.pid
+        os.kill(frozen, signal.SIGSTOP)
+        tick_until(supervisor, lambda: managed.starts == 2)
+        waits_for.write_text("")
+        tick_until(supervisor, lambda: supervisor.all_ready)
+        assert not alive(frozen)
+    assert "worker is silent for 2.5 s during its start" in log.getvalue()
 
 
 @pytest.mark.real
