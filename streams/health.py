@@ -152,7 +152,7 @@ class ProcessHealth:
     def set_waiting(self, problem: str, topic: str = "start") -> None:
         """Sets a problem that ends without a restart of this process, such as a database that does not answer.
 
-        While such a problem is set, a supervisor does not restart this process, even if the start of the process takes long.
+        While such a problem is set and the health pages answer, a supervisor does not restart this process, even if the start takes long.
         """
         self.set_not_ready(problem, topic)
         self._waiting_topics.add(topic)
@@ -387,8 +387,9 @@ class HealthServer:
         health.add_complaint_check(lambda: self._target_fault)
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        # Publish the address first. If the thread cannot begin for lack of memory, a supervisor then notices that nobody answers there.
         self._publish()
+        self._thread.start()
         if self._target_fault:
             log.error(self._target_fault)
             self._publisher.start()

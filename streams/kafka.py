@@ -31,6 +31,9 @@ _READ_TIMEOUT_S = 30
 # because a record may be a picture of some megabytes. A single record that is larger than the limit is still sent.
 _ANSWER_BYTES = 8 * 2**20
 READER_POLL_RECORDS = 4
+# The longest wait for the answer of a broker that has accepted a connection. By default, kafka-python waits longer after each failure,
+# up to 30 s.
+_LONGEST_SETUP_MS = 10_000
 _NETWORK_CARDS = Path("/sys/class/net")
 _NO_ADDRESS = "00:00:00:00:00:00"
 
@@ -134,7 +137,8 @@ def open_client(kind: type[Client], *topics: str, **arguments: Any) -> Client:
 
     def make_network(**options: Any) -> KafkaNetClient:
         net = NetworkSelector(**options)
-        networks.append(KafkaNetClient(net=net, manager=_ConnectionManager(net, **options)))
+        manager = _ConnectionManager(net, **options, socket_connection_setup_timeout_max_ms=_LONGEST_SETUP_MS)
+        networks.append(KafkaNetClient(net=net, manager=manager))
         return networks[-1]
 
     try:

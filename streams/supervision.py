@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 # The exit status after a fault that a new start can end.
 _FAULT = 1
+_STDERR = 2
 _FIRST_RETRY_S = 0.5
 _LONGEST_RETRY_S = 30.0
 # The pauses grow with each failure. After the work has run for this many seconds, the next pause is short again.
@@ -47,17 +48,20 @@ def list_thread_faults() -> list[str]:
 
 
 def end_if_a_thread_cannot_begin() -> None:
-    """Ends this process with status 1 when a new thread fails before it begins its work, for example because there is no memory.
+    """Ends this process with status 1 when a thread fails outside its work, for example because there is no memory for its begin.
 
-    Python only writes such an error to the output. The method `start`, which waits for the new thread without a limit, never returns. So
-    without this function, the process would hang.
+    Python only writes such an error to the output. The method `start`, which waits for the new thread without a limit, then perhaps never
+    returns. So without this function, the process could hang.
     """
 
     def handle(unraisable: UnraisableHookArgs) -> None:
-        if "thread started by" in (unraisable.err_msg or ""):
-            # There may be no memory for a message of the log, and other threads may hold its lock.
-            os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, b"A new thread could not begin, so this process ends.\n")
-            os._exit(_FAULT)
+        # Without memory, Python passes no message. `object` is then still the method of Thread that a new thread calls first.
+        if "thread started by" in (unraisable.err_msg or "") or getattr(unraisable.object, "__name__", "") == "_bootstrap":
+            try:
+                # The log is not used, because other threads may hold its lock.
+                os.write(_STDERR, b"A thread failed outside its work, so this process ends.\n")
+            finally:
+                os._exit(_FAULT)
         sys.__unraisablehook__(unraisable)
 
     sys.unraisablehook = handle

@@ -36,7 +36,7 @@ def command(file: Path | None, fetch_only: bool) -> int:
 
     If another program uses the port, the broker waits until the port is free. A new broker, which has no data yet, ends instead.
 
-    Exit codes: 1 Kafka ended or did not start in time, 3 the data folder or the port cannot be used.
+    Exit codes: 1 Kafka ended or did not start in time, or there was no memory for a thread, 3 the data folder or the port cannot be used.
     """
     if fetch_only:
         click.echo(f"{len(kafka_jars())} jars of the broker in the cache, verified")

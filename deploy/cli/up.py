@@ -36,8 +36,8 @@ def command(file: Path | None, inspectors: int, no_station: bool, log_file: Path
     Some processes run only if the settings need them: the broker if kafka.bootstrap is `embedded`, the gateway if a line has a camera, the
     localiser if inspector.localise is true. Each board gets its own sorter.
 
-    A process that ends or stays unhealthy is started again at once. If it fails again before it was ready for 10 s, `castline up` waits up
-    to 30 s before each new start.
+    A process that ends, stays unhealthy or no longer answers is started again at once. If it fails again before it was ready for 10 s,
+    `castline up` waits up to 30 s before each new start.
 
     The first Ctrl-C stops the processes one after the other, so that each can finish its work. A second Ctrl-C kills all processes.
 
@@ -48,7 +48,9 @@ def command(file: Path | None, inspectors: int, no_station: bool, log_file: Path
     from deploy.supervisor.plant_roles import plant_roles
     from streams.health import InstanceSlot, remove_stale_targets
     from streams.private_files import refuse_exposed_files
+    from streams.supervision import end_if_a_thread_cannot_begin
 
+    end_if_a_thread_cannot_begin()
     settings = load_settings(file)
     refuse_exposed_files(settings, find_settings_file(file))
     _check_plant(settings)

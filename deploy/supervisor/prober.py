@@ -28,7 +28,7 @@ class ProbeResult:
     - `is_waiting`: True if the process is not ready because it waits for Kafka, for the database or for free space on a disk.
     - `complaint`: the text of /healthz while the process is unhealthy.
     - `unhealthy_since`: monotonic seconds, or None.
-    - `is_silent`: True if the process did not answer at all.
+    - `silent_since`: monotonic seconds, or None if the process answers.
     - `samples`: the metrics, without the buckets of histograms. `samples_at` says when they were read, in monotonic seconds.
     """
 
@@ -37,13 +37,17 @@ class ProbeResult:
     is_waiting: bool = False
     complaint: str = ""
     unhealthy_since: float | None = None
-    is_silent: bool = False
+    silent_since: float | None = None
     samples: Samples = field(default_factory=dict)
     samples_at: float = -math.inf
 
     def unhealthy_s(self, now: float) -> float:
         """Returns for how many seconds the process has been unhealthy or silent, or 0. `now` is the present time in monotonic seconds."""
         return 0.0 if self.unhealthy_since is None else now - self.unhealthy_since
+
+    def silent_s(self, now: float) -> float:
+        """Returns for how many seconds the process has not answered at all, or 0. `now` is the present time in monotonic seconds."""
+        return 0.0 if self.silent_since is None else now - self.silent_since
 
     def value(self, name: str, **labels: str) -> float:
         """Returns the sum of the samples of metric `name` whose labels include `labels`, or 0 if there are none."""
@@ -125,7 +129,10 @@ class Prober:
         health = self._get(before.address, "/healthz")
         since = before.unhealthy_since or now
         if health.status == 0:
-            return replace(before, is_ready=False, is_waiting=False, complaint=health.text, unhealthy_since=since, is_silent=True)
+            silent_since = before.silent_since or now
+            return replace(
+                before, is_ready=False, is_waiting=False, complaint=health.text, unhealthy_since=since, silent_since=silent_since
+            )
         readiness = self._get(before.address, "/readyz")
         samples, samples_at = before.samples, before.samples_at
         if now - samples_at >= self._metrics_every_s:
@@ -135,7 +142,12 @@ class Prober:
             samples_at = now
         is_ready = readiness.status == 200 or readiness.waits_for == "person"
         answer = replace(
-            before, is_ready=is_ready, is_waiting=readiness.waits_for == "outside", is_silent=False, samples=samples, samples_at=samples_at
+            before,
+            is_ready=is_ready,
+            is_waiting=readiness.waits_for == "outside",
+            silent_since=None,
+            samples=samples,
+            samples_at=samples_at,
         )
         if health.status == 200:
             return replace(answer, complaint="", unhealthy_since=None)

@@ -78,7 +78,7 @@ class PageReady:
 def _find_pages(run_dir: Path, process: ChildProcess, prober: Prober) -> ProbeResult | None:
     """Returns the last result from the health pages of the process. If there is no answer, looks for a new address of the pages."""
     result = prober.result(process.pid)
-    if (result is None or result.is_silent) and (address := find_target(run_dir, process.pid)):
+    if (result is None or result.silent_since is not None) and (address := find_target(run_dir, process.pid)):
         prober.add(process.pid, address)
     return result
 

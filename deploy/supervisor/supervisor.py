@@ -228,7 +228,7 @@ class Supervisor:
             self._check_start(managed, process, now)
         elif managed.state is State.READY:
             result = self.prober.result(process.pid)
-            if result and result.is_silent and result.unhealthy_s(now) > self._silent_s:
+            if result and result.silent_s(now) > self._silent_s:
                 self._replace(managed, now, f"silent for {self._silent_s:g} s: {result.complaint}", grace_s=0.0)
             elif result and result.unhealthy_s(now) > self._unhealthy_s:
                 self._replace(managed, now, f"unhealthy for {self._unhealthy_s:g} s: {result.complaint}")
@@ -248,7 +248,7 @@ class Supervisor:
         result = self.prober.result(process.pid)
         if result and result.is_waiting:
             managed.waited_at = now
-        elif result and result.is_silent and result.unhealthy_s(now) > self._silent_start_s:
+        elif result and result.silent_s(now) > self._silent_start_s:
             self._replace(managed, now, f"silent for {self._silent_start_s:g} s during its start: {result.complaint}", grace_s=0.0)
         elif now - max(managed.started_at, managed.waited_at) > role.slow_start_s and managed.kill_at == math.inf:
             managed.is_replaced_healthy = result is not None and not result.complaint

@@ -108,20 +108,24 @@ def run_mutants(mutants: Sequence[Mutant], jobs: int) -> list[Campaign]:
     is_stopped = threading.Event()
 
     def run_job() -> Campaign:
-        with copied_tree() as folder:
-            campaign = Campaign(folder)
-            for group in waiting:
-                for mutant in group:
-                    if not is_stopped.is_set():
-                        campaign.run(mutant)
-            return campaign
+        try:
+            with copied_tree() as folder:
+                campaign = Campaign(folder)
+                for group in waiting:
+                    for mutant in group:
+                        if not is_stopped.is_set():
+                            campaign.run(mutant)
+                return campaign
+        except BaseException:
+            is_stopped.set()
+            raise
 
+    # After Ctrl-C or an error, no job begins another mutant.
     with ThreadPoolExecutor(jobs) as pool:
         running = [pool.submit(run_job) for _ in range(jobs)]
         try:
             return [job.result() for job in running]
         finally:
-            # After Ctrl-C or an error, no job begins another mutant.
             is_stopped.set()
 
 

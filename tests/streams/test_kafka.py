@@ -7,6 +7,7 @@ import signal
 import socket
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -59,29 +60,29 @@ def test_a_stopped_broker_behind_a_proxy_is_not_flooded_with_connections(tmp_pat
     settings = Settings(broker=BrokerSettings(port=free_ports(2), data_dir=tmp_path / "kafka", access="open"))
     broker = EmbeddedBroker(settings)
     broker.start()
-    admin = broker.connect()
-    admin.create_topics({"castings.used": {"num_partitions": 1}}, wait_for_metadata=True)
-    admin.close()
-    producer = open_client(KafkaProducer, **make_client_arguments(settings, "test") | {"bootstrap_servers": broker.address})
-    producer.send("castings.used", b"first").get(20)
-    os.kill(broker.pid, signal.SIGKILL)
-    while broker.poll() is None:
-        time.sleep(0.05)
-    waiting = producer.send("castings.used", b"second")
-    connections, until_s = 0, time.monotonic() + 3
-    with socket.create_server(("127.0.0.1", settings.broker.port)) as proxy:
-        proxy.settimeout(0.1)
-        while time.monotonic() < until_s:
-            try:
-                proxy.accept()[0].close()
-            except TimeoutError:
-                continue
-            connections += 1
-    broker.start()
     try:
-        assert waiting.get(30).offset == 1
+        admin = broker.connect()
+        admin.create_topics({"castings.used": {"num_partitions": 1}}, wait_for_metadata=True)
+        admin.close()
+        arguments = make_client_arguments(settings, "test") | {"bootstrap_servers": broker.address}
+        with closing(open_client(KafkaProducer, **arguments)) as producer:
+            producer.send("castings.used", b"first").get(20)
+            os.kill(broker.pid, signal.SIGKILL)
+            while broker.poll() is None:
+                time.sleep(0.05)
+            waiting = producer.send("castings.used", b"second")
+            connections, until_s = 0, time.monotonic() + 3
+            with socket.create_server(("127.0.0.1", settings.broker.port)) as proxy:
+                proxy.settimeout(0.1)
+                while time.monotonic() < until_s:
+                    try:
+                        proxy.accept()[0].close()
+                    except TimeoutError:
+                        continue
+                    connections += 1
+            broker.start()
+            assert waiting.get(30).offset == 1
         # The waits are 0.05, 0.1, 0.2, 0.4, 0.8 and then 1 s. Without these waits, there are more than 100 connections a second.
         assert 3 <= connections <= 20
     finally:
-        producer.close()
         broker.stop(20)

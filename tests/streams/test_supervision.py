@@ -108,4 +108,4 @@ Thread().start()
 def test_a_thread_that_cannot_begin_ends_the_process() -> None:
     ended = subprocess.run([sys.executable, "-c", _NO_MEMORY], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode == 1
-    assert ended.stderr == "A new thread could not begin, so this process ends.\n"
+    assert ended.stderr == "A thread failed outside its work, so this process ends.\n"

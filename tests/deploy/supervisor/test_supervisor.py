@@ -22,7 +22,7 @@ import psutil
 import pytest
 
 from deploy.supervisor import FileExists, Journal, LinePrinted, PageReady, RestartPolicy, Role, State, Supervisor
-from deploy.supervisor.prober import Prober
+from deploy.supervisor.prober import Prober, ProbeResult
 from deploy.supervisor.role import ReadyCheck
 from streams.health import HealthServer, ProcessHealth, ProgressWatchdog
 from streams.settings import ServiceSettings
@@ -421,6 +421,41 @@ def test_a_start_that_waits_for_kafka_or_the_disk_is_not_too_slow(tmp_path: Path
     assert log.getvalue().count("it is started again at once") == 2
 
 
+def test_an_unhealthy_process_counts_as_silent_only_from_its_first_lost_answer_on() -> None:
+    class Pages(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(503)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            """Silent."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Pages)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    prober = Prober(every_s=0.02)
+    prober.add(1, f"127.0.0.1:{server.server_address[1]}")
+    prober.start()
+
+    def probe_until(done: Callable[[ProbeResult], bool]) -> ProbeResult:
+        until = time.monotonic() + 20
+        while (result := prober.result(1)) is None or not done(result):
+            assert time.monotonic() < until, result
+            time.sleep(0.02)
+        return result
+
+    try:
+        probe_until(lambda result: result.unhealthy_s(time.monotonic()) > 0.5)
+        server.shutdown()
+        server.server_close()
+        silent = probe_until(lambda result: result.silent_since is not None)
+        assert silent.unhealthy_since is not None
+        assert silent.silent_since is not None
+        assert silent.silent_since - silent.unhealthy_since > 0.5
+    finally:
+        prober.close()
+
+
 @pytest.mark.real
 def test_a_worker_that_no_longer_answers_during_its_start_is_killed(tmp_path: Path) -> None:
     waits_for = tmp_path / "waits-for"
@@ -431,7 +466,7 @@ def test_a_worker_that_no_longer_answers_during_its_start_is_killed(tmp_path: Pa
         tick_until(supervisor, lambda: (result := supervisor.probe_result("worker")) is not None and result.samples_at > 0)
         frozen = managed.pid
         os.kill(frozen, signal.SIGSTOP)
-        tick_until(supervisor, lambda: managed.starts == 2)
+        tick_until(supervisor, lambda: managed.starts >= 2)
         waits_for.write_text("")
         tick_until(supervisor, lambda: supervisor.all_ready)
         assert not alive(frozen)
