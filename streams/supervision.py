@@ -48,10 +48,10 @@ def list_thread_faults() -> list[str]:
 
 
 def end_if_a_thread_cannot_begin() -> None:
-    """Ends this process with status 1 when a thread fails outside its work, for example because there is no memory for its begin.
+    """Ends this process with status 1 when a new thread fails before it calls its own function, for example because there is no memory.
 
-    Python only writes such an error to the output. The method `start`, which waits for the new thread without a limit, then perhaps never
-    returns. So without this function, the process could hang.
+    The method `start` waits without a limit until the new thread runs. If the new thread fails, Python writes the error to the output, and
+    `start` goes on waiting. So without this function, the process would hang.
     """
 
     def handle(unraisable: UnraisableHookArgs) -> None:
