@@ -28,6 +28,8 @@ from tests.campaign.scene import GATED_LINES
 _REST_BYTES = 64 * 1024
 _FILL_ATTEMPTS = 20
 _NEARLY_FULL_SHARE, _ALARM_S = 0.05, 3.0
+# A process that another fault has ended is started again within this time.
+_TARGET_WITHIN_S = 10.0
 
 
 class FaultError(Exception):
@@ -62,13 +64,16 @@ class Fault(ABC):
         del plant  # A killed process needs nothing: its supervisor starts it again.
 
     def _find(self, plant: Plant) -> int:
-        """Returns the process id of the target, such as `a/inspector`."""
+        """Returns the process id of the target, such as `a/inspector`. Waits some seconds for a target that another fault has just ended."""
         machine, _, role = self.target.partition("/")
-        pid = plant.find_broker_pids()[-1] if machine == "broker" and plant.find_broker_pids() else 0
-        pid = pid or (plant.machines[machine].find_pid(role) if machine in plant.machines else 0)
-        if not pid:
-            raise FaultError(f"{self.target} does not run")
-        return pid
+        until_s = time.monotonic() + _TARGET_WITHIN_S
+        while time.monotonic() < until_s:
+            pid = plant.find_broker_pids()[-1] if machine == "broker" and plant.find_broker_pids() else 0
+            pid = pid or (plant.machines[machine].find_pid(role) if machine in plant.machines else 0)
+            if pid:
+                return pid
+            time.sleep(0.1)
+        raise FaultError(f"{self.target} does not run")
 
     def _machine(self, plant: Plant) -> Machine:
         return plant.machines[self.target.partition("/")[0]]
