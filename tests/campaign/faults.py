@@ -64,7 +64,7 @@ class Fault(ABC):
         del plant  # A killed process needs nothing: its supervisor starts it again.
 
     def _find(self, plant: Plant) -> int:
-        """Returns the process id of the target, such as `a/inspector`. Waits some seconds for a target that another fault has just ended."""
+        """Returns the process id of the target, such as `a/inspector`. Waits for a target that another fault has just ended."""
         machine, _, role = self.target.partition("/")
         until_s = time.monotonic() + _TARGET_WITHIN_S
         while time.monotonic() < until_s:
