@@ -31,8 +31,8 @@ _READ_TIMEOUT_S = 30
 # because a record may be a picture of some megabytes. A single record that is larger than the limit is still sent.
 _ANSWER_BYTES = 8 * 2**20
 READER_POLL_RECORDS = 4
-# The longest wait for the answer of a broker that has accepted a connection. By default, kafka-python waits longer after each failure,
-# up to 30 s.
+# The longest time for setting up a connection: TCP, TLS, log-in and first answer. By default, kafka-python waits longer after each
+# failure, up to 30 s.
 _LONGEST_SETUP_MS = 10_000
 _NETWORK_CARDS = Path("/sys/class/net")
 _NO_ADDRESS = "00:00:00:00:00:00"

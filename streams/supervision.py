@@ -55,7 +55,7 @@ def end_if_a_thread_cannot_begin() -> None:
     """
 
     def handle(unraisable: UnraisableHookArgs) -> None:
-        # Without memory, Python passes no message. `object` is then still the method of Thread that a new thread calls first.
+        # Without memory, Python 3.11 and 3.12 pass no message. `object` is then still the method of Thread that a new thread calls first.
         if "thread started by" in (unraisable.err_msg or "") or getattr(unraisable.object, "__name__", "") == "_bootstrap":
             try:
                 # The log is not used, because other threads may hold its lock.

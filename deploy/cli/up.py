@@ -41,7 +41,7 @@ def command(file: Path | None, inspectors: int, no_station: bool, log_file: Path
 
     The first Ctrl-C stops the processes one after the other, so that each can finish its work. A second Ctrl-C kills all processes.
 
-    The exit status is 3 if the settings, the model version or the broker's data are wrong.
+    The exit status is 1 if there was no memory for a thread, and 3 if the settings, the model version or the broker's data are wrong.
     """
     from deploy.kafka.disk_guard import release_reserve
     from deploy.supervisor import Journal, RestartPolicy, StopRequests, Supervisor

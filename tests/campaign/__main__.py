@@ -112,6 +112,8 @@ class Campaign:
             fault.begin(self._plant)
         except (FaultError, OSError, RuntimeError) as error:
             entry["error"] = str(error) or type(error).__name__
+        # A fault that had to wait for its target has begun later.
+        entry["began_at"] = max(entry["began_at"], fault.found_at)
         return entry
 
     def _end(self, planned: PlannedFault, entry: dict[str, Any]) -> None:

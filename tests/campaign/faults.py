@@ -28,7 +28,7 @@ from tests.campaign.scene import GATED_LINES
 _REST_BYTES = 64 * 1024
 _FILL_ATTEMPTS = 20
 _NEARLY_FULL_SHARE, _ALARM_S = 0.05, 3.0
-# A process that another fault has ended is started again within this time.
+# How long a fault waits for a target that another fault has just ended.
 _TARGET_WITHIN_S = 10.0
 
 
@@ -44,10 +44,12 @@ class Fault(ABC):
     - `LASTING_S`: least and largest time between begin and end.
     - `LIMIT`: the longest silence of a line that the fault may cause, and from when it counts. None if it is only stated.
     - `LOSES`: what the stated order of the plant may drop in this fault.
+    - `found_at`: when the process of the target was found, in seconds since 1970, or 0.
     """
 
     target: str
     seed: int
+    found_at: float = 0.0
 
     KIND: ClassVar[str]
     TARGETS: ClassVar[tuple[str, ...]]
@@ -68,9 +70,10 @@ class Fault(ABC):
         machine, _, role = self.target.partition("/")
         until_s = time.monotonic() + _TARGET_WITHIN_S
         while time.monotonic() < until_s:
-            pid = plant.find_broker_pids()[-1] if machine == "broker" and plant.find_broker_pids() else 0
-            pid = pid or (plant.machines[machine].find_pid(role) if machine in plant.machines else 0)
+            pids = plant.find_broker_pids() if machine == "broker" else []
+            pid = pids[-1] if pids else plant.machines[machine].find_pid(role) if machine in plant.machines else 0
             if pid:
+                self.found_at = time.time()
                 return pid
             time.sleep(0.1)
         raise FaultError(f"{self.target} does not run")
